@@ -1,0 +1,1 @@
+"""How an answer is judged. Plain Python: no Django; imports tasks."""

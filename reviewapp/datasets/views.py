@@ -1,0 +1,8 @@
+"""Datasets page."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+
+def datasets(request: HttpRequest, **kw: object) -> HttpResponse:
+    return render(request, "base.html")

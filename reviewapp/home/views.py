@@ -1,0 +1,8 @@
+"""Home page."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+
+def home(request: HttpRequest, **kw: object) -> HttpResponse:
+    return render(request, "base.html")

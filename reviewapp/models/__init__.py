@@ -1,0 +1,31 @@
+"""The tables, one module a subject."""
+
+from reviewapp.models.accounts import User
+from reviewapp.models.catalog import Criterion, Grader, Rubric, Task, Variant
+from reviewapp.models.datasets import SavedView, Snapshot
+from reviewapp.models.grades import CriterionScore, Grade, Retraction
+from reviewapp.models.jobs import Job
+from reviewapp.models.review import Draft, Flag, Skip
+from reviewapp.models.work import Output, OutputBody, Prompt, Run
+
+__all__ = [
+    "Criterion",
+    "CriterionScore",
+    "Draft",
+    "Flag",
+    "Grade",
+    "Grader",
+    "Job",
+    "Output",
+    "OutputBody",
+    "Prompt",
+    "Retraction",
+    "Rubric",
+    "Run",
+    "SavedView",
+    "Skip",
+    "Snapshot",
+    "Task",
+    "User",
+    "Variant",
+]

@@ -1,0 +1,1 @@
+"""What comes out: labels by a named policy, and the export formats."""

@@ -1,0 +1,202 @@
+"""The label of an output, computed from its grades by a named policy. The only place that does so.
+
+Rules, in order:
+- a retracted grade does not count;
+- of one person's grades of an output the newest counts (a revision or an override follows the blind grade);
+- an adjudication beats every other human grade;
+- humans: the score is the mean over raters, the verdict their majority (a tie is a conflict: no verdict);
+- the judge is the task's primary grader, else the grader whose grade is newest.
+
+Calibration does not use these labels: it reads the blind grades themselves.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from django.db import connection, transaction
+from django.db.models import F
+
+from reviewapp.models import Grade, Output, Task
+
+POLICIES = ("human-only", "human-then-calibrated", "judge-raw")
+DEFAULT_POLICY = "human-then-calibrated"
+SOURCES = ("adjudicated", "human", "calibrated_judge", "judge", "code")
+
+
+@dataclass(frozen=True, slots=True)
+class GradeFact:
+    """What the rules need to know of a grade that is not retracted. `rater` is empty for graders."""
+
+    id: int
+    output_id: int
+    grader: str
+    kind: str
+    mode: str
+    rater: str
+    overall: float | None
+    passed: bool | None
+    failure_category: str = ""
+
+    @property
+    def is_human(self) -> bool:
+        return self.mode != Grade.Mode.AUTOMATIC
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a policy makes of an output's grades.
+
+    `sd` is the standard deviation over raters (None under two), on the rubric's scale.
+    `grade_ids` are the grades that it rests on.
+    """
+
+    score: float | None = None
+    passed: bool | None = None
+    source: str = ""
+    sd: float | None = None
+    n_raters: int = 0
+    grade_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The denormalised fields of Output, by the same names."""
+
+    judge_score: float | None = None
+    judge_passed: bool | None = None
+    human_score: float | None = None
+    human_passed: bool | None = None
+    human_count: int = 0
+    label_state: str = Output.LabelState.NONE
+    label_source: str = ""
+    label_score: float | None = None
+    label_passed: bool | None = None
+    disagreement: float | None = None
+    failure_category: str = ""
+
+
+SUMMARY_FIELDS = tuple(Summary.__dataclass_fields__)
+
+
+def human_label(facts: Sequence[GradeFact]) -> Label:
+    """The people's label: adjudicated, or the raters' mean and majority."""
+    newest: dict[str, GradeFact] = {}
+    for fact in sorted((f for f in facts if f.is_human), key=lambda f: f.id):
+        newest[fact.rater] = fact
+    if not newest:
+        return Label()
+    adjudications = [f for f in newest.values() if f.mode == Grade.Mode.ADJUDICATION]
+    basis = [max(adjudications, key=lambda f: f.id)] if adjudications else list(newest.values())
+    scores = [f.overall for f in basis if f.overall is not None]
+    return Label(
+        score=fmean(scores) if scores else None,
+        passed=majority(f.passed for f in basis),
+        source="adjudicated" if adjudications else "human",
+        sd=stdev(scores) if len(scores) > 1 else None,
+        n_raters=len(basis),
+        grade_ids=tuple(f.id for f in basis),
+    )
+
+
+def judge_label(facts: Sequence[GradeFact], primary_grader: str) -> Label:
+    """The newest verdict of the primary grader, else of whichever grader is newest. Uncalibrated."""
+    automatic = [f for f in facts if not f.is_human]
+    chosen = [f for f in automatic if f.grader == primary_grader] or automatic
+    if not chosen:
+        return Label()
+    fact = max(chosen, key=lambda f: f.id)
+    source = "code" if fact.kind == "code" else "judge"
+    return Label(score=fact.overall, passed=fact.passed, source=source, n_raters=1, grade_ids=(fact.id,))
+
+
+def label_of(facts: Sequence[GradeFact], primary_grader: str, policy: str = DEFAULT_POLICY) -> Label:
+    """The label by a policy; an empty Label (source "") when the policy has none for this output."""
+    if policy not in POLICIES:
+        raise ValueError(f"policy is {policy!r}, allowed: {', '.join(POLICIES)}")
+    if policy == "judge-raw":
+        return judge_label(facts, primary_grader)
+    human = human_label(facts)
+    if human.source or policy == "human-only":
+        return human
+    return judge_label(facts, primary_grader)
+
+
+def majority(verdicts: Iterable[bool | None]) -> bool | None:
+    """The verdict of more than half of those who gave one; None on a tie or without any."""
+    votes = [v for v in verdicts if v is not None]
+    passes = sum(votes)
+    if not votes or 2 * passes == len(votes):
+        return None
+    return 2 * passes > len(votes)
+
+
+def summarise(facts: Sequence[GradeFact], primary_grader: str) -> Summary:
+    """The fields that the outputs page lists and sorts by."""
+    if not facts:
+        return Summary()
+    judge, human = judge_label(facts, primary_grader), human_label(facts)
+    label = label_of(facts, primary_grader)
+    by_id = {f.id: f for f in facts}
+    failure = next((by_id[i].failure_category for i in (*human.grade_ids, *judge.grade_ids) if by_id[i].failure_category), "")
+    summary = Summary(
+        judge_score=judge.score,
+        judge_passed=judge.passed,
+        human_score=human.score,
+        human_passed=human.passed,
+        human_count=human.n_raters,
+        label_state=_label_state(human, by_id),
+        label_source=label.source,
+        label_score=label.score,
+        label_passed=label.passed,
+        failure_category=failure,
+    )
+    if judge.score is None or human.score is None:
+        return summary
+    return replace(summary, disagreement=abs(judge.score - human.score))
+
+
+def _label_state(human: Label, by_id: dict[int, GradeFact]) -> str:
+    if not human.source:
+        return Output.LabelState.NONE
+    if human.source == "adjudicated":
+        return Output.LabelState.ADJUDICATED
+    verdicts = {by_id[i].passed for i in human.grade_ids} - {None}
+    return Output.LabelState.CONFLICT if len(verdicts) > 1 else Output.LabelState.LABELLED
+
+
+def read_facts(output_ids: Sequence[int]) -> dict[int, list[GradeFact]]:
+    """The counting grades of these outputs, by output. One query."""
+    rows = Grade.objects.filter(output_id__in=output_ids, retraction__isnull=True).values_list(
+        "id", "output_id", "grader__name", "grader__kind", "mode", "rater_name", "overall", "passed", "failure_category"
+    )
+    facts: dict[int, list[GradeFact]] = defaultdict(list)
+    for row in rows.order_by("id"):
+        fact = GradeFact(*row)
+        facts[fact.output_id].append(fact)
+    return facts
+
+
+def refresh(output_ids: Iterable[int]) -> None:
+    """Recompute the summary fields of these outputs; call it in the transaction that adds the grades."""
+    ids = list(dict.fromkeys(output_ids))
+    for start in range(0, len(ids), 500):
+        _refresh_batch(ids[start : start + 500])
+
+
+@transaction.atomic
+def _refresh_batch(ids: Sequence[int]) -> None:
+    locked = Output.objects.filter(pk__in=ids).select_related("task").only("id", "task__primary_grader")
+    if connection.features.has_select_for_update:
+        locked = locked.select_for_update(of=("self",))
+    outputs = list(locked.order_by("pk"))
+    facts = read_facts(ids)
+    for output in outputs:
+        summary = summarise(facts.get(output.pk, ()), output.task.primary_grader)
+        for name in SUMMARY_FIELDS:
+            setattr(output, name, getattr(summary, name))
+    Output.objects.bulk_update(outputs, SUMMARY_FIELDS)
+    Task.objects.filter(pk__in={o.task_id for o in outputs}).update(revision=F("revision") + 1)

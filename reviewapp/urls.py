@@ -1,0 +1,16 @@
+"""Every page's address; each screen's folder holds its own list."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("reviewapp.home.urls")),
+    path("", include("reviewapp.outputs.urls")),
+    path("", include("reviewapp.review.urls")),
+    path("", include("reviewapp.datasets.urls")),
+    path("", include("reviewapp.catalog.urls")),
+    path("", include("reviewapp.interchange.urls")),
+    path("", include("reviewapp.jobs.urls")),
+    path("", include("reviewapp.accounts.urls")),
+    path("admin/", admin.site.urls),
+]

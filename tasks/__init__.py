@@ -1,0 +1,1 @@
+"""What an agent is asked: tasks, their prompt variants, rubrics and starter code. Plain Python, no Django."""
