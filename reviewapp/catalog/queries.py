@@ -1,0 +1,23 @@
+"""What the task page shows beside the task's own words."""
+
+from __future__ import annotations
+
+from django.db.models import Count, Q
+
+from reviewapp.models import Output, Task
+
+
+def counts_by_variant(task: Task) -> dict[int, dict[str, int]]:
+    """variant id -> outputs, and those that the label passes and fails."""
+    rows = (
+        Output.objects.filter(task=task, is_latest=True)
+        .values("variant_id")
+        .annotate(n=Count("id"), passes=Count("id", filter=Q(label_passed=True)), fails=Count("id", filter=Q(label_passed=False)))
+    )
+    return {row["variant_id"]: row for row in rows}
+
+
+def examples(task: Task, passed: bool, limit: int = 4) -> list[Output]:
+    """Outputs that the label passes or fails, those labelled by people first."""
+    found = Output.objects.filter(task=task, is_latest=True, label_passed=passed).select_related("variant")
+    return list(found.order_by("-human_count", "-id")[:limit])

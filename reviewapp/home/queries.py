@@ -1,0 +1,173 @@
+"""The figures of the home page: the seed's summary table, alive."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from django.core.cache import cache
+from django.db.models import Count, Max, Q
+from django.utils import timezone
+
+from graders.calibration.agreement import weighted_kappa
+from graders.calibration.inference import corrected_rate
+from graders.calibration.rates import wilson
+from graders.calibration.result import Estimate
+from reviewapp.models import Grade, Grader, Output, Skip, Task, User
+from reviewapp.rewards.labels import majority
+
+# Above this many outputs a summary is allowed to be this old, so that one new grade does not recount them all.
+LARGE_TASK = 5_000
+LARGE_TASK_MAX_AGE_S = 60
+
+
+@dataclass(frozen=True)
+class GraderRate:
+    """How often one grader passes the task's outputs. `undecided` outputs are not in the rate."""
+
+    grader: Grader
+    estimate: Estimate
+    undecided: int
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """One row of the table. Rates are on [0, 1]; `health` is a kappa on [-1, 1]."""
+
+    n_outputs: int
+    n_samples: int
+    n_labelled: int
+    rates: tuple[GraderRate, ...]
+    judge: Grader | None
+    corrected: Estimate
+    health: Estimate
+    health_word: str
+    band_word: str
+    counted_at: Any
+
+
+def task_summaries() -> list[tuple[Task, TaskSummary]]:
+    """Every task with its summary, cached by the task's revision."""
+    rows = []
+    for task in Task.objects.select_related("rubric").order_by("slug"):
+        key = f"home:{task.pk}:{task.revision}:{task.rubric_id}"
+        summary = cache.get(key) or cache.get(f"home:{task.pk}:large")
+        if summary is None:
+            summary = summarise_task(task)
+            is_large = summary.n_outputs > LARGE_TASK
+            cache.set(f"home:{task.pk}:large" if is_large else key, summary, LARGE_TASK_MAX_AGE_S if is_large else 3600)
+        rows.append((task, summary))
+    return rows
+
+
+def summarise_task(task: Task) -> TaskSummary:
+    counts = Output.objects.filter(task=task, is_latest=True).aggregate(
+        n=Count("id"), samples=Count("id", filter=Q(is_sample=True)), labelled=Count("id", filter=~Q(label_state="none"))
+    )
+    verdicts = automatic_verdicts(task)
+    graders = Grader.objects.in_bulk(verdicts.keys())
+    judge = pick_judge(graders.values(), task.primary_grader)
+    humans = blind_human_grades(task)
+    judged = verdicts.get(judge.pk, {}) if judge else {}
+    corrected = _corrected(judged, humans)
+    health = _health(task, judged, humans)
+    return TaskSummary(
+        n_outputs=counts["n"],
+        n_samples=counts["samples"],
+        n_labelled=counts["labelled"],
+        rates=tuple(_grader_rate(graders[pk], by_output) for pk, by_output in sorted(verdicts.items(), key=lambda kv: graders[kv[0]].name)),
+        judge=judge,
+        corrected=corrected,
+        health=health,
+        health_word=_health_word(health),
+        band_word=_band_word(corrected, task),
+        counted_at=timezone.now(),
+    )
+
+
+def left_to_review(user: User, n_outputs: int) -> int:
+    """Outputs that this reviewer has neither graded nor skipped."""
+    graded = Grade.objects.filter(rater=user, output__is_latest=True).values("output").distinct().count()
+    skipped = Skip.objects.filter(reviewer=user, output__is_latest=True).count()
+    return max(0, n_outputs - graded - skipped)
+
+
+Verdict = tuple[float | None, bool | None]
+
+
+def automatic_verdicts(task: Task) -> dict[int, dict[int, Verdict]]:
+    """grader id -> output id -> (overall, passed) of its newest grade, over the latest version of each output."""
+    grades = Grade.objects.filter(output__task=task, output__is_latest=True, mode=Grade.Mode.AUTOMATIC, retraction__isnull=True)
+    found: dict[int, dict[int, Verdict]] = defaultdict(dict)
+    for grader_id, output_id, overall, passed in grades.order_by("id").values_list("grader_id", "output_id", "overall", "passed").iterator(5000):
+        found[grader_id][output_id] = (overall, passed)
+    return found
+
+
+def pick_judge(graders: Any, primary: str) -> Grader | None:
+    """The newest version of the primary grader, else the newest grader."""
+    return max(graders, key=lambda g: (g.name == primary, g.pk), default=None)
+
+
+def blind_human_grades(task: Task) -> dict[int, list[Verdict]]:
+    """output id -> (overall, passed) of each rater's blind grade. What was made after seeing the judge is left out."""
+    grades = Grade.objects.filter(output__task=task, output__is_latest=True, mode=Grade.Mode.BLIND, retraction__isnull=True)
+    newest = grades.values("output_id", "rater_name").annotate(newest=Max("id")).values("newest")
+    found: dict[int, list[Verdict]] = defaultdict(list)
+    for output_id, overall, passed in Grade.objects.filter(pk__in=newest).values_list("output_id", "overall", "passed"):
+        found[output_id].append((overall, passed))
+    return found
+
+
+def _grader_rate(grader: Grader, by_output: dict[int, Verdict]) -> GraderRate:
+    decided = [passed for _, passed in by_output.values() if passed is not None]
+    return GraderRate(grader, wilson(sum(decided), len(decided)), len(by_output) - len(decided))
+
+
+def _corrected(judged: dict[int, Verdict], humans: dict[int, list[Verdict]]) -> Estimate:
+    """The pass rate had people graded all: the judge's, corrected by the outputs that both graded."""
+    by_people = {pk: majority(passed for _, passed in grades) for pk, grades in humans.items()}
+    by_judge = {pk: passed for pk, (_, passed) in judged.items() if passed is not None}
+    both = [pk for pk, passed in by_people.items() if passed is not None and pk in by_judge]
+    return corrected_rate(
+        np.array(list(by_judge.values()), dtype=float),
+        np.array([by_judge[pk] for pk in both], dtype=float),
+        np.array([by_people[pk] for pk in both], dtype=float),
+    )
+
+
+def _health(task: Task, judged: dict[int, Verdict], humans: dict[int, list[Verdict]]) -> Estimate:
+    """Quadratic-weighted kappa of judge and median human: of the scores, or of pass and fail for a code task."""
+    if task.rubric is None:
+        return Estimate(None, None, None, 0, "the task has no rubric")
+    column = 1 if task.rubric.pass_rule == "count" else 0
+    pairs = []
+    for pk, grades in humans.items():
+        seen = [g[column] for g in grades if g[column] is not None]
+        if seen and pk in judged and judged[pk][column] is not None:
+            pairs.append((float(judged[pk][column]), float(median(seen))))
+    labels = [0, 1] if column else list(range(int(task.rubric.scale_low), int(task.rubric.scale_high) + 1))
+    judge, human = (np.array([p[i] for p in pairs], dtype=float) for i in (0, 1))
+    return weighted_kappa(judge, human, labels, rng=np.random.default_rng(0))
+
+
+def _health_word(health: Estimate) -> str:
+    """A word only where the interval decides it (bands of Landis and Koch 1977 at 0.4 and 0.6)."""
+    if health.value is None or health.low is None or health.high is None:
+        return ""
+    if health.low >= 0.6:
+        return "good"
+    return "poor" if health.high < 0.4 else ""
+
+
+def _band_word(corrected: Estimate, task: Task) -> str:
+    if corrected.low is None or corrected.high is None:
+        return ""
+    if task.band_low <= corrected.low and corrected.high <= task.band_high:
+        return "in band"
+    if corrected.high < task.band_low:
+        return "too hard"
+    return "too easy" if corrected.low > task.band_high else "undecided"
