@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+TITLE_LENGTH = 200
 
 
 class TaskError(ValueError):
@@ -63,5 +64,12 @@ def scale_of(value: Any, where: str) -> tuple[float, float]:
 
 def texts(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(v, (str, int, float)) for v in value):
-        raise TaskError(f"{where} is {value!r}, must be a list like [\"a\", \"b\"]")
+        raise TaskError(f'{where} is {value!r}, must be a list like ["a", "b"]')
     return tuple(str(v) for v in value)
+
+
+def title_of(value: Any, where: str) -> str:
+    title = str(value).strip()
+    if not 1 <= len(title) <= TITLE_LENGTH:
+        raise TaskError(f"{where}: title has {len(title)} characters, allowed: 1 to {TITLE_LENGTH}")
+    return title

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.fields import SLUG, TaskError, check_fields, number, read_toml, scale_of, texts
+from tasks.fields import SLUG, TaskError, check_fields, number, read_toml, scale_of, texts, title_of
 
 CriterionKind = Literal["numeric", "binary", "categorical"]
 PassRule = Literal["overall", "count"]
@@ -49,7 +49,7 @@ class Rubric:
 
     criteria: tuple[Criterion, ...]
     scale: tuple[float, float] = (0.0, 10.0)
-    pass_rule: PassRule = "overall"
+    pass_rule: PassRule = "overall"  # noqa: S105
     pass_threshold: float | None = None
     min_passed: int | None = None
     requires_run: bool = False
@@ -80,7 +80,7 @@ def weighted_overall(rubric: Rubric, scores: Mapping[str, float | None]) -> floa
     None while an undecided criterion could still change it.
     """
     low, high = rubric.scale
-    if rubric.pass_rule == "count":
+    if rubric.pass_rule == "count":  # noqa: S105
         passed, undecided = count_passed(rubric, scores)
         if undecided and passed < rubric.needed:
             return None
@@ -114,12 +114,15 @@ def count_passed(rubric: Rubric, scores: Mapping[str, float | None]) -> tuple[in
 
 
 def is_pass(
-    rubric: Rubric, scores: Mapping[str, float | None], overall: float | None, runs: bool | None = None
+    rubric: Rubric,
+    scores: Mapping[str, float | None],
+    overall: float | None,
+    runs: bool | None = None,
 ) -> bool | None:
     """Pass, fail, or None when it is not determined. `runs` is None when nobody ran it (a person's grade)."""
     if rubric.requires_run and runs is False:
         return False
-    if rubric.pass_rule == "count":
+    if rubric.pass_rule == "count":  # noqa: S105
         passed, undecided = count_passed(rubric, scores)
         if passed >= rubric.needed:
             return True
@@ -158,14 +161,17 @@ def parse_rubric(data: Mapping[str, Any], where: str) -> Rubric:
 
 
 def _pass_rule(
-    head: Mapping[str, Any], scale: tuple[float, float], criteria: tuple[Criterion, ...], where: str
+    head: Mapping[str, Any],
+    scale: tuple[float, float],
+    criteria: tuple[Criterion, ...],
+    where: str,
 ) -> tuple[PassRule, float | None, int | None]:
     rule = head.get("pass_rule", "overall")
     if rule not in ("overall", "count"):
         raise TaskError(f"{where}: pass_rule is {rule!r}, allowed: overall, count")
     other = "pass_threshold" if rule == "count" else "min_passed"
     if other in head:
-        raise TaskError(f"{where}: {other} has no meaning with pass_rule = \"{rule}\"")
+        raise TaskError(f'{where}: {other} has no meaning with pass_rule = "{rule}"')
     if rule == "count":
         countable = sum(c.kind != "categorical" for c in criteria)
         needed = head.get("min_passed", countable)
@@ -203,7 +209,7 @@ def _criterion(row: Any, scale: tuple[float, float], where: str) -> Criterion:
     values = texts(row.get("values", []), f"{where}: values")
     if (kind == "categorical") != bool(values):
         seen = f"kind {kind!r}, values {list(values)}"
-        raise TaskError(f"{where}: `values` belongs to kind = \"categorical\" and only to it, seen {seen}")
+        raise TaskError(f'{where}: `values` belongs to kind = "categorical" and only to it, seen {seen}')
     if len(set(values)) != len(values):
         raise TaskError(f"{where}: values must differ, seen {list(values)}")
     weight = number(row.get("weight", 1.0), f"{where}: weight")
@@ -211,7 +217,7 @@ def _criterion(row: Any, scale: tuple[float, float], where: str) -> Criterion:
         raise TaskError(f"{where}: weight is {weight}, must be 0 or more")
     return Criterion(
         key=key,
-        title=str(row.get("title", key)),
+        title=title_of(row.get("title", key), where),
         description=str(row.get("description", "")).strip(),
         weight=weight,
         kind=kind,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.fields import TaskError, check_fields, check_slug, read_text, read_toml, scale_of, texts
+from tasks.fields import TaskError, check_fields, check_slug, read_text, read_toml, scale_of, texts, title_of
 from tasks.rubric import (
     Criterion,
     CriterionKind,
@@ -117,7 +117,7 @@ def load_task(folder: Path) -> Task:
         raise TaskError(f"{where}: primary_grader is {primary!r}, allowed: {', '.join((*graders, JUDGE))}")
     return Task(
         slug=slug,
-        title=str(meta.get("title", slug)),
+        title=title_of(meta.get("title", slug), where),
         description=str(meta.get("description", "")).strip(),
         rubric=load_rubric(folder / "rubric.toml"),
         variants=_load_variants(folder, meta.get("variant", []), where),
@@ -141,7 +141,7 @@ def load_task_of_rubric(path: Path) -> Task:
     check_slug(str(meta["slug"]), f"{path} [task]")
     return Task(
         slug=str(meta["slug"]),
-        title=str(meta.get("title", meta["slug"])),
+        title=title_of(meta.get("title", meta["slug"]), f"{path} [task]"),
         description=str(meta.get("description", "")).strip(),
         output_format=_output_format(meta.get("output_format", "text"), f"{path} [task]"),
         rubric=parse_rubric(data, str(path)),
@@ -164,7 +164,8 @@ def _load_variants(folder: Path, rows: Any, where: str) -> tuple[Variant, ...]:
         if not prompt.strip():
             raise TaskError(f"{files[name]}: the prompt is empty")
         row = told.get(name, {})
-        variants.append(Variant(name, prompt, str(row.get("title", name)), str(row.get("description", "")).strip()))
+        title = title_of(row.get("title", name), f"{where}: variant {name}")
+        variants.append(Variant(name, prompt, title, str(row.get("description", "")).strip()))
     return tuple(variants)
 
 

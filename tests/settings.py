@@ -2,13 +2,19 @@
 
 import os
 import tempfile
+from pathlib import Path
 
-# The worker and server processes that tests start inherit it.
-os.environ.setdefault("DATA_DIR", tempfile.mkdtemp(prefix="touchstone-tests-"))
+# The worker and server processes that tests start inherit these. Each parallel test process has its own.
+_part = os.environ.get("PYTEST_XDIST_WORKER", "main")
+_root = os.environ.setdefault("TOUCHSTONE_TEST_DIR", tempfile.mkdtemp(prefix="touchstone-tests-"))
+os.environ["DATA_DIR"] = str(Path(_root) / _part)
 os.environ.setdefault("DEMO", "1")
+if os.environ.get("CELERY_BROKER_URL", "").startswith("redis://"):
+    _server = os.environ["CELERY_BROKER_URL"].rpartition("/")[0]
+    os.environ["CELERY_BROKER_URL"] = f"{_server}/{1 + int(_part.removeprefix('gw')) if _part != 'main' else 0}"
 
-from reviewapp.settings import *  # noqa: E402, F403
-from reviewapp.settings import DATA_DIR, DATABASES  # noqa: E402
+from reviewapp.settings import *  # noqa: F403
+from reviewapp.settings import DATA_DIR, DATABASES
 
 DEMO = False
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

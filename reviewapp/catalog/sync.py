@@ -29,8 +29,6 @@ class SyncReport:
 @transaction.atomic
 def sync_tasks() -> SyncReport:
     """Read the shipped tasks, those of TASKS_DIRS, and the code graders. Raises tasks.task.TaskError."""
-    from graders import registry  # TODO to the top once it is there
-
     report = SyncReport()
     for task in spec.load_tasks(spec.SHIPPED_TASKS, *settings.TASKS_DIRS):
         save_task(task, report)
