@@ -1,0 +1,47 @@
+"""The task pages."""
+
+import pytest
+from django.urls import reverse
+
+from reviewapp.catalog.sync import sync_tasks
+from tests.make import make_judge_grade, make_output
+
+
+@pytest.fixture
+def shipped(db):
+    sync_tasks()
+
+
+def test_the_list_shows_every_task_in_a_bounded_number_of_queries(as_viewer, shipped, django_assert_max_num_queries):
+    with django_assert_max_num_queries(8):
+        page = as_viewer.get(reverse("tasks")).content.decode()
+    assert page.count('class="card card-link"') == 5
+
+
+def test_a_task_shows_its_rubric_with_weights(as_viewer, shipped):
+    page = as_viewer.get(reverse("task", args=["idea_proposal"])).content.decode()
+    assert "passes at 7 or more of 10" in page
+    for weight in ("0.3", "0.25", "0.15"):
+        assert f">{weight}</td>" in page
+
+
+def test_two_variants_are_compared_line_by_line(as_viewer, shipped):
+    page = as_viewer.get(reverse("task", args=["neural_memory"]), {"variant": "biological_hints", "against": "explicit_hints"})
+    assert b'class="diff-del"' in page.content
+    assert b'class="diff-add"' in page.content
+
+
+def test_an_unknown_task_is_not_found(as_viewer, shipped):
+    assert as_viewer.get(reverse("task", args=["nothing"])).status_code == 404
+
+
+def test_passes_and_failures_are_linked(as_viewer, db):
+    good, bad = make_output(external_id="good-one"), make_output(external_id="bad-one")
+    make_judge_grade(good, {"viability": 9, "upside": 9, "success": 9, "novelty": 9})
+    make_judge_grade(bad, {"viability": 1, "upside": 1, "success": 1, "novelty": 1})
+    page = as_viewer.get(reverse("task", args=["ideas"])).content.decode()
+    assert page.index("Passes") < page.index("good-one") < page.index("Failures") < page.index("bad-one")
+
+
+def test_an_empty_workspace_says_how_to_get_tasks(as_viewer):
+    assert b"sync_tasks" in as_viewer.get(reverse("tasks")).content
