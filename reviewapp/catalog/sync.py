@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Max
 
 import tasks.task as spec
-
+from graders import registry
 from reviewapp.models import Criterion, Grader, Rubric, Task, Variant
 
 

@@ -72,8 +72,9 @@ def summarise_task(task: Task) -> TaskSummary:
     judge = pick_judge(graders.values(), task.primary_grader)
     humans = blind_human_grades(task)
     judged = verdicts.get(judge.pk, {}) if judge else {}
-    corrected = _corrected(judged, humans)
-    health = _health(task, judged, humans)
+    clusters = prompt_clusters(task)
+    corrected = _corrected(judged, humans, clusters)
+    health = _health(task, judged, humans, clusters)
     return TaskSummary(
         n_outputs=counts["n"],
         n_samples=counts["samples"],
@@ -122,12 +123,21 @@ def blind_human_grades(task: Task) -> dict[int, list[Verdict]]:
     return found
 
 
+def prompt_clusters(task: Task) -> dict[int, int]:
+    """output id -> prompt id, where prompts are a sample of many (an import gives each output its own).
+
+    Empty where the prompts are the task's own few variants: they are fixed, so outputs vary independently.
+    """
+    sampled = Output.objects.filter(task=task, is_latest=True, variant__prompt="", prompt__isnull=False)
+    return dict(sampled.values_list("id", "prompt_id"))
+
+
 def _grader_rate(grader: Grader, by_output: dict[int, Verdict]) -> GraderRate:
     decided = [passed for _, passed in by_output.values() if passed is not None]
     return GraderRate(grader, wilson(sum(decided), len(decided)), len(by_output) - len(decided))
 
 
-def _corrected(judged: dict[int, Verdict], humans: dict[int, list[Verdict]]) -> Estimate:
+def _corrected(judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clusters: dict[int, int]) -> Estimate:
     """The pass rate had people graded all: the judge's, corrected by the outputs that both graded."""
     by_people = {pk: majority(passed for _, passed in grades) for pk, grades in humans.items()}
     by_judge = {pk: passed for pk, (_, passed) in judged.items() if passed is not None}
@@ -136,22 +146,26 @@ def _corrected(judged: dict[int, Verdict], humans: dict[int, list[Verdict]]) -> 
         np.array(list(by_judge.values()), dtype=float),
         np.array([by_judge[pk] for pk in both], dtype=float),
         np.array([by_people[pk] for pk in both], dtype=float),
+        clusters_all=[clusters.get(pk, -pk) for pk in by_judge],
+        clusters_labelled=[clusters.get(pk, -pk) for pk in both],
     )
 
 
-def _health(task: Task, judged: dict[int, Verdict], humans: dict[int, list[Verdict]]) -> Estimate:
+def _health(task: Task, judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clusters: dict[int, int]) -> Estimate:
     """Quadratic-weighted kappa of judge and median human: of the scores, or of pass and fail for a code task."""
     if task.rubric is None:
-        return Estimate(None, None, None, 0, "the task has no rubric")
+        return Estimate.missing("the task has no rubric")
     column = 1 if task.rubric.pass_rule == "count" else 0
-    pairs = []
+    pairs = {}
     for pk, grades in humans.items():
         seen = [g[column] for g in grades if g[column] is not None]
         if seen and pk in judged and judged[pk][column] is not None:
-            pairs.append((float(judged[pk][column]), float(median(seen))))
+            pairs[pk] = (float(judged[pk][column]), float(median(seen)))
+    if not pairs:
+        return Estimate.missing("no output has both a judge's and a blind human grade")
     labels = [0, 1] if column else list(range(int(task.rubric.scale_low), int(task.rubric.scale_high) + 1))
-    judge, human = (np.array([p[i] for p in pairs], dtype=float) for i in (0, 1))
-    return weighted_kappa(judge, human, labels, rng=np.random.default_rng(0))
+    judge, human = (np.array(scores) for scores in zip(*pairs.values(), strict=True))
+    return weighted_kappa(judge, human, labels, rng=np.random.default_rng(0), clusters=[clusters.get(pk, -pk) for pk in pairs])
 
 
 def _health_word(health: Estimate) -> str:

@@ -1,3 +1,5 @@
+"""Home."""
+
 from django.urls import path
 
 from reviewapp.home import views

@@ -14,7 +14,9 @@ def interval(estimate: Any, who: str = "human", band_low: float | None = None, b
     """An estimate of a rate as a dot with its interval, over the target band. `estimate` has value, low, high."""
     marks: dict[str, Any] = {"who": who, "has_value": estimate is not None and estimate.value is not None, "estimate": estimate}
     if marks["has_value"]:
-        marks |= {"x": percent(estimate.value), "x1": percent(estimate.low), "x2": percent(estimate.high)}
+        marks["x"] = percent(estimate.value)
+        if estimate.low is not None:
+            marks |= {"x1": percent(estimate.low), "x2": percent(estimate.high)}
     if band_low is not None and band_high is not None:
         marks |= {"band_x": percent(band_low), "band_width": percent(band_high - band_low)}
     return marks
