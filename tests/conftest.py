@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from django.core.cache import cache
 from django.db import connections
 from django.test import Client, TransactionTestCase
 
@@ -24,6 +25,12 @@ def _empty_the_database(case: TransactionTestCase) -> None:
 
 
 TransactionTestCase._fixture_teardown = _empty_the_database
+
+
+@pytest.fixture(autouse=True)
+def empty_cache():
+    """Each test has a database of its own, whose ids begin anew."""
+    cache.clear()
 
 
 @pytest.fixture
