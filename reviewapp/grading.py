@@ -13,7 +13,7 @@ from django.db import transaction
 
 from graders.grade import Grade as PlainGrade
 from reviewapp.catalog.sync import save_grader
-from reviewapp.models import Criterion, CriterionScore, Grade, Grader, Output, Rubric, User
+from reviewapp.models import Criterion, CriterionScore, Grade, Grader, Output, Retraction, Rubric, User
 from reviewapp.rewards import labels
 from tasks.task import is_pass, weighted_overall
 
@@ -46,10 +46,12 @@ def record_human_grade(
     supersedes: Grade | None = None,
     active_s: float | None = None,
     rubric: Rubric | None = None,
+    runs: bool | None = None,
 ) -> Grade:
     """Add a person's grade; with the same `key` again it returns the one that is there.
 
     `answers`: criterion key -> Answer. Raises ValueError naming the criterion whose score is out of its scale.
+    `runs`: what the grader that is overridden saw, None when nobody ran the output.
     """
     if found := output.grades.filter(key=key).first():
         return found
@@ -67,7 +69,8 @@ def record_human_grade(
         rater=rater,
         rater_name=rater.username,
         overall=overall,
-        passed=is_pass(plain, scores, overall),
+        passed=is_pass(plain, scores, overall, runs),
+        runs=runs,
         unscored_reason="" if overall is not None else _why_unscored(rows),
         rationale=rationale,
         supersedes=supersedes,
@@ -116,6 +119,14 @@ def record_grader_grade(output: Output, grader: Grader, plain: PlainGrade, *, at
     _save_scores(grade, rows)
     labels.refresh([output.pk])
     return grade
+
+
+@transaction.atomic
+def retract(grade: Grade, by: User, reason: str) -> Retraction:
+    """Take a grade back: it stays in the history and counts no more."""
+    retraction, _ = Retraction.objects.get_or_create(grade=grade, defaults={"by": by, "reason": reason})
+    labels.refresh([grade.output_id])
+    return retraction
 
 
 def _answer_row(criteria: Mapping[str, Criterion], key: str, answer: Answer) -> CriterionScore:

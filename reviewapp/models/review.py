@@ -21,6 +21,8 @@ class Draft(models.Model):
     note = models.TextField(blank=True)
     # The newest grade of the output when the draft was begun: a submit after a newer one is asked again.
     seen_grade = models.ForeignKey(Grade, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    # What a submit of this draft takes the place of: the judge's grade in an override, else one's own earlier grade.
+    supersedes = models.ForeignKey(Grade, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     active_ms = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

@@ -104,6 +104,7 @@ class Output(models.Model):
             models.Index(fields=["created_at", "id"], condition=Q(is_latest=True), name="output_by_created"),
             models.Index(fields=["task", "judge_score", "id"], condition=Q(is_latest=True), name="output_by_task_judge"),
             models.Index(fields=["task", "label_state", "id"], condition=Q(is_latest=True), name="output_by_task_label"),
+            models.Index(fields=["task", "human_count", "content_hash"], condition=Q(is_latest=True), name="output_by_review_order"),
         ]
 
     def __str__(self) -> str:
