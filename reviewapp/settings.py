@@ -157,14 +157,11 @@ FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHand
 BROKER_DIR = DATA_DIR / "broker"
 CELERY_BROKER_URL = env_text("CELERY_BROKER_URL", "filesystem://")
 if CELERY_BROKER_URL == "filesystem://":
-    for folder in ("messages", "control"):
-        (BROKER_DIR / folder).mkdir(parents=True, exist_ok=True)
-    CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "data_folder_in": str(BROKER_DIR / "messages"),
-        "data_folder_out": str(BROKER_DIR / "messages"),
-        "control_folder": str(BROKER_DIR / "control"),
-        "polling_interval": 0.2,
-    }
+    BROKER_DIR.mkdir(parents=True, exist_ok=True)
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(BROKER_DIR), "polling_interval": 0.2}
+else:
+    # A click must not wait for a broker that is down: jobs/queue.py sends the wake-up again later.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"max_retries": 0, "socket_connect_timeout": 2}
 CELERY_TASK_DEFAULT_QUEUE = "grade-cpu"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -172,6 +169,9 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 JOB_LEASE_S = float(env_text("JOB_LEASE_S", "60"))
 JOB_SWEEP_S = float(env_text("JOB_SWEEP_S", "5"))
+# A worker asked to stop gives its jobs this long to end, then hands them back.
+JOB_STOP_S = float(env_text("JOB_STOP_S", "5"))
+CELERY_BEAT_SCHEDULE = {"sweep jobs": {"task": "jobs.sweep", "schedule": JOB_SWEEP_S, "options": {"queue": "export", "expires": JOB_SWEEP_S}}}
 
 ANTHROPIC_API_KEY = env_text("ANTHROPIC_API_KEY")
 ANTHROPIC_BASE_URL = env_text("ANTHROPIC_BASE_URL")
@@ -211,5 +211,7 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env_text("LOG_LEVEL", "INFO")},
+    # It warns that the embedded broker's address names no host.
+    "loggers": {"kombu.connection": {"level": "ERROR"}},
     "loggers": {"axes": {"level": "WARNING"}},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 from reviewapp.models.catalog import Grader
 from reviewapp.models.grades import Grade
@@ -67,6 +68,7 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["state", "lease_until"], condition=Q(state__in=["queued", "running"]), name="job_open"),
             models.Index(fields=["output", "-id"], name="job_by_output"),
+            models.Index(fields=["state", "-id"], name="job_by_state"),
         ]
 
     def __str__(self) -> str:
@@ -75,3 +77,9 @@ class Job(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state in (self.State.QUEUED, self.State.RUNNING)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since it was first claimed, until its end; while it is queued, since it was asked for."""
+        began = self.created_at if self.state == self.State.QUEUED else self.started_at or self.finished_at or self.created_at
+        return max(0.0, ((self.finished_at or timezone.now()) - began).total_seconds())

@@ -1,0 +1,74 @@
+"""What Celery calls: look at one job, and sweep. And how a worker that is asked to stop hands back its jobs."""
+
+from __future__ import annotations
+
+import mmap
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from celery.worker import state as worker_state
+from django.conf import settings
+
+from reviewapp.jobs import broker, queue
+from reviewapp.jobs.work import work_on
+
+# One byte that the processes of the pool, forked later, share with the worker: 1 once it is asked to stop.
+_stopping = mmap.mmap(-1, 1)
+_consumer: Any = None
+
+
+@shared_task(name="jobs.wake", acks_late=True)
+def wake(job_id: int) -> str:
+    """Claim and do one job; nothing if it is not free."""
+    if _stopping[0]:
+        return "stopping"
+    job = work_on(job_id)
+    return job.state if job else "not free"
+
+
+@shared_task(name="jobs.sweep")
+def sweep_jobs() -> dict[str, int]:
+    """Every JOB_SWEEP_S, from every worker with a beat: sweeping twice does no harm."""
+    if settings.CELERY_BROKER_URL == "filesystem://":
+        broker.delete_leftovers(Path(settings.BROKER_DIR))
+    return queue.sweep()
+
+
+@worker_ready.connect
+def sweep_at_start(sender: Any, **_: Any) -> None:
+    """What was left over from before the start is found at once."""
+    global _consumer  # noqa: PLW0603 the signal that needs it does not carry it
+    _consumer = sender
+    sweep_jobs.apply_async(queue="export", expires=settings.JOB_SWEEP_S)
+
+
+@worker_process_init.connect
+def stop_by_exception(**_: Any) -> None:
+    """SIGTERM ends the work in a process of the pool by SystemExit, so that work_on hands the job back."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+@worker_shutting_down.connect
+def stop_in_time(**_: Any) -> None:
+    """Celery's warm shutdown waits for the jobs in work as long as they take; we wait JOB_STOP_S."""
+    if not _stopping[0]:
+        _stopping[0] = 1
+        threading.Thread(target=_hand_back, name="hand back jobs", daemon=True).start()
+
+
+def _hand_back() -> None:
+    time.sleep(settings.JOB_STOP_S)
+    while True:
+        for request in tuple(worker_state.active_requests):
+            request.cancel(_consumer.pool, emit_retry=False)
+        time.sleep(0.2)

@@ -1,0 +1,42 @@
+"""Wake-ups: the Celery messages that tell a worker to look at a job. Losing or repeating one does no harm."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from celery import current_app
+from kombu.exceptions import ChannelError
+
+from reviewapp.models import Job
+
+QUEUE_OF = {Job.Kind.GRADE: "grade-cpu", Job.Kind.IMPORT: "export", Job.Kind.EXPORT: "export"}
+# As many messages as a queue may hold at most through us: the sweeper tops it up as jobs are worked off.
+MOST_WAITING = 200
+
+log = logging.getLogger(__name__)
+
+
+def send(jobs: Iterable[tuple[int, str]]) -> int:
+    """Send a wake-up for each (job id, kind); how many were sent. A broker that is down is logged, not raised.
+
+    The request that made the job must not fail for it: the job stands in the table, and the sweeper sends again.
+    """
+    sent = 0
+    for job_id, kind in jobs:
+        try:
+            current_app.send_task("jobs.wake", args=[job_id], queue=QUEUE_OF[Job.Kind(kind)], retry=False)
+        except Exception as error:  # each broker has exceptions of its own
+            log.warning("no wake-up for job %s, the broker can't be reached and will be asked again: %s", job_id, error)
+            break
+        sent += 1
+    return sent
+
+
+def count_waiting(queue: str) -> int:
+    """How many messages the broker holds in this queue; those that a worker has taken do not count."""
+    with current_app.connection_for_write() as connection:
+        try:
+            return connection.default_channel.queue_declare(queue, passive=True).message_count
+        except ChannelError:  # some brokers know a queue only while it holds something
+            return 0

@@ -1,0 +1,51 @@
+"""Work on one job: claim it, do it under a heartbeat, end it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+from django.db import InterfaceError, OperationalError
+
+from graders.grade import GraderError
+from reviewapp.jobs import queue
+from reviewapp.jobs.handlers import JobError, handler_of
+from reviewapp.jobs.heartbeat import Heartbeat, LeaseLost
+from reviewapp.models import Job
+
+log = logging.getLogger(__name__)
+
+
+def work_on(job_id: int) -> Job | None:
+    """Do the job if it is free; the job as it is then, or None if it was not free."""
+    job = queue.claim(job_id, f"{socket.gethostname()}:{os.getpid()}")
+    if job is None:
+        return None
+    token = job.lease_token
+    try:
+        _do(job, token)
+    except (LeaseLost, Job.DoesNotExist):
+        log.info("job %s: cancelled, or taken by another worker; the work is dropped", job_id)
+    except (GraderError, JobError) as error:
+        queue.fail(job, token, str(error))
+    except (OperationalError, InterfaceError) as error:
+        # The database was away or locked: that passes. It counts as a claim, so it does not go on for ever.
+        log.warning("job %s: back into the queue, the database said: %s", job_id, error)
+        queue.hand_back(job, token, f"the database said: {error}")
+    except Exception as error:
+        log.exception("job %s failed", job_id)
+        queue.fail(job, token, f"An error in the program, {type(error).__name__}: {error}")
+    except BaseException:  # the worker was asked to stop
+        queue.hand_back(job, token)
+        raise
+    job.refresh_from_db()
+    return job
+
+
+def _do(job: Job, token: str) -> None:
+    with Heartbeat(job) as heartbeat:
+        write = handler_of(job.kind)(job, heartbeat.report)
+    # No heartbeat from here on: it would wait for the row that the finishing transaction holds.
+    if not queue.finish(job, token, write):
+        raise LeaseLost
