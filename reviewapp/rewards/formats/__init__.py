@@ -1,0 +1,67 @@
+"""The formats an export can be written in, one module a format.
+
+A format's writer takes rows a batch at a time and writes one file; the same rows give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from reviewapp.rewards.columns import Table
+from reviewapp.rewards.formats import csv_file, parquet, scalar_jsonl
+from reviewapp.rewards.spec import SpecError
+
+# Fixed by contracts, still to be written.
+LATER = (
+    "trl-preference", "trl-unpaired", "trl-prompt-completion", "trl-prompt", "rewardbench", "openrlhf", "verl", "verifiers", "inspect",
+)  # fmt: skip
+
+
+class Writer(Protocol):
+    """Writes one file. `close` completes it."""
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Format:
+    """`text_of` gives the rows as the file's text has them (a table that is not text: as JSON), for a preview."""
+
+    name: str
+    title: str
+    suffix: str
+    open: Callable[[Path, Table], Writer]
+    columns_of: Callable[[Table], list[str]]
+    text_of: Callable[[Sequence[dict[str, Any]], Table], str]
+    # What a reader of the dataset card must know about this format.
+    note: str
+
+
+def parts_of(module: Any) -> tuple[Any, ...]:
+    """The four names that every module of a format has."""
+    return module.open_writer, module.columns_of, module.text_of, module.NOTE
+
+
+FORMATS = {
+    f.name: f
+    for f in (
+        Format("scalar-jsonl", "JSON lines", ".jsonl", *parts_of(scalar_jsonl)),
+        Format("csv", "CSV", ".csv", *parts_of(csv_file)),
+        Format("parquet", "Parquet", ".parquet", *parts_of(parquet)),
+    )
+}
+
+
+def format_named(name: str) -> Format:
+    """Raises SpecError that lists what there is."""
+    if name in FORMATS:
+        return FORMATS[name]
+    there = ", ".join(FORMATS)
+    if name in LATER:
+        raise SpecError("format", f"format {name!r} can't be written yet, there are: {there}")
+    raise SpecError("format", f"format is {name!r}, allowed: {there}")

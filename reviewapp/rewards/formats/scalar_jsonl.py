@@ -1,0 +1,36 @@
+"""JSON lines: one object a row, with lists and objects as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from reviewapp.rewards.columns import NAMES, Table
+
+NOTE = "One JSON object a line, in UTF-8. `criteria`, `overrides` and `meta` are nested."
+
+
+class JsonlWriter:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=2**20)
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def open_writer(path: Path, table: Table) -> JsonlWriter:
+    return JsonlWriter(path)
+
+
+def columns_of(table: Table) -> list[str]:
+    return list(NAMES)
+
+
+def text_of(rows: Sequence[dict[str, Any]], table: Table) -> str:
+    return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows).decode()
