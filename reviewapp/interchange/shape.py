@@ -19,11 +19,22 @@ MAX_GRADES = 10_000
 MAX_CRITERIA = 1000
 
 
+class EvidenceShape(TypedDict):
+    """A verbatim quote of the output, or lines of it counted from 1."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    text: str
+    kind: NotRequired[Literal["quote", "static", "trace", "run"]]
+    line_start: NotRequired[Annotated[int, Field(ge=1)] | None]
+    line_end: NotRequired[Annotated[int, Field(ge=1)] | None]
+
+
 class CriterionShape(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
     # Number, category or null (not scored): check.py knows which, by the rubric.
     score: Any
     rationale: NotRequired[str]
+    evidence: NotRequired[Annotated[list[EvidenceShape], Field(max_length=1000)]]
 
 
 class GradeShape(TypedDict):

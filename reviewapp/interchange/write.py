@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+import orjson
 from django.db import connection
 from django.db.models import F
 from django.utils import timezone
@@ -79,7 +80,8 @@ class Writer:
         if connection.features.has_select_for_update:
             # All outputs before any task, the order in which everyone else locks them.
             for start in range(0, len(ids), 1000):
-                list(Output.objects.filter(pk__in=ids[start : start + 1000]).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+                rows = Output.objects.filter(pk__in=ids[start : start + 1000]).order_by("pk")
+                list(rows.select_for_update(no_key=True).values_list("pk"))
         labels.refresh(ids)
         Task.objects.filter(pk__in=self._written).update(revision=F("revision") + 1)
 
@@ -127,7 +129,7 @@ class Writer:
                 if not record.is_human and not target.task.primary_grader:
                     target.task.primary_grader = grader.name
                     target.task.save(update_fields=["primary_grader"])
-                yield _new_grade(next(ids), plan.output_id, key, record, grader, target)
+                yield _NewGrade(next(ids), plan.output_id, key, record, grader, target)
 
     def _grader(self, name_version_kind: tuple[str, str, str]) -> Grader:
         if name_version_kind not in self._graders:
@@ -136,34 +138,37 @@ class Writer:
 
     def _grade_row(self, grade: _NewGrade) -> tuple[Any, ...]:
         record = grade.record
+        rater = record.rater if record.is_human else ""
         return (
-            grade.id, grade.output_id, grade.grader.pk, grade.target.task.rubric_id, record.mode, record.rater if record.is_human else "", grade.overall,
+            grade.id, grade.output_id, grade.grader.pk, grade.target.task.rubric_id, record.mode, rater, grade.overall,
             grade.passed, grade.unscored_reason, record.rationale, "", "{}", grade.key, self._now,
         )  # fmt: skip
 
 
 @dataclass(slots=True)
 class _NewGrade:
+    """A grade with its ids; overall and pass follow from the criteria where the line leaves them out."""
+
     id: int
     output_id: int
     key: str
     record: GradeRecord
     grader: Grader
     target: _Target
-    overall: float | None
-    passed: bool | None
-    unscored_reason: str
+    overall: float | None = None
+    passed: bool | None = None
+    unscored_reason: str = ""
 
-
-def _new_grade(grade_id: int, output_id: int, key: str, record: GradeRecord, grader: Grader, target: _Target) -> _NewGrade:
-    """Overall and pass follow from the criteria where the line leaves them out."""
-    rubric, overall, passed = target.rubric, record.overall, record.passed
-    if overall is None or passed is None:
-        scores = {k: c["score"] for k, c in record.criteria.items() if not isinstance(c["score"], str)}
-        overall = spec.weighted_overall(rubric, scores) if overall is None else overall
-        passed = spec.is_pass(rubric, scores, overall) if passed is None else passed
-    reason = "" if overall is not None else _why_unscored(record)
-    return _NewGrade(grade_id, output_id, key, record, grader, target, overall, passed, reason)
+    def __post_init__(self) -> None:
+        record, rubric = self.record, self.target.rubric
+        self.overall, self.passed = record.overall, record.passed
+        if self.overall is None or self.passed is None:
+            scores = {key: c["score"] for key, c in record.criteria.items() if not isinstance(c["score"], str)}
+            if self.overall is None:
+                self.overall = spec.weighted_overall(rubric, scores)
+            if self.passed is None:
+                self.passed = spec.is_pass(rubric, scores, self.overall)
+        self.unscored_reason = "" if self.overall is not None else _why_unscored(record)
 
 
 def _why_unscored(record: GradeRecord) -> str:
@@ -186,7 +191,8 @@ def _score_rows(grade: _NewGrade) -> Iterator[tuple[Any, ...]]:
         elif criterion.kind == "binary" and score is not None:
             passed = score > sum(criterion.scale) / 2
         reason = "" if score is not None or value else "not_given"
-        yield grade.id, ids[criterion.key], score, value, passed, reason, row.get("rationale", ""), "[]"
+        evidence = orjson.dumps(row["evidence"]).decode() if "evidence" in row else "[]"
+        yield grade.id, ids[criterion.key], score, value, passed, reason, row.get("rationale", ""), evidence
 
 
 def _facts_by_output(grades: Iterable[_NewGrade]) -> dict[int, list[labels.GradeFact]]:
