@@ -1,1 +1,118 @@
-// Keys press real buttons: an element with data-key="j" is clicked (or focused) by that key.
+// Keys press real buttons: the control with that key in its data-key, in the current row ([data-row]) first, then
+// outside the rows. Also: which row is current, the active time, and a draft that survives a lost connection or session.
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const form = () => document.querySelector("form[data-draft]");
+  const current = () => document.querySelector("[data-row][aria-current]") || document.querySelector("[data-row]");
+  const typed = "textarea, select, input:not([type=radio], [type=checkbox])";
+
+  function pick(row, moveFocus) {
+    all("[data-row][aria-current]").forEach((other) => other.removeAttribute("aria-current"));
+    row.setAttribute("aria-current", "true");
+    if (moveFocus) row.focus({ preventScroll: true });
+    row.scrollIntoView({ block: "nearest" });
+  }
+  function step(by) {
+    const rows = all("[data-row]");
+    const to = rows[Math.min(rows.length - 1, Math.max(0, rows.indexOf(current()) + by))];
+    if (to) pick(to, true);
+  }
+  function control(key) {
+    const has = (element) => element.dataset.key.split(" ").includes(key);
+    const row = current();
+    return (row && all("[data-key]", row).find(has)) || all("[data-key]").find((element) => has(element) && !element.closest("[data-row]"));
+  }
+  function press(element) {
+    if (element.matches(typed)) element.focus();
+    else element.click();
+    if (element.dataset.step && element.matches("input")) step(Number(element.dataset.step));
+  }
+
+  let goes = 0; // when "g" was pressed
+  document.addEventListener("keydown", (event) => {
+    const { key, target } = event;
+    if (event.isComposing || event.altKey) return;
+    const isSend = key === "Enter" && (event.ctrlKey || event.metaKey);
+    if (target.matches(typed) && !isSend) return void (key === "Escape" && target.blur());
+    if ((event.ctrlKey || event.metaKey) && !isSend) return;
+    if (document.querySelector(":popover-open, dialog[open]")) return;
+    if (key === "Enter" && !isSend && target.matches("button, a, summary")) return;
+    if (Date.now() - goes < 1500) {
+      goes = 0;
+      const link = document.querySelector(`[data-go="${CSS.escape(key)}"]`);
+      if (link) return void (event.preventDefault(), link.click());
+    }
+    if (key === "g") goes = Date.now();
+    const element = control(isSend ? "Ctrl+Enter" : key);
+    if (!element) return;
+    event.preventDefault();
+    press(element);
+  });
+  document.addEventListener("click", ({ target }) => {
+    const mover = target.closest("button[data-step]");
+    if (mover) step(Number(mover.dataset.step));
+  });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-pick]");
+    if (!link || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    pick(link.closest("[data-row]"), true);
+  });
+  document.addEventListener("focusin", ({ target }) => {
+    const row = target.closest("[data-row]");
+    if (row && !row.hasAttribute("aria-current")) pick(row, false);
+  });
+  // A new number starts whole; "." adds the half. Runs before the form is saved.
+  document.addEventListener("change", ({ target }) => {
+    if (target.type === "radio") all("[data-half]", target.closest("[data-row]")).forEach((half) => (half.checked = false));
+  }, true);
+  // Selected text becomes the quote that "Attach" sends.
+  let selected = "";
+  document.addEventListener("selectionchange", () => {
+    const selection = getSelection();
+    if (!selection.isCollapsed && document.querySelector("#content")?.contains(selection.anchorNode)) selected = selection.toString().trim();
+  });
+  document.addEventListener("click", ({ target }) => {
+    const quote = target.closest("[data-attach]")?.closest("[data-row]").querySelector("[data-quote]");
+    if (quote && !quote.value) quote.value = selected;
+  }, true);
+
+  // Active time: seconds in which the page was visible and something was done within the last 30.
+  let active = 0, sent = 0, last = Date.now();
+  for (const name of ["keydown", "pointermove", "pointerdown", "wheel", "scroll"]) document.addEventListener(name, () => (last = Date.now()), { passive: true, capture: true });
+  setInterval(() => {
+    if (!document.hidden && Date.now() - last < 30000) active += 1;
+    if (form()) form().elements.active_s.value = active;
+  }, 1000);
+
+  // What could not be saved is tried again; with the session gone it waits in this tab until the person is back.
+  const place = () => `draft:${form()?.dataset.reviewer}:${location.pathname}`;
+  const say = (text) => document.querySelector("#saved")?.replaceChildren(` · ${text}`);
+  document.addEventListener("htmx:configRequest", () => (sent = active));
+  document.addEventListener("htmx:afterRequest", ({ detail }) => {
+    if (!form()) return;
+    delete form().dataset.unsaved;
+    if (detail.successful) active = Math.max(0, active - sent);
+    else if (!detail.xhr.status || detail.xhr.status >= 500) say((form().dataset.unsaved = "not saved yet, trying again"));
+  });
+  setInterval(() => form()?.dataset.unsaved && htmx.trigger(form(), "change"), 5000);
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+    const url = new URL(detail.xhr.responseURL || location.href);
+    if (!url.pathname.startsWith("/login") || !form()) return;
+    detail.shouldSwap = false;
+    sessionStorage.setItem(place(), new URLSearchParams(new FormData(form())).toString());
+    url.searchParams.set("next", location.pathname + location.search);
+    location.assign(url);
+  });
+  const kept = form() && sessionStorage.getItem(place());
+  if (kept) {
+    sessionStorage.removeItem(place());
+    for (const [name, value] of new URLSearchParams(kept)) {
+      for (const field of all(`[name="${CSS.escape(name)}"]`, form())) {
+        if (field.type === "radio" || field.type === "checkbox") field.checked ||= field.value === value;
+        else if (field.type !== "hidden") field.value = value;
+      }
+    }
+    htmx.trigger(form(), "change");
+  }
+})();

@@ -1,0 +1,345 @@
+"""What a reviewer does on the review page. Each is a POST that also works as a plain form.
+
+A form names what it was drawn from: `base`, this person's newest grade then, and `seen`, the newest grade of all.
+A `base` that is no longer true means that this form was submitted already; a `seen` that is too old means that
+others have decided since, which the person is shown before theirs is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.db import transaction
+from django.db.models import prefetch_related_objects
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_POST
+from django_htmx.http import HttpResponseClientRedirect
+
+from reviewapp import access
+from reviewapp.grading import record_human_grade, retract
+from reviewapp.models import Draft, Flag, Grade, Skip
+from reviewapp.review.answers import Answers, from_scores, is_answered, missing, read_form, same_verdict, to_grade_answers
+from reviewapp.review.panel import headline
+from reviewapp.review.rendering.quotes import find_lines, letters, letters_of_quote
+from reviewapp.review.sitting import SCORES, Sitting, is_retracted, sit_down
+from reviewapp.review.views import page_context, panel_context
+
+ACTIVE_S_A_SAVE = 15 * 60  # more than that between two saves was not spent here
+EVIDENCE_CHARS = 2_000
+EVIDENCE_A_CRITERION = 20
+DECIDING = (Grade.Mode.AUTOMATIC, Grade.Mode.OVERRIDE, Grade.Mode.ADJUDICATION)
+
+
+@require_POST
+@access.role_required("reviewer")
+@transaction.atomic
+def draft(request: HttpRequest, pk: int) -> HttpResponse:
+    """Save what is in the form; answer with where the score stands."""
+    sitting = sit_down(request.user, pk, lock=True)
+    if _is_submitted(request, sitting):
+        return _panel(request, sitting, 409, errors=["You have submitted this output already, in another tab. Reload to see your grade."])
+    errors = _save(request, sitting)
+    if not request.htmx:
+        return _panel(request, sitting, 422, errors=errors) if errors else _to_output(sitting, request)
+    return render(request, "review/panel_form.html#total", {**panel_context(request, sitting), "errors": errors}, status=422 if errors else 200)
+
+
+@require_POST
+@access.role_required("reviewer")
+@transaction.atomic
+def submit(request: HttpRequest, pk: int) -> HttpResponse:
+    sitting = sit_down(request.user, pk, lock=True)
+    if _is_submitted(request, sitting):
+        messages.info(request, "This was submitted already. To change it, use “Change my scores”.")
+        return _to_output(sitting, request)
+    if errors := _save(request, sitting) + _why_incomplete(sitting):
+        return _panel(request, sitting, 422, errors=errors)
+    if newer := _newer_decisions(request, sitting):
+        return _panel(request, sitting, 409, newer=newer)
+    _record(sitting)
+    return _to_output(sitting, request)
+
+
+@require_POST
+@access.role_required("reviewer")
+@transaction.atomic
+def agree(request: HttpRequest, pk: int) -> HttpResponse:
+    """An assisted grade with the judge's scores."""
+    sitting = sit_down(request.user, pk, lock=True)
+    judge = next((grade for grade in sitting.judges if str(grade.pk) == request.POST.get("judge")), None)
+    if _is_submitted(request, sitting):
+        messages.info(request, "This was submitted already.")
+        return _to_output(sitting, request)
+    if newer := _newer_decisions(request, sitting):
+        return _panel(request, sitting, 409, newer=newer)
+    if judge is None:
+        return _panel(request, sitting, 422, errors=["There is no visible judge's grade to agree with."])
+    _begin(sitting, Grade.Mode.ASSISTED, from_scores(judge.criterion_scores.all(), with_words=False))
+    if errors := _why_incomplete(sitting):
+        return _panel(request, sitting, 422, errors=[f"The judge left something open. {error}" for error in errors])
+    _record(sitting)
+    return _to_output(sitting, request)
+
+
+@require_POST
+@access.role_required("reviewer")
+@transaction.atomic
+def mode(request: HttpRequest, pk: int) -> HttpResponse:
+    """See the judge first, change one's scores, override the judge, or leave that again."""
+    sitting = sit_down(request.user, pk, lock=True)
+    wanted = request.POST.get("mode", "")
+    if wanted == "assisted":
+        _begin_assisted(request, sitting)
+    elif wanted == "override":
+        judge = next((grade for grade in sitting.judges if str(grade.pk) == request.POST.get("judge")), None)
+        if judge is None:
+            return _panel(request, sitting, 422, errors=["There is no visible judge's grade to override."])
+        _begin(sitting, Grade.Mode.OVERRIDE, from_scores(judge.criterion_scores.all(), with_words=False), supersedes=judge)
+    elif wanted == "leave" and sitting.draft and sitting.sees_judge:
+        _leave(sitting)
+    else:
+        return _panel(request, sitting, 422, errors=[f"mode is {wanted[:40]!r}, allowed: assisted, override, leave"])
+    return _to_output(sitting, request)
+
+
+@require_POST
+@access.role_required("reviewer")
+@transaction.atomic
+def evidence(request: HttpRequest, pk: int) -> HttpResponse:
+    """Attach a piece of the output to a criterion, or take it off again (`remove`: criterion:number)."""
+    sitting = sit_down(request.user, pk, lock=True)
+    if _is_submitted(request, sitting):
+        return _to_output(sitting, request)
+    errors = _save(request, sitting)
+    if remove := request.POST.get("remove", ""):
+        key, _, number = remove.partition(":")
+        kept = [item for i, item in enumerate(sitting.draft.answers.get(key, {}).get("evidence", ())) if str(i) != number]
+        sitting.draft.answers.get(key, {})["evidence"] = kept
+    else:
+        errors += _attach(request, sitting)
+    sitting.draft.save()
+    if errors:
+        return _panel(request, sitting, 422, errors=errors)
+    return _panel(request, sitting, 200) if request.htmx else _to_output(sitting, request)
+
+
+@require_POST
+@access.role_required("reviewer")
+def skip(request: HttpRequest, pk: int) -> HttpResponse:
+    sitting = sit_down(request.user, pk)
+    reason = (request.POST.get("reason", "").strip() or request.POST.get("other", "").strip())[:500]
+    if not reason:
+        return _panel(request, sitting, 422, errors=["Say why you skip it: the reason is empty."])
+    Skip.objects.update_or_create(output=sitting.output, reviewer=request.user, defaults={"reason": reason})
+    messages.info(request, f"Output {pk} skipped: {reason}")
+    return _go(request, panel_context(request, sitting)["next_url"])
+
+
+@require_POST
+@access.role_required("reviewer")
+def flag(request: HttpRequest, pk: int) -> HttpResponse:
+    """Say that something is wrong with an output; once more takes it back."""
+    sitting = sit_down(request.user, pk)
+    mine = Flag.objects.filter(output=sitting.output, reviewer=request.user, resolved_at=None)
+    if not mine.update(resolved_at=timezone.now()):
+        Flag.objects.get_or_create(
+            output=sitting.output, reviewer=request.user, resolved_at=None, defaults={"note": request.POST.get("note", "").strip()[:500]}
+        )
+    return _to_output(sitting, request)
+
+
+@require_POST
+@access.role_required("reviewer")
+@transaction.atomic
+def undo(request: HttpRequest) -> HttpResponse:
+    """Take back one's newest grade: it stays in the history, counts no more, and its answers are a draft again."""
+    number = request.POST.get("grade", "")
+    grade = get_object_or_404(Grade.objects.select_related("retraction"), rater=request.user, pk=number if number.isdigit() else 0)
+    sitting = sit_down(request.user, grade.output_id, lock=True)
+    newest = Grade.objects.filter(rater=request.user, retraction__isnull=True).order_by("-created_at", "-id").first()
+    if is_retracted(grade):
+        messages.info(request, "This grade was taken back already.")
+    elif newest != grade:
+        return _panel(request, sitting, 409, errors=["You have submitted another grade since; only the newest can be undone."])
+    else:
+        retract(grade, request.user, "undo")
+        _restore(grade)
+        messages.info(request, "Taken back. Your answers are below as a draft; the grade stays in the history.")
+    return _to_output(sitting, request)
+
+
+# --- reading and writing the draft ------------------------------------------------------------------------
+
+
+def _is_submitted(request: HttpRequest, sitting: Sitting) -> bool:
+    base = request.POST.get("base", "")
+    return base.isdigit() and int(base) != sitting.base
+
+
+def _save(request: HttpRequest, sitting: Sitting) -> list[str]:
+    """Put the form into the draft, making one if there is none. Answers with what is wrong with the form."""
+    is_new = sitting.draft is None
+    if is_new:
+        _begin(sitting, Grade.Mode.ASSISTED if sitting.sees_judge else Grade.Mode.BLIND, {})
+    draft = sitting.draft
+    draft.answers, errors = read_form(sitting.criteria, request.POST, draft.answers)
+    draft.note = request.POST.get("note", draft.note)[:10_000]
+    draft.active_ms += _active_ms(request, None if is_new else draft)
+    draft.save()
+    return errors
+
+
+def _active_ms(request: HttpRequest, draft: Draft | None) -> int:
+    """The active time that the page reports since its last save; never more than the time that has passed."""
+    try:
+        told = float(request.POST.get("active_s", 0))
+    except ValueError:
+        return 0
+    passed = (timezone.now() - draft.updated_at).total_seconds() + 1 if draft else ACTIVE_S_A_SAVE
+    return int(1000 * max(0.0, min(told, passed, ACTIVE_S_A_SAVE))) if told == told else 0
+
+
+def _begin(sitting: Sitting, mode: str, answers: Answers, *, note: str = "", supersedes: Grade | None = None) -> None:
+    """Start a draft, or turn the one that is there into this. Its time goes on."""
+    seen = sitting.grades[0] if sitting.grades else None
+    fields: dict[str, Any] = {"mode": mode, "answers": answers, "note": note, "supersedes": supersedes, "seen_grade": seen}
+    draft, _ = Draft.objects.update_or_create(output=sitting.output, reviewer=sitting.user, defaults=fields)
+    sitting.draft = draft
+    for name in ("rubric", "criteria", "judge"):
+        sitting.__dict__.pop(name, None)
+
+
+def _begin_assisted(request: HttpRequest, sitting: Sitting) -> None:
+    """Show the judge before a first grade (which is remembered), or open one's own grade to change it."""
+    if sitting.standing:
+        own = from_scores(sitting.standing.criterion_scores.all(), with_words=True)
+        _begin(sitting, Grade.Mode.ASSISTED, own, note=sitting.standing.rationale, supersedes=sitting.standing)
+        return
+    _save(request, sitting)
+    sitting.draft.mode = Grade.Mode.ASSISTED
+    sitting.draft.save()
+
+
+def _leave(sitting: Sitting) -> None:
+    """Give up a change. Without a grade of one's own the draft stays: it remembers that the judge was seen."""
+    if sitting.standing:
+        sitting.draft.delete()
+    else:
+        _begin(sitting, Grade.Mode.ASSISTED, {})
+
+
+def _restore(grade: Grade) -> None:
+    """The answers of a grade that was taken back, as a draft; assisted, since the judge was shown after it."""
+    is_override = grade.mode == Grade.Mode.OVERRIDE
+    Draft.objects.get_or_create(
+        output_id=grade.output_id,
+        reviewer=grade.rater,
+        defaults={
+            "mode": Grade.Mode.OVERRIDE if is_override else Grade.Mode.ASSISTED,
+            "answers": from_scores(grade.criterion_scores.select_related("criterion"), with_words=True),
+            "note": grade.rationale,
+            "active_ms": int(1000 * (grade.duration_s or 0)),
+            "supersedes": grade.supersedes,
+        },
+    )
+
+
+def _attach(request: HttpRequest, sitting: Sitting) -> list[str]:
+    key = request.POST.get("criterion", "")
+    quote = request.POST.get(f"quote.{key}", request.POST.get("quote", "")).strip()[:EVIDENCE_CHARS]
+    if key not in {c.key for c in sitting.criteria}:
+        return [f"criterion is {key[:80]!r}, allowed: {', '.join(c.key for c in sitting.criteria)}"]
+    if not quote:
+        return ["Select text in the output first, or type the words that bear on this criterion."]
+    content = sitting.output.body.content
+    lines = find_lines(content, quote) if sitting.output.format == "python" else None
+    if not lines and letters_of_quote(quote) not in letters_of_quote(content) and letters(quote) not in letters(content):
+        return [f"“{quote[:80]}” is not in the output."]
+    found = sitting.draft.answers.setdefault(key, {}).setdefault("evidence", [])
+    if len(found) >= EVIDENCE_A_CRITERION:
+        return [f"A criterion takes up to {EVIDENCE_A_CRITERION} quotes."]
+    found.append({"kind": "quote", "text": quote, "line_start": lines[0] if lines else None, "line_end": lines[1] if lines else None})
+    return []
+
+
+# --- from the draft to a grade ----------------------------------------------------------------------------
+
+
+def _why_incomplete(sitting: Sitting) -> list[str]:
+    answers, mode = sitting.draft.answers, sitting.mode
+    if mode == "override":
+        return _why_no_override(sitting, answers)
+    left = [c.title for c in missing(sitting.criteria, answers)]
+    return [f"Not answered: {', '.join(left)}."] if left else []
+
+
+def _why_no_override(sitting: Sitting, answers: Answers) -> list[str]:
+    changed = _overridden(sitting, answers)
+    if not changed:
+        return ["Nothing differs from the judge. Change a score, or use “Agree with all”."]
+    titles = {c.key: c.title for c in sitting.criteria}
+    silent = [titles[key] for key in changed if not answers[key].get("note", "").strip()]
+    return [f"Say why for each score that you change. No reason: {', '.join(silent)}."] if silent else []
+
+
+def _overridden(sitting: Sitting, answers: Answers) -> list[str]:
+    judge = from_scores(sitting.target.criterion_scores.all(), with_words=False)
+    return [c.key for c in sitting.criteria if is_answered(answers.get(c.key)) and not same_verdict(answers[c.key], judge.get(c.key))]
+
+
+def _newer_decisions(request: HttpRequest, sitting: Sitting) -> list[Grade]:
+    """What a grader or another person has decided since the page was drawn. A blind reviewer is not told."""
+    seen = request.POST.get("seen", "")
+    if not sitting.sees_judge or not seen.isdigit():
+        return []
+    newer = [g for g in sitting.grades if g.pk > int(seen) and g.mode in DECIDING and g.rater_id != sitting.user.pk]
+    return [grade for grade in newer if not is_retracted(grade)]
+
+
+def _record(sitting: Sitting) -> Grade:
+    draft, target = sitting.draft, sitting.target
+    answers = draft.answers
+    if target:
+        changed = set(_overridden(sitting, answers))
+        judge = from_scores(target.criterion_scores.all(), with_words=False)
+        answers = {c.key: answers[c.key] if c.key in changed else judge.get(c.key, {}) for c in sitting.criteria}
+    grade = record_human_grade(
+        sitting.output,
+        sitting.user,
+        draft.mode,
+        to_grade_answers({c.key: answers.get(c.key, {}) for c in sitting.criteria}),
+        key=f"review:{sitting.user.pk}:{sitting.base}",
+        rationale=draft.note,
+        supersedes=target or sitting.standing,
+        active_s=draft.active_ms / 1000,
+        rubric=sitting.rubric,
+        runs=target.runs if target else None,
+    )
+    draft.delete()
+    Skip.objects.filter(output=sitting.output, reviewer=sitting.user).delete()
+    return grade
+
+
+# --- answering --------------------------------------------------------------------------------------------
+
+
+def _panel(request: HttpRequest, sitting: Sitting, status: int, **more: Any) -> HttpResponse:
+    """The panel again, with what stands in the way; a whole page where htmx did not ask."""
+    if "newer" in more:
+        prefetch_related_objects(more["newer"], SCORES)
+        more["newer"] = [{"grade": grade, **headline(grade)} for grade in more["newer"]]
+    if request.htmx:
+        return render(request, "review/panel.html", {**panel_context(request, sitting), **more}, status=status)
+    return render(request, "review/review.html", page_context(request, sitting, **more), status=status)
+
+
+def _to_output(sitting: Sitting, request: HttpRequest) -> HttpResponse:
+    return _go(request, reverse("review", args=[sitting.output.pk]))
+
+
+def _go(request: HttpRequest, url: str) -> HttpResponse:
+    return HttpResponseClientRedirect(url) if request.htmx else redirect(url)

@@ -1,0 +1,119 @@
+"""Every grade of an output, and what its graders found: the History and Evidence tabs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import prefetch_related_objects
+from django.utils.safestring import SafeString, mark_safe
+
+from reviewapp.models import CriterionScore, Grade
+from reviewapp.review.evidence import Pointer, pointers_of
+from reviewapp.review.panel import headline, score_text
+from reviewapp.review.rendering.guards import visible
+from reviewapp.review.sitting import HISTORY_ROWS, SCORES, Sitting, is_retracted
+
+LOG_CHARS = 20_000
+
+
+@dataclass(frozen=True)
+class ScoreLine:
+    title: str
+    text: str
+    rationale: str
+    pointers: Sequence[Pointer]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One grade in the history."""
+
+    grade: Grade
+    line: dict[str, str]
+    scores: Sequence[ScoreLine]
+    is_retracted: bool
+    supersedes: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a grader found, and what the sandbox saw when it ran the output."""
+
+    grade: Grade
+    line: dict[str, str]
+    scores: Sequence[ScoreLine]
+    log: Sequence[tuple[str, SafeString]]
+    facts: Sequence[tuple[str, str]]
+    is_unsandboxed: bool
+
+
+def history(sitting: Sitting) -> dict[str, Any]:
+    """The newest grades first; nothing is left out but what is older than the limit, and that is said."""
+    grades = sitting.grades
+    prefetch_related_objects([grade for grade in grades if "criterion_scores" not in _prefetched(grade)], SCORES)
+    by_id = {grade.pk: grade for grade in grades}
+    events = [
+        Event(
+            grade=grade,
+            line=headline(grade),
+            scores=_score_lines(grade),
+            is_retracted=is_retracted(grade),
+            supersedes=_superseded(grade, by_id),
+        )
+        for grade in grades
+    ]
+    return {"events": events, "is_cut": len(grades) == HISTORY_ROWS}
+
+
+def grader_reports(sitting: Sitting) -> list[Report]:
+    logs = dict(Grade.objects.filter(pk__in=[g.pk for g in sitting.judges]).values_list("pk", "run_log"))
+    return [_report(grade, logs.get(grade.pk) or {}) for grade in sitting.judges]
+
+
+def _report(grade: Grade, log: dict[str, Any]) -> Report:
+    sandbox = log.get("sandbox") or {}
+    facts = [
+        ("Ran", {True: "yes", False: "no, it failed"}.get(grade.runs, "")),
+        ("Failure", grade.failure_category.replace("_", " ")),
+        ("Time", f"{grade.duration_s:.1f} s" if grade.duration_s is not None else ""),
+        ("Peak memory", f"{log['peak_memory_mb']:.0f} MB" if log.get("peak_memory_mb") else ""),
+        ("Cost", f"${grade.cost_usd:.4f}" if grade.cost_usd else ""),
+        ("Sandbox", str(sandbox.get("backend", ""))),
+    ]
+    return Report(
+        grade=grade,
+        line=headline(grade),
+        scores=_score_lines(grade),
+        log=[(name, _log_text(log[key])) for key, name in (("error", "Error"), ("stdout", "stdout"), ("stderr", "stderr")) if log.get(key)],
+        facts=[(name, value) for name, value in facts if value],
+        is_unsandboxed=sandbox.get("backend") == "process",
+    )
+
+
+def _log_text(value: Any) -> SafeString:
+    text = str(value)
+    shown = visible(text[-LOG_CHARS:])
+    if len(text) > LOG_CHARS:
+        shown = f'<span class="folded">… {len(text) - LOG_CHARS:,} earlier characters</span>\n{shown}'
+    return mark_safe(shown)  # noqa: S308 - `visible` has escaped it
+
+
+def _score_lines(grade: Grade) -> list[ScoreLine]:
+    return [_score_line(row) for row in grade.criterion_scores.all()]
+
+
+def _score_line(row: CriterionScore) -> ScoreLine:
+    return ScoreLine(row.criterion.title, score_text(row.criterion, row), row.rationale, pointers_of(row, None, "?tab=output"))
+
+
+def _superseded(grade: Grade, by_id: dict[int, Grade]) -> str:
+    if not grade.supersedes_id:
+        return ""
+    other = by_id.get(grade.supersedes_id)
+    return f"grade {grade.supersedes_id}" + (f" by {other.rater_name or other.grader}" if other else "")
+
+
+def _prefetched(grade: Grade) -> dict[str, Any]:
+    return getattr(grade, "_prefetched_objects_cache", {})
