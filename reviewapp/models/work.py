@@ -94,7 +94,7 @@ class Output(models.Model):
             models.UniqueConstraint(fields=["task", "external_id"], condition=Q(is_latest=True), name="output_one_latest"),
             models.CheckConstraint(condition=Q(format__in=["markdown", "python", "text"]), name="output_format_known"),
         ]
-        # One index a sortable column of the outputs page; each ends in id, the key that pages.
+        # One index a sortable column of the outputs page, for all tasks and for one; each ends in id, the key that pages.
         indexes = [
             models.Index(fields=["task", "id"], condition=Q(is_latest=True), name="output_by_task"),
             models.Index(fields=["judge_score", "id"], condition=Q(is_latest=True), name="output_by_judge_score"),
@@ -103,7 +103,13 @@ class Output(models.Model):
             models.Index(fields=["length", "id"], condition=Q(is_latest=True), name="output_by_length"),
             models.Index(fields=["created_at", "id"], condition=Q(is_latest=True), name="output_by_created"),
             models.Index(fields=["task", "judge_score", "id"], condition=Q(is_latest=True), name="output_by_task_judge"),
+            models.Index(fields=["task", "human_score", "id"], condition=Q(is_latest=True), name="output_by_task_human"),
+            models.Index(fields=["task", "disagreement", "id"], condition=Q(is_latest=True), name="output_by_task_differ"),
+            models.Index(fields=["task", "length", "id"], condition=Q(is_latest=True), name="output_by_task_length"),
+            models.Index(fields=["task", "created_at", "id"], condition=Q(is_latest=True), name="output_by_task_created"),
             models.Index(fields=["task", "label_state", "id"], condition=Q(is_latest=True), name="output_by_task_label"),
+            models.Index(fields=["model", "id"], condition=Q(is_latest=True), name="output_by_model"),
+            models.Index(fields=["failure_category", "id"], condition=Q(is_latest=True), name="output_by_failure"),
             models.Index(fields=["task", "human_count", "content_hash"], condition=Q(is_latest=True), name="output_by_review_order"),
         ]
 
