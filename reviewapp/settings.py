@@ -166,6 +166,8 @@ CELERY_TASK_DEFAULT_QUEUE = "grade-cpu"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# A process of the pool that was killed blocks its place this long.
+CELERY_WORKER_LOST_WAIT = 2
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 JOB_LEASE_S = float(env_text("JOB_LEASE_S", "60"))
 JOB_SWEEP_S = float(env_text("JOB_SWEEP_S", "5"))
@@ -213,5 +215,5 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": env_text("LOG_LEVEL", "INFO")},
     # It warns that the embedded broker's address names no host.
     "loggers": {"kombu.connection": {"level": "ERROR"}},
-    "loggers": {"axes": {"level": "WARNING"}},
+    "loggers": {"axes": {"level": "WARNING"}, "kombu.connection": {"level": "ERROR"}},
 }

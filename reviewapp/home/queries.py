@@ -162,7 +162,7 @@ def _health(task: Task, judged: dict[int, Verdict], humans: dict[int, list[Verdi
         if seen and pk in judged and judged[pk][column] is not None:
             pairs[pk] = (float(judged[pk][column]), float(median(seen)))
     if not pairs:
-        return Estimate.missing("no output has both a judge's and a blind human grade")
+        return Estimate.missing("no blind human grade beside the judge's")
     labels = [0, 1] if column else list(range(int(task.rubric.scale_low), int(task.rubric.scale_high) + 1))
     judge, human = (np.array(scores) for scores in zip(*pairs.values(), strict=True))
     return weighted_kappa(judge, human, labels, rng=np.random.default_rng(0), clusters=[clusters.get(pk, -pk) for pk in pairs])

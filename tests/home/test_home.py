@@ -47,7 +47,7 @@ def test_grades_made_after_seeing_the_judge_do_not_calibrate_it(db, reviewer):
 
 def test_judge_health_says_why_it_is_missing(as_reviewer, db):
     make_judge_grade(make_output(), GOOD)
-    assert b"no output has both" in as_reviewer.get(reverse("home")).content
+    assert b"no blind human grade" in as_reviewer.get(reverse("home")).content
 
 
 def test_a_new_grade_shows_at_once(as_reviewer, reviewer, db):
