@@ -26,7 +26,8 @@ from reviewapp.rewards.spec import Spec
 from reviewapp.rewards.warnings import warnings_of
 
 MANIFEST, CARD = "manifest.json", "README.md"
-Progress = Callable[[int, int], None]
+# stage, outputs read, outputs to read
+Progress = Callable[[str, int, int], None]
 
 
 class ExportError(Exception):
@@ -37,10 +38,10 @@ class NothingToWriteError(ExportError):
     """No output has a label by the spec."""
 
 
-def write_export(spec: Spec, folder: Path, on_progress: Progress = lambda done, total: None) -> dict[str, Any]:
+def write_export(spec: Spec, folder: Path, on_progress: Progress = lambda stage, done, total: None) -> dict[str, Any]:
     """Write the export to `folder`, which must be empty or not there; returns its manifest.
 
-    `on_progress(done, total)` counts outputs read. Raises SpecError, or ExportError; then `folder` is as it was.
+    `on_progress` is called for each batch of outputs, and may raise to stop. Raises SpecError, or ExportError; then `folder` is as it was.
     """
     file_format = format_named(spec.format)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -97,7 +98,7 @@ def _write_all(spec: Spec, file_format: Format, part: Path, on_progress: Progres
 def _write_rows(reader: Reader, file_format: Format, folder: Path, on_progress: Progress) -> None:
     writers: dict[str, Writer] = {}
     total = reader.outputs.count()
-    reader.find_shared_texts()
+    reader.find_shared_texts(lambda done: on_progress("looking for shared texts", done, total))
     try:
         for rows in reader.rows():
             by_split: dict[str, list[dict[str, Any]]] = {}
@@ -107,7 +108,7 @@ def _write_rows(reader: Reader, file_format: Format, folder: Path, on_progress: 
                 if name not in writers:
                     writers[name] = file_format.open(folder / f"{name}{file_format.suffix}", reader.table)
                 writers[name].write(some)
-            on_progress(reader.counts.outputs, max(total, reader.counts.outputs))
+            on_progress("writing rows", reader.counts.outputs, max(total, reader.counts.outputs))
     finally:
         for writer in writers.values():
             writer.close()
@@ -132,7 +133,6 @@ def manifest_of(reader: Reader, file_format: Format) -> dict[str, Any]:
         "left_out": dict(sorted(counts.left_out.items())),
         "calibrator": None,
         "warnings": warnings_of(reader),
-        "columns": file_format.columns_of(reader.table),
     }
 
 

@@ -7,7 +7,7 @@ texts; no model instance is made. An output is written as it was when its batch 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -91,16 +91,18 @@ class Reader:
         # The grades of the batch at hand, by id.
         self._grades: dict[int, tuple[Any, ...]] = {}
 
-    def find_shared_texts(self) -> None:
+    def find_shared_texts(self, on_progress: Callable[[int], None] = lambda done: None) -> None:
         """Read all texts once and keep prompts that share one on one side. Needless for a single split."""
         if not self._has_splits:
             return
-        shared = SharedTexts()
+        shared, done = SharedTexts(), 0
         for task, batch in self._batches():
             keys = {output[0]: self._prompt_key(task, output) for output in batch}
             for chunk in _chunks(batch):
                 for output_id, content in _bodies([output[0] for output in chunk], "output_id", "content"):
                     shared.add(keys[output_id], content)
+            done += len(batch)
+            on_progress(done)
         self.splitter = Splitter(self.spec.shares, self.spec.seed, shared.roots())
 
     def rows(self) -> Iterator[list[Row]]:

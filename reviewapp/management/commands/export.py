@@ -67,7 +67,7 @@ class Command(BaseCommand):
         sources = ", ".join(f"{n:,} {source}" for source, n in manifest["counts"]["source"].items())
         self.stdout.write(f"{manifest['rows']:,} rows ({sources}) in {options['out']}")
 
-    def show_progress(self, done: int, total: int) -> None:
+    def show_progress(self, stage: str, done: int, total: int) -> None:
         is_terminal = sys.stderr.isatty()
         if is_terminal or done == total:
-            self.stderr.write(f"{done:,} of {total:,} outputs", ending="\r" if is_terminal and done < total else "\n")
+            self.stderr.write(f"{stage}: {done:,} of {total:,} outputs", ending="\r" if is_terminal and done < total else "\n")

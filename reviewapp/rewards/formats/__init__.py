@@ -36,15 +36,14 @@ class Format:
     title: str
     suffix: str
     open: Callable[[Path, Table], Writer]
-    columns_of: Callable[[Table], list[str]]
     text_of: Callable[[Sequence[dict[str, Any]], Table], str]
     # What a reader of the dataset card must know about this format.
     note: str
 
 
 def parts_of(module: Any) -> tuple[Any, ...]:
-    """The four names that every module of a format has."""
-    return module.open_writer, module.columns_of, module.text_of, module.NOTE
+    """The three names that every module of a format has."""
+    return module.open_writer, module.text_of, module.NOTE
 
 
 FORMATS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from reviewapp.rewards.columns import NAMES, Table
+from reviewapp.rewards.columns import Table
 
 NOTE = "One JSON object a line, in UTF-8. `criteria`, `overrides` and `meta` are nested."
 
@@ -26,10 +26,6 @@ class JsonlWriter:
 
 def open_writer(path: Path, table: Table) -> JsonlWriter:
     return JsonlWriter(path)
-
-
-def columns_of(table: Table) -> list[str]:
-    return list(NAMES)
 
 
 def text_of(rows: Sequence[dict[str, Any]], table: Table) -> str:
