@@ -69,6 +69,7 @@ class Grade(AppendOnlyModel):
         ]
         indexes = [
             models.Index(fields=["grader", "rubric", "passed"], name="grade_by_grader"),
+            models.Index(fields=["rater_name", "output"], name="grade_by_rater_name"),
             models.Index(fields=["rater", "created_at"], condition=Q(rater__isnull=False), name="grade_by_rater"),
         ]
 
