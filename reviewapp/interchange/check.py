@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -13,11 +15,24 @@ from reviewapp.interchange.records import Record, record_of
 from reviewapp.interchange.shape import field_path, shape_problems
 from tasks.task import Criterion, Rubric
 
+NOT_NUMBERS = re.compile(r"-?(?:NaN|Infinity)\b")
 Found = list[tuple[str, str]]
 
 
-def check_line(number: int, raw: bytes, rubrics: Mapping[str, Rubric]) -> tuple[Record | None, Found]:
-    """The record of a line, or what is wrong with it as (field, reason) pairs. `rubrics`: task slug -> rubric."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A rubric with its criteria by key."""
+
+    rubric: Rubric
+    criteria: Mapping[str, Criterion]
+
+    @classmethod
+    def of(cls, rubric: Rubric) -> Rules:
+        return cls(rubric, {c.key: c for c in rubric.criteria})
+
+
+def check_line(number: int, raw: bytes, rules: Mapping[str, Rules]) -> tuple[Record | None, Found]:
+    """The record of a line, or what is wrong with it as (field, reason) pairs. `rules`: by task slug."""
     try:
         data = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -26,7 +41,7 @@ def check_line(number: int, raw: bytes, rubrics: Mapping[str, Rubric]) -> tuple[
     if not found and b"\\u0000" in raw:
         found = list(_nul_problems(data))
     if not found:
-        found = list(_meaning_problems(data, rubrics))
+        found = list(_meaning_problems(data, rules))
     if found:
         return None, found
     try:
@@ -38,11 +53,11 @@ def check_line(number: int, raw: bytes, rubrics: Mapping[str, Rubric]) -> tuple[
 def _json_reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
     if reason := bad_utf8(raw):
         return reason
-    rest = raw.decode("utf-8")[error.pos :]
-    for word in ("NaN", "Infinity", "-Infinity"):
-        if rest.startswith(word) or (word[0] == "-" and raw.decode("utf-8")[error.pos - 1 :].startswith(word)):
-            return f"has {word} at column {error.colno}, which is not JSON: use a number, or null where it is not scored"
-    return f"is not valid JSON at column {error.colno}: {error.msg}"
+    text = raw.decode("utf-8").rstrip()
+    column = min(error.pos, len(text)) + 1
+    if word := NOT_NUMBERS.search(text, max(error.pos - 1, 0), error.pos + 10):
+        return f"has {word[0]} at column {column}, which is not JSON: use a number, or null where it is not scored"
+    return f"is not valid JSON at column {column}: {error.msg}"
 
 
 def _nul_problems(data: Any) -> Iterator[tuple[str, str]]:
@@ -59,33 +74,32 @@ def _nul_problems(data: Any) -> Iterator[tuple[str, str]]:
             stack.extend(((*loc, i), item) for i, item in enumerate(value))
 
 
-def _meaning_problems(data: Mapping[str, Any], rubrics: Mapping[str, Rubric]) -> Iterator[tuple[str, str]]:
+def _meaning_problems(data: Mapping[str, Any], rules: Mapping[str, Rules]) -> Iterator[tuple[str, str]]:
     if data.get("content"):
         if "content_missing" in data:
             yield "content_missing", "is given, but there is content: leave one of them out"
     elif "content_missing" not in data:
         yield "content", 'is empty: give the text, or say in "content_missing" why there is none'
-    rubric = rubrics.get(data["task"])
-    if rubric is None:
-        known = ", ".join(sorted(rubrics)) or "none yet"
+    if data["task"] not in rules:
+        known = ", ".join(sorted(rules)) or "none yet"
         reason = f"is {show(data['task'])}, which is not here: define it by a rubric file (--rubric RUBRIC.toml) with [task] slug"
         yield "task", f"{reason} = {show(data['task'])}. Tasks here: {known}"
         return
     for i, grade in enumerate(data.get("grades", ())):
-        yield from _grade_problems(f"grades[{i}]", grade, rubric)
+        yield from _grade_problems(i, grade, rules[data["task"]])
 
 
-def _grade_problems(where: str, grade: Mapping[str, Any], rubric: Rubric) -> Iterator[tuple[str, str]]:
+def _grade_problems(i: int, grade: Mapping[str, Any], rules: Rules) -> Iterator[tuple[str, str]]:
     overall = grade.get("overall")
-    low, high = rubric.scale
+    low, high = rules.rubric.scale
     if overall is not None and not low <= overall <= high:
-        yield f"{where}.overall", f"is {show(overall)}, allowed: {low:g} to {high:g}"
+        yield f"grades[{i}].overall", f"is {show(overall)}, allowed: {low:g} to {high:g}"
     for key, given in (grade.get("criteria") or {}).items():
-        criterion = rubric.criterion(key)
+        criterion = rules.criteria.get(key)
         if criterion is None:
-            yield f"{where}.criteria.{key[:100]}", f"is not in the rubric, allowed: {', '.join(c.key for c in rubric.criteria)}"
+            yield f"grades[{i}].criteria.{key[:100]}", f"is not in the rubric, allowed: {', '.join(rules.criteria)}"
         elif reason := _score_reason(given["score"], criterion):
-            yield f"{where}.criteria.{key}.score", reason
+            yield f"grades[{i}].criteria.{key}.score", reason
 
 
 def _score_reason(score: Any, criterion: Criterion) -> str | None:

@@ -82,7 +82,7 @@ def _read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
         number += 1
         length = len(line)
         if length > MAX_LINE_BYTES and not line.endswith(b"\n"):
-            line = line[:64]  # noqa: PLW2901
+            line = line[:64]
             while piece := file.readline(2**20):
                 length += len(piece)
                 if piece.endswith(b"\n"):

@@ -52,11 +52,11 @@ def _latest(by_output: Mapping[tuple[str, str], Record], task_ids: Mapping[str, 
 
 def _compare(record: Record, found: tuple[int, int, str] | None) -> Planned:
     if found is None:
-        return Planned(record, new_grades=record.grades)
+        return Planned(record, new_grades=record.grades())
     output_id, version, content_hash = found
     if content_hash == record.content_hash:
-        return Planned(record, output_id=output_id, version=version, new_grades=record.grades)
-    return Planned(record, replaces=output_id, version=version + 1, new_grades=record.grades)
+        return Planned(record, output_id=output_id, version=version, new_grades=record.grades())
+    return Planned(record, replaces=output_id, version=version + 1, new_grades=record.grades())
 
 
 def _leave_out_known_grades(plans: Iterable[Planned]) -> None:

@@ -8,7 +8,7 @@ Grade key: of all that the line says of the grade.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -46,8 +46,12 @@ class Record(NamedTuple):
     reference: str
     transcript: str  # JSON
     metadata: str  # JSON
-    # By key. Of two equal grades in one line one is kept: they are the same fact.
-    grades: dict[str, GradeRecord]
+    raw_grades: Sequence[dict[str, Any]]
+
+    def grades(self) -> dict[str, GradeRecord]:
+        """By key. Of two equal grades in one line one is kept: they are the same fact."""
+        return dict(map(_keyed_grade, self.raw_grades))
+
 
 
 def record_of(line: int, data: Mapping[str, Any]) -> Record:
@@ -71,7 +75,7 @@ def record_of(line: int, data: Mapping[str, Any]) -> Record:
         reference,
         orjson.dumps(transcript).decode() if transcript else "[]",
         orjson.dumps(get("metadata") or {}).decode(),
-        dict(map(_keyed_grade, get("grades", ()))),
+        get("grades", ()),
     )
 
 
@@ -80,6 +84,11 @@ def _keyed_grade(data: Mapping[str, Any]) -> tuple[str, GradeRecord]:
     is_human = data["kind"] == "human"
     overall = get("overall")
     criteria = get("criteria") or {}
+    for given in criteria.values():
+        # 4 and 4.0 are one number, and no rationale is an empty one, whoever wrote the file.
+        if type(given["score"]) is int:
+            given["score"] = float(given["score"])
+        given.setdefault("rationale", "")
     record = GradeRecord(
         (data["grader"], get("version", "1"), data["kind"]),
         get("mode", "blind") if is_human else "automatic",
@@ -89,16 +98,9 @@ def _keyed_grade(data: Mapping[str, Any]) -> tuple[str, GradeRecord]:
         get("rationale", ""),
         criteria,
     )
-    # 4 and 4.0 are one number, whoever wrote the file.
-    scores = [(key, _plain(c["score"]), c.get("rationale", "")) for key, c in sorted(criteria.items())]
-    facts = [record.grader, record.mode, record.rater, record.overall, record.passed, record.rationale, scores]
-    return "import:" + hashlib.sha256(orjson.dumps(facts)).hexdigest()[:48], record
-
-
-def _plain(score: Any) -> Any:
-    return float(score) if isinstance(score, int) else score
+    return "import:" + hashlib.sha256(orjson.dumps(tuple(record), option=SORTED)).hexdigest()[:48], record
 
 
 def merged(first: Record, again: Record) -> Record:
     """The same output on two lines: its grades together."""
-    return first._replace(grades={**first.grades, **again.grades})
+    return first._replace(raw_grades=[*first.raw_grades, *again.raw_grades])

@@ -18,7 +18,7 @@ class ImportReport:
     outputs: int = 0
     outputs_new: int = 0
     outputs_new_version: int = 0
-    grades: int = 0
+    grades: int = 0  # given in the file
     grades_new: int = 0
     tasks: dict[str, int] = field(default_factory=dict)  # slug -> lines
     tasks_new: list[str] = field(default_factory=list)
@@ -47,7 +47,8 @@ class ImportReport:
         would = "would be " if self.dry_run else ""
         lines = [
             f"{self.file}: {self.lines:,} lines",
-            f"outputs: {self.outputs_new:,} {would}new, {self.outputs_new_version:,} {would}new versions, {self.outputs_unchanged:,} unchanged",
+            f"outputs: {self.outputs_new:,} {would}new, {self.outputs_new_version:,} {would}new versions, "
+            f"{self.outputs_unchanged:,} unchanged",
             f"grades: {self.grades_new:,} {would}new, {self.grades_unchanged:,} unchanged",
         ]
         if self.tasks_new:
