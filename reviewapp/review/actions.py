@@ -7,6 +7,7 @@ others have decided since, which the person is shown before theirs is taken.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from django.contrib import messages
@@ -26,7 +27,7 @@ from reviewapp.review.answers import Answers, from_scores, is_answered, missing,
 from reviewapp.review.panel import headline
 from reviewapp.review.rendering.quotes import find_lines, letters, letters_of_quote
 from reviewapp.review.sitting import SCORES, Sitting, is_retracted, sit_down
-from reviewapp.review.views import page_context, panel_context
+from reviewapp.review.views import page_context, panel_context, total_context
 
 ACTIVE_S_A_SAVE = 15 * 60  # more than that between two saves was not spent here
 EVIDENCE_CHARS = 2_000
@@ -41,11 +42,13 @@ def draft(request: HttpRequest, pk: int) -> HttpResponse:
     """Save what is in the form; answer with where the score stands."""
     sitting = sit_down(request.user, pk, lock=True)
     if _is_submitted(request, sitting):
-        return _panel(request, sitting, 409, errors=["You have submitted this output already, in another tab. Reload to see your grade."])
+        told = "You have submitted this output already, in another tab. Reload to see your grade."
+        return _panel(request, sitting, 409, errors=[told])
     errors = _save(request, sitting)
     if not request.htmx:
         return _panel(request, sitting, 422, errors=errors) if errors else _to_output(sitting, request)
-    return render(request, "review/panel_form.html#total", {**panel_context(request, sitting), "errors": errors}, status=422 if errors else 200)
+    context = {**total_context(sitting), "errors": errors}
+    return render(request, "review/panel_form.html#total", context, status=422 if errors else 200)
 
 
 @require_POST
@@ -59,7 +62,7 @@ def submit(request: HttpRequest, pk: int) -> HttpResponse:
     if errors := _save(request, sitting) + _why_incomplete(sitting):
         return _panel(request, sitting, 422, errors=errors)
     if newer := _newer_decisions(request, sitting):
-        return _panel(request, sitting, 409, newer=newer)
+        return _panel(request, sitting, 409, decisions=newer)
     _record(sitting)
     return _to_output(sitting, request)
 
@@ -75,7 +78,7 @@ def agree(request: HttpRequest, pk: int) -> HttpResponse:
         messages.info(request, "This was submitted already.")
         return _to_output(sitting, request)
     if newer := _newer_decisions(request, sitting):
-        return _panel(request, sitting, 409, newer=newer)
+        return _panel(request, sitting, 409, decisions=newer)
     if judge is None:
         return _panel(request, sitting, 422, errors=["There is no visible judge's grade to agree with."])
     _begin(sitting, Grade.Mode.ASSISTED, from_scores(judge.criterion_scores.all(), with_words=False))
@@ -199,8 +202,10 @@ def _active_ms(request: HttpRequest, draft: Draft | None) -> int:
         told = float(request.POST.get("active_s", 0))
     except ValueError:
         return 0
+    if math.isnan(told):
+        return 0
     passed = (timezone.now() - draft.updated_at).total_seconds() + 1 if draft else ACTIVE_S_A_SAVE
-    return int(1000 * max(0.0, min(told, passed, ACTIVE_S_A_SAVE))) if told == told else 0
+    return int(1000 * max(0.0, min(told, passed, ACTIVE_S_A_SAVE)))
 
 
 def _begin(sitting: Sitting, mode: str, answers: Answers, *, note: str = "", supersedes: Grade | None = None) -> None:
@@ -329,9 +334,9 @@ def _record(sitting: Sitting) -> Grade:
 
 def _panel(request: HttpRequest, sitting: Sitting, status: int, **more: Any) -> HttpResponse:
     """The panel again, with what stands in the way; a whole page where htmx did not ask."""
-    if "newer" in more:
-        prefetch_related_objects(more["newer"], SCORES)
-        more["newer"] = [{"grade": grade, **headline(grade)} for grade in more["newer"]]
+    if "decisions" in more:
+        prefetch_related_objects(more["decisions"], SCORES)
+        more["decisions"] = [{"grade": grade, **headline(grade)} for grade in more["decisions"]]
     if request.htmx:
         return render(request, "review/panel.html", {**panel_context(request, sitting), **more}, status=status)
     return render(request, "review/review.html", page_context(request, sitting, **more), status=status)

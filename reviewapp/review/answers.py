@@ -115,10 +115,10 @@ def tally(rubric: Rubric, criteria: Sequence[Criterion], answers: Answers, runs:
     overall = weighted_overall(rubric, scores)
     passed = is_pass(rubric, scores, overall, runs)
     left = len(missing(criteria, answers))
-    if rubric.pass_rule == "overall" and left:
+    if rubric.pass_rule == "overall" and left:  # noqa: S105
         passed = None  # a mean of some criteria says nothing of the whole
     text, unit = overall_text(overall), ""
-    if rubric.pass_rule == "count":
+    if rubric.pass_rule == "count":  # noqa: S105
         text, unit = str(count_passed(rubric, scores)[0]), f"of {sum(c.kind != 'categorical' for c in criteria)} pass"
     return Tally(text, unit, verdict_text(passed), left, rule_text(rubric))
 
@@ -126,10 +126,11 @@ def tally(rubric: Rubric, criteria: Sequence[Criterion], answers: Answers, runs:
 def rule_text(rubric: Rubric) -> str:
     """What a pass is, in words."""
     countable = sum(c.kind != "categorical" for c in rubric.criteria)
-    if rubric.pass_rule == "count":
-        rule = "all must pass" if rubric.needed == countable else f"{rubric.needed} of {countable} must pass"
+    if rubric.pass_rule == "count":  # noqa: S105
+        rule = f"all {countable} must pass" if rubric.needed == countable else f"{rubric.needed} of {countable} must pass"
         return f"{rule}, and run" if rubric.requires_run else rule
-    return "" if rubric.pass_threshold is None else f"pass at {rubric.pass_threshold:g} or more"
+    criteria = "1 criterion" if len(rubric.criteria) == 1 else f"{len(rubric.criteria)} criteria"
+    return criteria if rubric.pass_threshold is None else f"{criteria}, pass at {rubric.pass_threshold:g} or more"
 
 
 def overall_text(overall: float | None) -> str:

@@ -41,7 +41,11 @@ class Said:
     pointers: Sequence[Pointer]
     is_sample: bool = False
     differs: bool = False
-    grade_id: int = 0
+
+    @property
+    def link(self) -> str:
+        """Where a click on the rationale goes: the first piece of evidence that is in the output."""
+        return next((pointer.anchor for pointer in self.pointers if pointer.anchor), "")
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,14 @@ def rows_of(sitting: Sitting, answers: Answers, found: Found = None, *, base: st
             Row(
                 number=number,
                 criterion=criterion,
-                weight="" if criterion.kind == "categorical" or sitting.rubric.pass_rule == "count" else f"{criterion.weight / weights:.0%}",
+                weight=_weight(sitting, criterion, weights),
                 options=_options(criterion, answer),
                 half_on=bool(answer.get("score", 0) % 1),
                 given=_number(answer["score"]) if "score" in answer else "",
                 note=answer.get("note", ""),
-                mine=_said(criterion, own, sitting.standing, "You", found, base) if own else None,
+                mine=_said(own, sitting.standing, "You", found, base) if own else None,
                 judges=[
-                    _said(criterion, by_key[criterion.key], grade, grade.grader.name, found, base, verdict if has_verdict else None)
+                    _said(by_key[criterion.key], grade, grade.grader.name, found, base, beside=verdict if has_verdict else None)
                     for grade, by_key in judges
                     if criterion.key in by_key
                 ],
@@ -164,15 +168,8 @@ def _judges(sitting: Sitting) -> list[Grade]:
     return [sitting.target, *others]
 
 
-def _said(
-    criterion: Criterion,
-    row: CriterionScore,
-    grade: Grade,
-    who: str,
-    found: Found,
-    base: str,
-    beside: dict | None = None,
-) -> Said:
+def _said(row: CriterionScore, grade: Grade, who: str, found: Found, base: str, *, beside: dict | None = None) -> Said:
+    criterion = row.criterion
     verdict = from_scores([row], with_words=False)[criterion.key]
     return Said(
         who=who,
@@ -183,8 +180,14 @@ def _said(
         pointers=pointers_of(row, found, base),
         is_sample=grade.grader.is_sample,
         differs=beside is not None and not same_verdict(beside, verdict),
-        grade_id=grade.pk,
     )
+
+
+def _weight(sitting: Sitting, criterion: Criterion, total: float) -> str:
+    """The criterion's part in the overall; a rule that counts passes has none."""
+    if criterion.kind == "categorical" or sitting.rubric.pass_rule == "count":  # noqa: S105
+        return ""
+    return f"{criterion.weight / total:.0%}"
 
 
 def _options(criterion: Criterion, answer: dict) -> list[Option]:

@@ -67,7 +67,10 @@ class Sitting:
 
     @cached_property
     def rubric(self) -> Rubric | None:
-        return self.target.rubric if self.target else self.output.task.rubric
+        rubric = self.target.rubric if self.target else self.output.task.rubric
+        if rubric:
+            prefetch_related_objects([rubric], "criteria")
+        return rubric
 
     @cached_property
     def criteria(self) -> list[Criterion]:

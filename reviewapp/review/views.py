@@ -7,11 +7,12 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.views.decorators.http import require_GET
+from django_htmx.http import HttpResponseClientRefresh
 
 from reviewapp import access
-from reviewapp.models import Flag, Grade, Output, Task
+from reviewapp.models import Flag, Grade, Output, Task, User
 from reviewapp.review import order
 from reviewapp.review.answers import rule_text, tally
 from reviewapp.review.evidence import marks_of
@@ -27,6 +28,8 @@ TABS = {"output": "Output", "transcript": "Transcript", "prompt": "Prompt", "evi
 @require_GET
 @access.role_required("viewer")
 def review(request: HttpRequest, pk: int) -> HttpResponse:
+    if request.htmx:
+        return HttpResponseClientRefresh()  # a grader has finished: what it found is on both sides of the page
     sitting = sit_down(request.user, pk)
     return render(request, "review/review.html", page_context(request, sitting))
 
@@ -80,18 +83,27 @@ def page_context(request: HttpRequest, sitting: Sitting, **more: Any) -> dict[st
     return context | _tab_context(sitting, tab) | more
 
 
+def total_context(sitting: Sitting) -> dict[str, Any]:
+    """Where the answers stand: what is redrawn after each."""
+    rubric = sitting.rubric
+    answers = sitting.draft.answers if sitting.draft else {}
+    return {
+        "sitting": sitting,
+        "output": sitting.output,
+        "tally": tally(rubric.spec, sitting.criteria, answers, _runs(sitting)) if rubric else None,
+    }
+
+
 def panel_context(request: HttpRequest, sitting: Sitting, *, rendered: Rendered | None = None, base: str = "") -> dict[str, Any]:
     """What the rubric panel draws; enough to redraw it alone after a refused submit."""
     answers = sitting.draft.answers if sitting.draft else {}
     found = rendered.found if rendered else None
     rubric = sitting.rubric
     return {
-        "sitting": sitting,
-        "output": sitting.output,
+        **total_context(sitting),
         "task": sitting.output.task,
         "rows": rows_of(sitting, answers, found, base=base, current=request.GET.get("c", "")),
         "is_dense": len(sitting.criteria) >= DENSE_FROM,
-        "tally": tally(rubric.spec, sitting.criteria, answers, _runs(sitting)) if rubric else None,
         "has_binary": any(c.kind == "binary" for c in sitting.criteria),
         "has_numeric": any(c.kind == "numeric" for c in sitting.criteria),
         "rule": rule_text(rubric.spec) if rubric else "",
@@ -165,10 +177,7 @@ def _difference(sitting: Sitting) -> str:
 
 
 def _grade_url(sitting: Sitting) -> str:
-    """Where a code task's grader is started from; not while blind, since its result would show."""
-    if not sitting.sees_judge or not sitting.output.task.graders:
+    """Where a code task's graders are started from. The job does not show the verdict, so a blind reviewer may."""
+    if not sitting.output.task.graders or not sitting.user.has_role(User.Role.REVIEWER):
         return ""
-    try:
-        return reverse("grade_output", args=[sitting.output.pk])
-    except NoReverseMatch:
-        return ""
+    return reverse("grade_output", args=[sitting.output.pk])

@@ -28,8 +28,8 @@ COLOURS: tuple[tuple[_TokenType, str], ...] = (
 )
 # Languages of fenced code: known to be quick on any input.
 LANGUAGES = frozenset(
-    ("python", "py", "python3", "bash", "sh", "console", "json", "yaml", "toml", "ini", "sql", "diff", "c", "cpp", "c++", "cuda", "rust", "go", "java")
-    + ("javascript", "js", "typescript", "ts", "latex", "tex", "html", "css", "xml", "r", "julia")
+    "python py python3 bash sh console json yaml toml ini sql diff c cpp c++ cuda rust go java javascript js "
+    "typescript ts latex tex html css xml r julia".split()
 )
 DIFF_LINES = 3_000
 

@@ -21,7 +21,9 @@ FORMAT_CELLS = 4_000
 FORMAT_LINES = 6_000
 
 # Direction overrides and isolates, zero-width and other characters that draw nothing, and control characters.
-HIDDEN = re.compile("[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
+HIDDEN = re.compile(
+    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 # In prose the joiners are part of words and emoji; what turns the reading direction is not.
 TURNING = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u061c\u202a-\u202e\u2066-\u2069]")
 TABLE_RULE = re.compile(r"^[ \t]{0,3}[|:\-][ \t|:\-]*$", re.MULTILINE)

@@ -9,6 +9,7 @@ import re
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -156,7 +157,7 @@ def render_markdown(text: str) -> tuple[str, list[Heading]]:
 
 def _name_headings(tokens: Sequence[Token]) -> list[Heading]:
     headings = []
-    for token, inline in zip(tokens, tokens[1:], strict=False):
+    for token, inline in pairwise(tokens):
         if token.type == "heading_open":
             heading = Heading(int(token.tag[1]), f"h-{len(headings) + 1}", _plain_text(inline))
             token.attrSet("id", heading.id)
@@ -179,7 +180,6 @@ def _mathml(source: str, display: str, env: Env) -> str:
         mathml = str(latex_to_mathml(source, display=display))
         # The converter passes angle brackets in \\text through: anything but formula tags is shown as typed.
         is_ours = all(node.tag.removeprefix(MATHML) in MATH_TAGS for node in ElementTree.fromstring(mathml).iter())  # noqa: S314
-    except (Exception, RecursionError):  # noqa: BLE001 - whatever the converter can't read is shown as typed
+    except (Exception, RecursionError):  # whatever the converter can't read is shown as typed
         return plain
     return mathml if is_ours else plain
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 SHORTEST = 6  # letters and digits; a shorter quote is found everywhere
@@ -127,7 +128,7 @@ def _wrap(html: str, spans: Sequence[_Span]) -> str:
             out.append(text)
             continue
         edges = [start, *(c for c in cuts if start < c < end), end]
-        for left, right in zip(edges, edges[1:], strict=False):
+        for left, right in pairwise(edges):
             covering = [s.mark for s in spans if s.start <= left and right <= s.end]
             out.append(_marked(html[left:right], covering, placed))
     return "".join(out)
