@@ -7,9 +7,10 @@ from typing import Any
 from django import forms
 
 from reviewapp.models import Task
-from reviewapp.rewards.formats import FORMATS
+from reviewapp.rewards.formats import format_named
 from reviewapp.rewards.labels import DEFAULT_POLICY
-from reviewapp.rewards.spec import DEFAULT_FORMAT, DEFAULT_SPLIT, MAX_SEED, POLICY_TEXTS, Spec, SpecError
+from reviewapp.rewards.selection import selected_outputs
+from reviewapp.rewards.spec import DEFAULT_FORMAT, DEFAULT_SPLIT, MAX_SEED, Spec, SpecError
 
 SPLITS = (
     ("1", "All in train"),
@@ -22,9 +23,9 @@ SPLITS = (
 class SpecForm(forms.Form):
     """Empty fields mean their defaults, so that /datasets/ alone is a valid spec."""
 
-    task = forms.MultipleChoiceField(required=False)
-    format = forms.ChoiceField(required=False, choices=[(f.name, f.title) for f in FORMATS.values()])
-    policy = forms.ChoiceField(required=False, choices=list(POLICY_TEXTS.items()))
+    task = forms.MultipleChoiceField(required=False, error_messages={"invalid_choice": "Task %(value)s is unknown."})
+    format = forms.CharField(required=False, max_length=40)
+    policy = forms.CharField(required=False, max_length=40)
     split = forms.CharField(required=False, max_length=60)
     seed = forms.IntegerField(required=False, min_value=0, max_value=MAX_SEED)
     filter = forms.CharField(required=False, max_length=2000)
@@ -44,8 +45,8 @@ class SpecForm(forms.Form):
             return self.cleaned_data
         given = self.cleaned_data
         try:
-            self.spec = Spec(
-                format=given["format"] or DEFAULT_FORMAT,
+            spec = Spec(
+                format=format_named(given["format"] or DEFAULT_FORMAT).name,
                 tasks=tuple(sorted(given["task"])),
                 policy=given["policy"] or DEFAULT_POLICY,
                 split=given["split"] or DEFAULT_SPLIT,
@@ -53,8 +54,13 @@ class SpecForm(forms.Form):
                 filter=given["filter"].removeprefix("?"),
                 include_samples=not given["no_samples"],
                 license=given["license"] or "unknown",
-                user_id=self.user_id if given["filter"] else None,
+                user_id=self.user_id if "reviewer=me" in given["filter"] else None,
             )
+            selected_outputs(spec)
+            self.spec = spec
         except SpecError as error:
-            self.add_error(error.field, str(error))
+            self.add_spec_error(error)
         return given
+
+    def add_spec_error(self, error: SpecError) -> None:
+        self.add_error(error.field if error.field in self.fields else None, str(error))

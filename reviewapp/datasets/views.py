@@ -19,10 +19,12 @@ from reviewapp.datasets.preview import Preview, preview_of
 from reviewapp.jobs import queue
 from reviewapp.models import Job, Snapshot
 from reviewapp.review.rendering.markdown import render_markdown
+from reviewapp.rewards.card import CARD_TITLE
 from reviewapp.rewards.export import CARD, MANIFEST
-from reviewapp.rewards.formats import LATER
+from reviewapp.rewards.formats import FORMATS, LATER
 from reviewapp.rewards.spec import POLICY_TEXTS, SpecError
 
+CHOICES = {"formats": list(FORMATS.values()), "later": LATER, "policies": POLICY_TEXTS, "splits": SPLITS}
 PAGE = 20
 SLOW_START_S = 5
 
@@ -31,7 +33,7 @@ SLOW_START_S = 5
 @access.role_required("viewer")
 def datasets(request: HttpRequest) -> HttpResponse:
     form = SpecForm(request.GET, request.user.pk)
-    context = {"form": form, "preview": _preview(form), "splits": SPLITS, "policies": POLICY_TEXTS, "later": LATER}
+    context = {"form": form, "preview": _preview(form), **CHOICES}
     status = 422 if form.errors else 200
     if request.htmx:
         return render(request, "datasets/datasets.html#preview", context, status=status)
@@ -47,7 +49,7 @@ def write_dataset(request: HttpRequest) -> HttpResponse:
     """Have a worker write the snapshot of this spec."""
     form = SpecForm(request.POST, request.user.pk)
     if not form.is_valid() or form.spec is None:
-        context = {"form": form, "preview": None, "splits": SPLITS, "policies": POLICY_TEXTS, "later": LATER, **_snapshots("")}
+        context = {"form": form, "preview": None, **CHOICES, **_snapshots("")}
         return render(request, "datasets/datasets.html", context, status=422)
     with transaction.atomic():
         snapshot = Snapshot.objects.create(spec=form.spec.to_json(), created_by=request.user)
@@ -97,7 +99,7 @@ def _preview(form: SpecForm) -> Preview | None:
     try:
         return preview_of(form.spec)
     except SpecError as error:
-        form.add_error(error.field, str(error))
+        form.add_spec_error(error)
         return None
 
 
@@ -119,4 +121,4 @@ def _rendered_card(snapshot: Snapshot) -> str:
     if not path.is_file():
         return ""
     _, _, body = path.read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
-    return render_markdown(body)[0]
+    return render_markdown(body.lstrip().removeprefix(CARD_TITLE))[0]

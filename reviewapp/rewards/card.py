@@ -12,6 +12,7 @@ from reviewapp.rewards.rows import Reader
 from reviewapp.rewards.spec import POLICY_TEXTS
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
+CARD_TITLE = "# Graded outputs"
 SOURCE_TEXTS = {
     "adjudicated": "settled by an adjudicator",
     "human": "people",
@@ -50,7 +51,7 @@ def _header(reader: Reader, manifest: dict[str, Any], files: Sequence[dict[str, 
 
 
 def _body(reader: Reader, manifest: dict[str, Any], files: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield "# Graded outputs"
+    yield CARD_TITLE
     yield ""
     yield f"{manifest['rows']:,} outputs of models, each with a label by `{reader.spec.policy}`. {POLICY_TEXTS[reader.spec.policy]}"
     yield f"Tasks: `{'`, `'.join(manifest['counts']['task'])}`. Written by Touchstone {manifest['software']['version']}."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
-from reviewapp.models import Output
+from reviewapp.models import Output, User
+from reviewapp.outputs.filters import parse_query
+from reviewapp.outputs.queries import filtered
 from reviewapp.rewards.spec import Spec, SpecError
 
 
@@ -19,4 +21,7 @@ def selected_outputs(spec: Spec) -> QuerySet[Output]:
 
 
 def _filtered(spec: Spec) -> QuerySet[Output]:
-    raise SpecError("filter", f"filter is {spec.filter!r}: not there yet")
+    filters, problems = parse_query(spec.filter)
+    if problems:
+        raise SpecError("filter", " ".join(problems).replace(" It was left out.", ""))
+    return filtered(filters, User.objects.filter(pk=spec.user_id).first() if spec.user_id else None)
