@@ -1,0 +1,197 @@
+"""Agreement of a judge with humans beyond chance: quadratic-weighted Cohen kappa and its bootstrap interval.
+
+Computed from confusion tables, so that a thousand bootstrap resamples are a few matrix products. Point values are
+those of sklearn.metrics.cohen_kappa_score, which the tests compare; it is not imported here (2 s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+
+from graders.calibration.arrays import (
+    Floats,
+    Ints,
+    Scores,
+    check_level,
+    check_range,
+    cluster_numbers,
+    score_array,
+)
+from graders.calibration.result import Estimate
+
+CHUNK_CELLS = 4_000_000  # resample weights held at once: 32 MB
+MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
+
+
+def weighted_kappa(
+    judge: Scores,
+    human: Scores,
+    labels: Sequence[float],
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    clusters: Iterable[Hashable] | None = None,
+    n_boot: int = 1000,
+) -> Estimate:
+    """Return the quadratic-weighted Cohen kappa of a judge against the median human.
+
+    1 - (sum of w_ij o_ij) / (sum of w_ij e_ij): o the share of outputs with human label i and judge label j, e that
+    share if the two were independent, w_ij = (i - j)^2 with i, j the places of the labels on the scale (so labels count
+    as equally far apart). 1 is full agreement, 0 what chance gives, below 0 is worse than chance.
+
+    Parameters
+    ----------
+    judge : array (n,)
+        Judge scores on the scale of labels, rounded here to the nearest label, half up; NaN or None is unscored.
+    human : array (n,) or (n, raters)
+        Human scores on the same scale, NaN or None where a rater gave none; the median of each row is taken and
+        rounded in the same way. With two raters a tie goes up: pass against fail counts as a pass.
+    labels : sequence of float
+        The scale, rising, such as (1, 2, 3, 4, 5).
+    rng : numpy.random.Generator
+        Where the resamples come from.
+    level : float
+        How often the interval should hold the true kappa over many studies.
+    clusters : iterable (n,), optional
+        The prompt of each output. Outputs of one prompt are resampled together.
+    n_boot : int
+        How many resamples.
+
+    Returns
+    -------
+    Estimate
+        A kappa from -1 to 1; n counts the outputs with both scores, n_dropped the others. Not defined when there is
+        none, or when the judge or the humans use one label only (kappa is then 0 or 0/0 whatever the agreement).
+
+    Notes
+    -----
+    The interval is a percentile bootstrap over prompts. One made-up prompt is added to the pool that is drawn from: a
+    pair of labels drawn evenly, with the weight of the square root of the mean number of outputs a prompt. Without it
+    the interval has no width when judge and humans agree everywhere, and is too short on few or lopsided labels. In
+    simulation (even and lopsided scales of 2 and 5 labels, four strengths of judge, 15 to 150 independent outputs) the
+    interval of 95 % covers 90 to 99 %, on average 95 to 97 %; the plain bootstrap 63 to 96 %. With several outputs a
+    prompt it covers 87 to 100 % at 15 or more prompts (plain: 82 to 95 %); below ten prompts it is a rough guide.
+
+    References
+    ----------
+    Cohen (1968), Psychological Bulletin 70:213-220. Fleiss and Cohen (1973), Educational and Psychological Measurement
+    33:613-619, on quadratic weights.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> round(weighted_kappa([1, 2, 3, 3], [1, 2, 3, 2], (1, 2, 3), rng=rng).value, 4)
+    0.8
+    >>> weighted_kappa([3, 3, 3], [1, 2, 3], (1, 2, 3), rng=rng).why_missing
+    'the judge gives all 3 outputs the label 3'
+    """
+    check_level(level)
+    scale = _check_labels(labels)
+    scores, ratings = score_array("judge", judge), score_array("human", human, ndim=(1, 2))
+    ratings = ratings if ratings.ndim == 2 else ratings[:, None]
+    if len(scores) != len(ratings):
+        raise ValueError(f"judge has {len(scores)} outputs, human {len(ratings)}; one row an output in both")
+    for name, array in (("judge", scores), ("human", ratings)):
+        check_range(name, array, scale[0], scale[-1])
+    groups = cluster_numbers("clusters", range(len(scores)) if clusters is None else clusters, len(scores))
+    both = ~np.isnan(scores) & ~np.isnan(ratings).all(axis=1)
+    n, n_dropped = int(both.sum()), int((~both).sum())
+    judged = _nearest_label(scores[both], scale)
+    median = _nearest_label(np.nanmedian(ratings[both], axis=1), scale) if n else judged
+    if why := _why_undefined(judged, median, scale):
+        return Estimate.missing(why, n, n_dropped)
+    cells, weights = median * len(scale) + judged, _quadratic_weights(len(scale))
+    table = np.bincount(cells, minlength=len(scale) ** 2).astype(np.float64)
+    value = float(_kappas(table[None], weights)[0])
+    resampled = _bootstrap(cells, None if clusters is None else groups[both], weights, rng, n_boot)
+    return _with_interval(value, resampled, level, n, n_dropped)
+
+
+def cohen_kappa(
+    judge: Scores,
+    human: Scores,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    clusters: Iterable[Hashable] | None = None,
+    n_boot: int = 1000,
+) -> Estimate:
+    """Return Cohen's kappa of pass (1) and fail (0) verdicts: `weighted_kappa` with the labels (0, 1).
+
+    With two labels every weight is 0 or 1, so this is the unweighted kappa of Cohen (1960).
+
+    Examples
+    --------
+    Of 50 outputs both pass 20, both fail 15: they agree on .7, by chance on .5, so kappa is .2 / .5.
+
+    >>> judge, human = [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15, [1] * 25 + [0] * 25
+    >>> round(cohen_kappa(judge, human, rng=np.random.default_rng(0)).value, 4)
+    0.4
+    """
+    return weighted_kappa(judge, human, (0, 1), rng=rng, level=level, clusters=clusters, n_boot=n_boot)
+
+
+def _check_labels(labels: Sequence[float]) -> Floats:
+    scale = score_array("labels", labels)
+    if len(scale) < 2 or not (np.diff(scale) > 0).all():
+        raise ValueError(f"labels is {list(labels)}, must be two or more, rising, such as 1, 2, 3, 4, 5")
+    return scale
+
+
+def _nearest_label(scores: Floats, scale: Floats) -> Ints:
+    """Return the place of the nearest label; a score halfway between two goes to the upper."""
+    return np.searchsorted((scale[:-1] + scale[1:]) / 2, scores, side="right").astype(np.int64)
+
+
+def _why_undefined(judged: Ints, median: Ints, scale: Floats) -> str:
+    if not len(judged):
+        return "no output has both a judge score and a human one"
+    for who, places in (("the judge gives", judged), ("the humans give", median)):
+        if (places == places[0]).all():
+            count = f"all {len(places)} outputs" if len(places) > 1 else "the only output"
+            return f"{who} {count} the label {scale[places[0]]:g}"
+    return ""
+
+
+def _quadratic_weights(n_labels: int) -> Floats:
+    place = np.arange(n_labels, dtype=np.float64)
+    return np.asarray((place[:, None] - place[None, :]) ** 2)
+
+
+def _kappas(tables: Floats, weights: Floats) -> Floats:
+    """Return the kappa of each confusion table (b, k * k), NaN where it is 0/0."""
+    square = tables.reshape(-1, *weights.shape)
+    rows, columns, total = square.sum(axis=2), square.sum(axis=1), tables.sum(axis=1)
+    observed = tables @ weights.ravel() / total
+    expected = ((rows @ weights) * columns).sum(axis=1) / total**2
+    return np.asarray(1 - np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0))
+
+
+def _bootstrap(cells: Ints, clusters: Ints | None, weights: Floats, rng: np.random.Generator, n_boot: int) -> Floats:
+    """Return the kappas of n_boot resamples of prompts, the made-up one among them (Notes of weighted_kappa)."""
+    n_cells, even = weights.size, np.full(weights.size, 1 / weights.size)
+    if clusters is None:  # each output is its own prompt: draw the cells of the table directly
+        share = (np.bincount(cells, minlength=n_cells) + even) / (len(cells) + 1)
+        return _kappas(rng.multinomial(len(cells), share, size=n_boot).astype(np.float64), weights)
+    numbers = np.unique(clusters, return_inverse=True)[1]
+    n_clusters = int(numbers.max()) + 1
+    tables = np.bincount(numbers * n_cells + cells, minlength=n_clusters * n_cells).reshape(n_clusters, n_cells)
+    share, weight = np.full(n_clusters + 1, 1 / (n_clusters + 1)), (len(cells) / n_clusters) ** 0.5
+    kappas = []
+    for start in range(0, n_boot, step := max(1, CHUNK_CELLS // n_clusters)):
+        drawn = rng.multinomial(n_clusters, share, size=min(step, n_boot - start))
+        added = rng.multinomial(drawn[:, -1], even) * weight
+        kappas.append(_kappas(drawn[:, :-1].astype(np.float64) @ tables.astype(np.float64) + added, weights))
+    return np.concatenate(kappas)
+
+
+def _with_interval(value: float, resampled: Floats, level: float, n: int, n_dropped: int) -> Estimate:
+    defined = resampled[np.isfinite(resampled)]
+    if len(defined) < max(1, MIN_SHARE_DEFINED * len(resampled)):
+        why = f"kappa is not defined in {len(resampled) - len(defined)} of {len(resampled)} resamples: too few outputs"
+        return Estimate(value, None, None, n, why_missing=why, n_dropped=n_dropped)
+    low, high = (float(q) for q in np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]))
+    method = f"bootstrap, {len(resampled)} resamples"
+    return Estimate(value, min(low, value), max(high, value), n, method=method, n_dropped=n_dropped)

@@ -1,0 +1,57 @@
+"""A pass rate and its Wilson interval. One group of independent outputs; nothing about a judge."""
+
+from __future__ import annotations
+
+from graders.calibration.arrays import check_level
+from graders.calibration.result import Estimate
+
+
+def wilson(passes: int, n: int, level: float = 0.95) -> Estimate:
+    """Return the pass rate passes / n with its Wilson score interval.
+
+    The interval assumes independent outputs. It stays inside 0 to 1 and keeps a width when all or none pass.
+
+    Parameters
+    ----------
+    passes, n : int
+        How many passed, of how many; unscored outputs are in neither.
+    level : float
+        How often the interval should hold the true rate over many studies.
+
+    Returns
+    -------
+    Estimate
+        A rate from 0 to 1. Not defined when n is 0.
+
+    References
+    ----------
+    Wilson (1927), JASA 22:209-212. The numbers below: Newcombe (1998), Statistics in Medicine 17:857-872, table I,
+    method 3.
+
+    Examples
+    --------
+    >>> for passes, n in ((81, 263), (15, 148), (0, 20), (1, 29)):
+    ...     rate = wilson(passes, n)
+    ...     print(f"{rate.value:.4f} {rate.low:.4f} {rate.high:.4f}")
+    0.3080 0.2553 0.3662
+    0.1014 0.0624 0.1605
+    0.0000 0.0000 0.1611
+    0.0345 0.0061 0.1718
+    >>> wilson(0, 0).why_missing
+    'no scored output'
+    """
+    check_level(level)
+    if not 0 <= passes <= n:
+        raise ValueError(f"passes is {passes} of n = {n}, must lie in 0 to n")
+    if n == 0:
+        return Estimate.missing("no scored output")
+    low, high = wilson_bounds(passes / n, n, level)
+    return Estimate(passes / n, low, high, n, method="Wilson")
+
+
+def wilson_bounds(rate: float, n: float, level: float) -> tuple[float, float]:
+    """Return the Wilson interval of a rate seen in n outputs; n need not be whole (an effective sample size)."""
+    from statsmodels.stats.proportion import proportion_confint  # noqa: PLC0415 - 1.5 s to import
+
+    low, high = proportion_confint(rate * n, n, alpha=1 - level, method="wilson")
+    return min(max(float(low), 0.0), rate), max(min(float(high), 1.0), rate)
