@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 
 import tasks.task as spec
 from reviewapp.catalog.sync import SyncReport, save_task
@@ -36,8 +36,8 @@ PREVIEW_ROWS = 5
 
 
 @dataclass
-class _Source:
-    """A file with what its lines may refer to."""
+class CheckedFile:
+    """A file with what its lines may refer to, and after the first reading what it holds."""
 
     path: Path
     size: int
@@ -45,6 +45,7 @@ class _Source:
     rules: dict[str, Rules]
     task_ids: dict[str, int | None]
     on_progress: Progress
+    report: ImportReport
     digests: list[bytes] = field(default_factory=list)
 
 
@@ -62,21 +63,48 @@ def import_file(
 
     `sample` marks outputs and graders as written for the demo. `title` is the run's, by default the file's name.
     """
+    checked = check_file(path, rubric, dry_run=dry_run, on_progress=on_progress, title=title)
+    if dry_run:
+        return checked.report
+    try:
+        return write_file(checked, user=user, sample=sample)
+    except OperationalError as error:
+        raise _refused(f"the database is busy or away, import again: {error}") from error
+
+
+def check_file(
+    path: str | Path, rubric: str | Path | None = None, *, dry_run: bool = False, on_progress: Progress | None = None, title: str = ""
+) -> CheckedFile:
+    """The first reading. Writes nothing; a dry run also counts what is new. Raises ImportRefused with every problem."""
     path = Path(path)
-    source = _open(path, Path(rubric) if rubric else None, on_progress or (lambda stage, done, total: None))
     report = ImportReport(file=title or path.name, dry_run=dry_run)
     try:
+        source = _open(path, Path(rubric) if rubric else None, report, on_progress or (lambda stage, done, total: None))
         with _rare_collections():
             _check(source, report)
-            if not dry_run:
-                _write(source, report, user=user, sample=sample)
     except OSError as error:
-        raise ImportRefused([Problem(None, "", f"{path}: {error.strerror or error}")]) from error
+        raise _refused(f"{path}: {error.strerror or error}") from error
+    except spec.TaskError as error:
+        raise _refused(f"rubric: {error}") from error
+    return source
+
+
+def write_file(checked: CheckedFile, *, user: User | None = None, sample: bool = False) -> ImportReport:
+    """The second reading, in one transaction. Raises ImportRefused, or OperationalError when another try may succeed."""
+    try:
+        with _rare_collections():
+            _write(checked, checked.report, user=user, sample=sample)
+    except OSError as error:
+        raise _refused(f"{checked.path}: {error.strerror or error}") from error
     except IntegrityError as error:
-        raise ImportRefused([Problem(None, "", f"someone else wrote the same rows at the same moment: import again ({error})")]) from error
-    except DatabaseError as error:
-        raise ImportRefused([Problem(None, "", f"the database did not take it: {error}")]) from error
-    return report
+        raise _refused(f"someone else wrote the same rows at the same moment, import again: {error}") from error
+    except DataError as error:
+        raise _refused(f"the database did not take it: {error}") from error
+    return checked.report
+
+
+def _refused(reason: str) -> ImportRefused:
+    return ImportRefused([Problem(None, "", reason)])
 
 
 @contextmanager
@@ -90,24 +118,19 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _open(path: Path, rubric: Path | None, on_progress: Progress) -> _Source:
-    """Raises ImportRefused when the file can't be read, is something else than JSON lines, or the rubric is bad."""
-    try:
-        size = path.stat().st_size
-        if looks := what_it_looks_like(path):
-            raise ImportRefused([Problem(None, "", f"{path.name} {looks}")])
-        task = _task_of_rubric(rubric) if rubric else None
-    except OSError as error:
-        raise ImportRefused([Problem(None, "", f"{path}: {error.strerror or error}")]) from error
-    except spec.TaskError as error:
-        raise ImportRefused([Problem(None, "", f"rubric: {error}")]) from error
+def _open(path: Path, rubric: Path | None, report: ImportReport, on_progress: Progress) -> CheckedFile:
+    """Raises ImportRefused when it is something else than JSON lines, OSError, or TaskError when the rubric is bad."""
+    size = path.stat().st_size
+    if looks := what_it_looks_like(path):
+        raise _refused(f"{report.file} {looks}")
+    task = _task_of_rubric(rubric) if rubric else None
     rows = list(Task.objects.filter(rubric__isnull=False).select_related("rubric").prefetch_related("rubric__criteria"))
     rules = {row.slug: Rules.of(row.rubric.spec) for row in rows}
     task_ids: dict[str, int | None] = dict(Task.objects.values_list("slug", "pk"))
     if task:
         rules[task.slug] = Rules.of(task.rubric)
         task_ids.setdefault(task.slug, None)
-    return _Source(path, size, task, rules, task_ids, on_progress)
+    return CheckedFile(path, size, task, rules, task_ids, on_progress, report)
 
 
 def _task_of_rubric(path: Path) -> spec.Task:
@@ -131,7 +154,7 @@ def _task_of_rubric(path: Path) -> spec.Task:
 # --- first reading ---
 
 
-def _check(source: _Source, report: ImportReport) -> None:
+def _check(source: CheckedFile, report: ImportReport) -> None:
     """Check every line, count, and for a dry run compare with what is there. Raises ImportRefused."""
     problems, seen = Problems(), Seen()
     try:
@@ -146,7 +169,7 @@ def _check(source: _Source, report: ImportReport) -> None:
     finally:
         seen.close()
     if not report.lines:
-        problems.add(None, [("", f"{source.path.name} is empty: it needs at least one line")])
+        problems.add(None, [("", f"{report.file} is empty: it needs at least one line")])
     problems.raise_if_any()
     if source.task and source.task.slug in report.tasks and source.task_ids[source.task.slug] is None:
         report.tasks_new.append(source.task.slug)
@@ -219,7 +242,7 @@ def _preview_row(record: Record) -> dict[str, Any]:
 
 
 @transaction.atomic
-def _write(source: _Source, report: ImportReport, *, user: User | None, sample: bool) -> None:
+def _write(source: CheckedFile, report: ImportReport, *, user: User | None, sample: bool) -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
@@ -237,7 +260,7 @@ def _write(source: _Source, report: ImportReport, *, user: User | None, sample: 
     report.run_id = writer.run.pk if writer.run else None
 
 
-def _save_tasks(source: _Source, report: ImportReport) -> list[Task]:
+def _save_tasks(source: CheckedFile, report: ImportReport) -> list[Task]:
     """The tasks of the file, with the rubrics that its lines were checked by."""
     if source.task and source.task.slug in report.tasks:
         changes = SyncReport()
@@ -247,13 +270,13 @@ def _save_tasks(source: _Source, report: ImportReport) -> list[Task]:
     tasks = list(rows)
     for task in tasks:
         if task.rubric.spec != source.rules[task.slug].rubric:
-            raise ImportRefused([Problem(None, "", f"the rubric of {task.slug} changed while the file was being read: import again")])
+            raise _refused(f"the rubric of {task.slug} changed while the file was being read: import again")
     return tasks
 
 
-def _same_batches(source: _Source) -> Iterator[Batch]:
+def _same_batches(source: CheckedFile) -> Iterator[Batch]:
     """The batches again. Raises ImportRefused at the first that is not what was checked."""
     for batch, digest in zip_longest(read_batches(source.path), source.digests):
         if batch is None or batch.digest != digest:
-            raise ImportRefused([Problem(None, "", f"{source.path.name} changed while it was being read: import again")])
+            raise _refused(f"{source.report.file} changed while it was being read: import again")
         yield batch

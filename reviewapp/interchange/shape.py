@@ -79,10 +79,13 @@ LINE = TypeAdapter(LineShape)
 LINE_FIELDS = tuple(LineShape.__annotations__)
 GRADE_FIELDS = tuple(GradeShape.__annotations__)
 CRITERION_FIELDS = tuple(CriterionShape.__annotations__)
+EVIDENCE_FIELDS = tuple(EvidenceShape.__annotations__)
 
 MUST_BE = {
     "string_type": "text",
     "float_type": "a number",
+    "int_type": "a whole number",
+    "greater_than_equal": "1 or more",
     "bool_type": "true or false",
     "dict_type": "an object",
     "list_type": "a list",
@@ -140,8 +143,8 @@ def _reason(error: Any) -> str:
     if kind == "missing":
         return "is missing, it is required"
     if kind == "extra_forbidden":
-        depth = len(error["loc"])
-        allowed = {1: LINE_FIELDS, 3: GRADE_FIELDS}.get(depth, CRITERION_FIELDS)
+        # by how deep it lies: external_id, grades[0].kind, grades[0].criteria.fluency.score, ...evidence[0].text
+        allowed = {1: LINE_FIELDS, 3: GRADE_FIELDS, 5: CRITERION_FIELDS, 7: EVIDENCE_FIELDS}[len(error["loc"])]
         return f"is not a known field, allowed: {', '.join(allowed)}"
     if kind == "literal_error":
         return f"is {show(seen)}, allowed: {context['expected']}"

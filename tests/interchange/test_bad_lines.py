@@ -65,13 +65,16 @@ def test_wrong_field_of_a_grade(tmp_path, fields, said):
         ({"fluency": {"score": 5.01}}, "fluency.score is 5.01, allowed: 1 to 5"),
         ({"fluency": {"score": True}}, "fluency.score is true, must be a number from 1 to 5"),
         ({"fluency": {"score": "3"}}, 'fluency.score is "3", must be a number from 1 to 5'),
+        ({"fluency": {"score": 3, "evidence": [{"text": "a", "line": 1}]}}, "fluency.evidence[0].line is not a known field, allowed: text, kind"),
+        ({"fluency": {"score": 3, "evidence": [{"text": "a", "line_start": 0}]}}, "fluency.evidence[0].line_start is 0, must be 1 or more"),
+        ({"fluency": {"score": 3, "evidence": [{"text": "a", "line_start": 1.5}]}}, "line_start is 1.5, must be a whole number"),
         ({"verdict": {"score": "both"}}, 'verdict.score is "both", allowed: "model_a", "tie", "model_b"'),
         ({"verdict": {"score": 1}}, 'verdict.score is 1, allowed: "model_a"'),
         ({"grounded": {"score": 0.5}}, "grounded.score is 0.5, allowed: 0 (fail), 1 (pass)"),
     ],
 )
 def test_wrong_criterion(tmp_path, criteria, said):
-    check_refused(jsonl(tmp_path, line(grades=[grade(criteria=criteria)])), f"line 1: grades[0].criteria.{said}")
+    check_refused(jsonl(tmp_path, line(grades=[grade(criteria=criteria)])), "line 1: grades[0].criteria.", said)
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
