@@ -1,0 +1,71 @@
+"""Running a probe beside a submission and reading its report over a channel that names the run by a nonce.
+
+The probe gets the nonce on stdin before the submission is loaded, and writes one JSON object to descriptor 3.
+What does not parse, does not repeat the nonce or does not fit its schema is no report.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graders import sandbox
+from graders.sandbox import Limits, Result
+
+PROBES = Path(__file__).parent / "probes"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`facts` when the probe reported; else `silent` (it never did: crash, exit, limit) or `odd` (what came is not a report)."""
+
+    result: Result
+    facts: Mapping[str, Any] | None
+    odd: str = ""
+
+    @property
+    def silent(self) -> bool:
+        return self.facts is None and not self.odd
+
+
+def ask_probe(
+    probe: str,
+    modules: tuple[str, ...],
+    source: str,
+    *,
+    check: Callable[[Mapping[str, Any]], str],
+    limits: Limits,
+    backend: str,
+) -> Answer:
+    """Run probes/<probe> on `source` in a sandbox. `check` says what is wrong with a report, or ""."""
+    nonce = secrets.token_hex(32)
+    files: dict[str, bytes | str] = {f"probe/{name}": (PROBES / name).read_bytes() for name in (probe, *modules)}
+    files["submission.py"] = source
+    order = json.dumps({"nonce": nonce, "path": "submission.py"}).encode()
+    result = sandbox.run(files, ["python", "-B", f"probe/{probe}"], limits, backend, stdin=order)
+    if not result.channel:
+        return Answer(result, None)
+    return _read(result, nonce, check)
+
+
+def _read(result: Result, nonce: str, check: Callable[[Mapping[str, Any]], str]) -> Answer:
+    try:
+        report = json.loads(result.channel, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return Answer(result, None, "what came over the result channel is not one JSON object")
+    if not isinstance(report, dict) or not hmac.compare_digest(str(report.pop("nonce", "")).encode(), nonce.encode()):
+        return Answer(result, None, "the report does not come from the probe")
+    if result.limit or result.signal or result.exit_code:
+        return Answer(result, None, "the probe reported and then did not end as it does")
+    if wrong := check(report):
+        return Answer(result, None, f"the report does not fit its schema: {wrong}")
+    return Answer(result, report)
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(text)

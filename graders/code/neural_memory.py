@@ -1,0 +1,189 @@
+"""neural_memory: decides the six criteria by running the submission and reading the data flow of its forward pass.
+
+The program runs in a sandbox with a probe beside it (probes/neural_memory_probe.py), which logs every tensor operation
+of a training forward pass at two lengths, finds the chain of memory states, writes each update and each sum as a
+polynomial, and asks the criteria of that. Names, comments and style have no part in it.
+
+What can't be told for sure is `undecided` with the reason. Not covered: memories in custom autograd functions or
+compiled code, parallel forms (cumsum, scan) of the recurrence, attention other than softmax over T x T, weights by
+softmax in place of a sigmoid gate, and programs that act otherwise in eval mode than in training, which is what is
+traced. Probe and submission share a process: a program that uses means to alter its own trace (frames, ctypes, exec,
+patched torch functions) is given no pass, but is not proven guilty either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from graders.code import sha256_of_files
+from graders.code.channel import PROBES, Answer, ask_probe
+from graders.code.source import Source, doubts, read_source
+from graders.grade import CriterionScore, Evidence, Grade, grade_of
+from graders.sandbox import Limits
+from tasks.task import Criterion, Task
+
+PROBE = "neural_memory_probe.py"
+PARTS = ("oplog", "algebra", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "guard")
+MODULES = tuple(f"{name}.py" for name in PARTS)
+KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
+CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
+TIMEOUT_S = 60.0
+SAYS = {"yes": True, "no": False, "undecided": None}
+
+
+class NeuralMemoryGrader:
+    """Runs, traces, decides. `timeout_s` bounds the sandboxed run, torch's import included."""
+
+    name = "neural_memory"
+    version = "1"
+    kind = "code"
+    runs_code = True
+    tasks = ("neural_memory",)
+
+    @cached_property
+    def sha256(self) -> str:
+        here = Path(__file__).parent
+        ours = [here / name for name in ("neural_memory.py", "channel.py", "source.py")]
+        return sha256_of_files(*ours, *(PROBES / name for name in (PROBE, *MODULES)))
+
+    def criteria(self, task: str) -> tuple[str, ...]:
+        return KEYS
+
+    def grade(
+        self,
+        task: Task,
+        source: str,
+        *,
+        timeout_s: float | None = None,
+        backend: str = "auto",
+        on_progress: Callable[[str], None] | None = None,
+    ) -> Grade:
+        """Grade one submission. Raises SandboxError when there is no sandbox to run it in."""
+        tell = on_progress or (lambda stage: None)
+        text = read_source(source)
+        tell("starting the sandbox")
+        tell("running and tracing the forward pass")
+        answer = ask_probe(PROBE, MODULES, source, check=check_report, limits=Limits(wall_s=timeout_s or TIMEOUT_S), backend=backend)
+        tell("deciding the criteria")
+        return self._grade_of(task, text, answer)
+
+    def _grade_of(self, task: Task, text: Source, answer: Answer) -> Grade:
+        facts, result = answer.facts, answer.result
+        runs, error, category = _run_facts(answer)
+        rows = [_score(c, text, facts, runs, answer.odd) for c in task.rubric.criteria]
+        if facts and runs and not category:
+            category = _category(facts, rows)
+        return grade_of(
+            task.slug,
+            task.rubric,
+            rows,
+            runs=runs,
+            failure_category=category,
+            error=error,
+            duration_s=result.wall_s,
+            peak_memory_mb=result.peak_memory_mb,
+            grader={"name": self.name, "version": self.version, "sha256": self.sha256},
+            sandbox=result.facts(),
+            stdout=result.stdout,
+            stderr=result.stderr,
+        )
+
+
+# --- the report -------------------------------------------------------------------------------------------
+
+
+def check_report(report: Mapping[str, Any]) -> str:
+    """What is wrong with a report, or "". Strict: fields, types and sizes."""
+    told = (str, type(None))
+    fields = {"runs": bool, "error": told, "verdicts": dict, "tampered": list, "trace_error": told, "n_parameters": int}
+    if set(report) != set(fields):
+        return f"fields are {sorted(report)[:12]}"
+    for name, kind in fields.items():
+        if not isinstance(report[name], kind):  # type: ignore[arg-type]
+            return f"{name} is {type(report[name]).__name__}"
+    if not all(isinstance(name, str) for name in report["tampered"]):
+        return "tampered holds other than names"
+    verdicts = report["verdicts"]
+    if set(verdicts) not in (set(), set(KEYS)):
+        return "verdicts are not the six criteria"
+    return next((f"{key}: {wrong}" for key, v in verdicts.items() if (wrong := _check_verdict(v))), "")
+
+
+def _check_verdict(verdict: Any) -> str:
+    if not isinstance(verdict, dict) or set(verdict) != {"says", "text", "lines", "category"}:
+        return "not a verdict"
+    if verdict["says"] not in SAYS or verdict["category"] not in ("", *CATEGORIES):
+        return "unknown word"
+    if not isinstance(verdict["text"], str) or len(verdict["text"]) > 4000:
+        return "text too long"
+    lines = verdict["lines"]
+    fine = isinstance(lines, list) and len(lines) <= 8 and all(type(n) is int and 0 < n < 1_000_000 for n in lines)
+    return "" if fine else "odd lines"
+
+
+def _run_facts(answer: Answer) -> tuple[bool | None, str | None, str]:
+    """(runs, the submission's error, failure category)."""
+    result, facts = answer.result, answer.facts
+    if facts is not None:
+        return bool(facts["runs"]), facts["error"], "" if facts["runs"] else "crash"
+    if answer.odd:
+        return None, answer.odd, ""
+    if result.timed_out:
+        return False, f"did not finish within {result.wall_s:.0f} s", "timeout"
+    if result.limit:
+        return False, f"broke the sandbox's limit on {result.limit}", "crash"
+    how = f"signal {result.signal}" if result.signal else f"exit code {result.exit_code}"
+    return False, f"the program ended the process before it could be checked ({how})", "crash"
+
+
+# --- one criterion ----------------------------------------------------------------------------------------
+
+
+def _score(criterion: Criterion, text: Source, facts: Mapping[str, Any] | None, runs: bool | None, odd: str) -> CriterionScore:
+    if runs is None:
+        return _unscored(criterion, odd, "sandbox_error")
+    if not runs:
+        return _from_source(criterion, text)
+    assert facts is not None
+    verdict = facts["verdicts"].get(criterion.key)
+    if verdict is None:
+        why = facts["trace_error"] or "the trace says nothing about it"
+        return _unscored(criterion, f"the program runs, but could not be traced: {why}", "undecided")
+    passed = SAYS[verdict["says"]]
+    evidence = tuple(Evidence(text.line(n), "trace", n, n) for n in verdict["lines"])
+    if passed and (doubt := _doubt(text, facts)):
+        return _unscored(criterion, doubt, "undecided", evidence)
+    if passed is None:
+        return _unscored(criterion, verdict["text"], "undecided", evidence)
+    low, high = criterion.scale
+    return CriterionScore(criterion.key, passed, high if passed else low, criterion.weight, verdict["text"], evidence)
+
+
+def _unscored(criterion: Criterion, why: str, reason: str, evidence: tuple[Evidence, ...] = ()) -> CriterionScore:
+    return CriterionScore(criterion.key, None, None, criterion.weight, why, evidence, reason)
+
+
+def _doubt(text: Source, facts: Mapping[str, Any]) -> str:
+    """Why no pass can be read from this program's trace, or ""."""
+    if facts["tampered"]:
+        return f"the program replaced {facts['tampered'][0]}: its trace can't be relied on"
+    if found := doubts(text):
+        return f"line {found[0].line} uses {found[0].text}, with which a program can alter its own trace"
+    return ""
+
+
+def _from_source(criterion: Criterion, text: Source) -> CriterionScore:
+    """A submission that does not run: only what its text settles."""
+    if criterion.key == "memory_class" and text.tree is not None and not text.mentions("NeuralMemory"):
+        why = "the file defines no class NeuralMemory"
+        return CriterionScore(criterion.key, False, criterion.scale[0], criterion.weight, why)
+    return _unscored(criterion, "the program does not run, and its text does not settle this", "does_not_run")
+
+
+def _category(facts: Mapping[str, Any], rows: list[CriterionScore]) -> str:
+    failed = {row.key for row in rows if row.passed is False}
+    named = {v["category"] for key, v in facts["verdicts"].items() if key in failed}
+    return next((c for c in CATEGORIES if c in named), "")

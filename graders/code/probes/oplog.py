@@ -1,0 +1,201 @@
+"""The op log: every tensor operation of one forward pass as a graph of values. Runs INSIDE the sandbox.
+
+A node is one value: a leaf (tokens, parameter, buffer, constant) or one output of an operation. Writing in place makes
+a new value of the same tensor; reading a tensor whose storage was written through another view makes an `alias` node
+that depends on both, so that data flow through preallocated buffers is seen (more than there is, never less).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+SHAPE_ONLY = {
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "full_like",
+    "rand_like",
+    "randn_like",
+    "new_zeros",
+    "new_ones",
+    "new_empty",
+    "new_full",
+    "new_empty_strided",
+}
+KEEP_VALUES_UP_TO = 1 << 17
+
+
+class Node:
+    """One value. `ins` are the nodes it was made from, `args` the same with the plain arguments between."""
+
+    __slots__ = ("args", "frames", "i", "ins", "kwargs", "lines", "memory", "name", "op", "place", "shape", "tensor", "value")
+
+    def __init__(
+        self, i: int, op: str, *, tensor: torch.Tensor, name: str = "", ins: tuple[int, ...] = (), args: Sequence[Any] = ()
+    ) -> None:
+        self.i, self.op, self.ins, self.args, self.name, self.tensor = i, op, ins, args, name, tensor
+        self.kwargs: dict[str, Any] = {}
+        self.shape = tuple(tensor.shape)
+        self.value = tensor.detach().clone() if tensor.numel() <= KEEP_VALUES_UP_TO else None
+        self.lines: tuple[int, ...] = ()
+        self.place: tuple[tuple[int, int], ...] = ()
+        self.memory: int | None = None
+
+
+class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Record what runs while it is entered. `is_memory(object)` tells whose methods count as the memory's."""
+
+    def __init__(self, path: str, is_memory: Callable[[object], bool], limit: int = 60_000) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.path, self.is_memory, self.limit = path, is_memory, limit
+        self.nodes: list[Node] = []
+        self.current: dict[int, tuple[int, int]] = {}  # id of a tensor -> its node, and how many nodes there were then
+        self.writers: dict[int, list[int]] = {}
+        self.keep: list[torch.Tensor] = []  # alive, so that no id is used twice
+        self.memories: dict[int, int] = {}
+        self.overflow = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False spares the import of torch._dynamo, which costs more than the whole trace."""
+        return False
+
+    def leaf(self, tensor: torch.Tensor, op: str, name: str) -> Node:
+        node = self._add(Node(len(self.nodes), op, tensor=tensor, name=name))
+        self.current[id(tensor)] = (node.i, len(self.nodes))
+        self.keep.append(tensor)
+        return node
+
+    def _add(self, node: Node) -> Node:
+        self.nodes.append(node)
+        return node
+
+    def read(self, tensor: torch.Tensor) -> Node:
+        """The node that holds this tensor's value now."""
+        if id(tensor) not in self.current:
+            self.leaf(tensor, "const", "")
+        index, seen = self.current[id(tensor)]
+        later = [w for w in self.writers.get(_storage(tensor), ()) if w >= seen and w != index]
+        if later:
+            node = self._add(Node(len(self.nodes), "alias", ins=(index, *later), args=((index,), *((w,) for w in later)), tensor=tensor))
+            node.lines, node.place, node.memory = self.nodes[later[-1]].lines, self.nodes[later[-1]].place, self.nodes[later[-1]].memory
+            self.current[id(tensor)] = (node.i, len(self.nodes))
+            return node
+        return self.nodes[index]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if len(self.nodes) > self.limit:
+            self.overflow = True
+            return func(*args, **kwargs)
+        name = func.__name__.split(".")[0]
+        flat, _ = tree_flatten((args, kwargs))
+        # "(i,)" marks a tensor argument: a plain int stays a plain int
+        marked = [(self.read(x).i,) if isinstance(x, torch.Tensor) else x for x in flat]
+        result = func(*args, **kwargs)
+        lines, place, memory = self._where()
+        ins = () if name in SHAPE_ONLY else tuple(m[0] for m in marked if isinstance(m, tuple) and len(m) == 1)
+        keys = list(kwargs)
+        positional = marked[: len(tree_flatten(args)[0])]
+        named = dict(zip(keys, marked[len(positional) :], strict=False)) if len(keys) == len(marked) - len(positional) else {}
+        outputs = [x for x in tree_flatten(result)[0] if isinstance(x, torch.Tensor)]
+        slots = zip(args, func._schema.arguments, strict=False)
+        written = {id(a) for a, slot in slots if slot.alias_info and slot.alias_info.is_write}
+        for number, out in enumerate(outputs):
+            node = self._add(
+                Node(len(self.nodes), name, ins=ins, args=positional, tensor=out, name=str(number) if len(outputs) > 1 else "")
+            )
+            node.kwargs = named
+            node.lines, node.place, node.memory = lines, place, memory
+            self.current[id(out)] = (node.i, len(self.nodes))
+            self.keep.append(out)
+            if id(out) in written:
+                self.writers.setdefault(_storage(out), []).append(node.i)
+        return result
+
+    def _where(self) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], int | None]:
+        """(lines of the submission, innermost first; exact place; the memory at work) from the stack."""
+        frame: FrameType | None = sys._getframe(2)
+        lines: list[int] = []
+        place: list[tuple[int, int]] = []
+        memory = None
+        while frame is not None:
+            ours = frame.f_code.co_filename == self.path
+            if ours:
+                lines.append(frame.f_lineno)
+                place.append((frame.f_code.co_firstlineno, frame.f_lasti))
+            if memory is None and (ours or frame.f_code.co_name == "_call_impl"):
+                owner = frame.f_locals.get("self")
+                if owner is not None and self.is_memory(owner):
+                    memory = self.memories.setdefault(id(owner), len(self.memories))
+            frame = frame.f_back
+        return tuple(lines), tuple(place), memory
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+class Graph:
+    """Questions about the finished log: ancestors, what a value depends on, where it stands."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes = nodes
+        self.up: list[int] = []
+        for node in nodes:
+            bits = 0
+            for i in node.ins:
+                bits |= self.up[i] | (1 << i)
+            self.up.append(bits)
+        self.tokens = self.mask(n.i for n in nodes if n.op == "tokens")
+        self.params = self.mask(n.i for n in nodes if n.op == "param")
+        self.down_cache: dict[int, int] = {}
+
+    @staticmethod
+    def mask(indices: Iterable[int]) -> int:
+        bits = 0
+        for i in indices:
+            bits |= 1 << i
+        return bits
+
+    def above(self, i: int) -> int:
+        """Ancestors and itself, as bits."""
+        return self.up[i] | (1 << i)
+
+    def depends(self, i: int, on: int) -> bool:
+        return bool(self.above(i) & (1 << on))
+
+    def down(self, i: int) -> int:
+        """Descendants, as bits."""
+        if i not in self.down_cache:
+            self.down_cache[i] = self.mask(n.i for n in self.nodes[i + 1 :] if self.up[n.i] >> i & 1)
+        return self.down_cache[i]
+
+    def of(self, bits: int) -> Iterator[Node]:
+        while bits:
+            low = bits & -bits
+            yield self.nodes[low.bit_length() - 1]
+            bits ^= low
+
+    def by_tokens(self, i: int) -> bool:
+        return bool(self.above(i) & self.tokens)
+
+    def trained_params(self, i: int) -> list[Node]:
+        return [n for n in self.of(self.above(i) & self.params) if n.tensor.requires_grad]
+
+    def reach(self, start: int, blocked: int) -> int:
+        """Ancestors of `start` reached without passing through the nodes in the bits `blocked`, as bits."""
+        seen, todo = 0, [start]
+        while todo:
+            for i in self.nodes[todo.pop()].ins:
+                if not seen >> i & 1 and not blocked >> i & 1:
+                    seen |= 1 << i
+                    todo.append(i)
+        return seen

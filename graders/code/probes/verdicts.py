@@ -1,0 +1,35 @@
+"""What a rule says of one criterion: yes, no or undecided, why, and where it is seen. Runs INSIDE the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from oplog import Node
+
+
+class Verdict:
+    """yes, no or undecided, why, and the nodes that show it."""
+
+    def __init__(self, says: str, text: str, nodes: Iterable[Node | None] = (), category: str = "") -> None:
+        self.says, self.text, self.category = says, text, category
+        self.nodes = [n for n in nodes if n is not None]
+        self.lines = sorted({n.lines[0] for n in self.nodes if n.lines})[:3]
+
+
+def yes(text: str, *nodes: Node) -> Verdict:
+    return Verdict("yes", text, nodes)
+
+
+def no(text: str, *nodes: Node, category: str = "") -> Verdict:
+    return Verdict("no", text, nodes, category)
+
+
+def unsure(text: str, *nodes: Node | None) -> Verdict:
+    return Verdict("undecided", text, nodes)
+
+
+def agree(verdicts: list[Verdict]) -> Verdict:
+    """The verdict of all steps, undecided when they differ."""
+    if len({v.says for v in verdicts}) > 1:
+        return unsure("the steps differ: " + "; ".join(v.text for v in verdicts))
+    return verdicts[-1]

@@ -1,0 +1,200 @@
+"""How each backend wraps the launcher: the argument vector, the environment, and whether it can be used here.
+
+bwrap mounts, read-only: /usr and its /bin /lib siblings, the linker's cache, and of the running interpreter and
+virtual environment the folders bin and lib, wherever they lie. The home, the project and the data folder stay out,
+and are covered by an empty folder if one of them lies inside a mounted one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from graders.sandbox.result import Limits
+
+PROJECT = Path(__file__).resolve().parents[2]
+LAUNCHER = (Path(__file__).parent / "launch.py").read_text(encoding="utf-8")
+INSTALL_HINT = "apt-get install bubblewrap"
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
+ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime")
+WORK = "/sandbox"
+UNSAFE_VARIABLE = "ALLOW_UNSAFE_SANDBOX"
+IMAGE_VARIABLE = "SANDBOX_IMAGE"
+FIRST_UID, UIDS = 1_000_000_000, 500_000_000
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A launcher to start: its arguments, the uid it gives root up for (0: it has none to give up), its work folder."""
+
+    argv: list[str]
+    uid: int
+    folder: str
+    python: str
+    env: dict[str, str]
+
+
+def inner_env(folder: str) -> dict[str, str]:
+    """All the environment that the command gets. One thread: the machine is shared, and results repeat."""
+    path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
+    one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")}
+    return {"PATH": path, "HOME": folder, "TMPDIR": folder, "USER": "sandbox", "LOGNAME": "sandbox", "LANG": "C.UTF-8", **one}
+
+
+def interpreter() -> str:
+    """The Python of this virtual environment: what `python` means as a sandboxed command."""
+    ours = Path(sys.prefix, "bin", "python")
+    return str(ours) if ours.exists() else sys.executable
+
+
+# --- bwrap ------------------------------------------------------------------------------------------------
+
+
+def wrap_bwrap(limits: Limits, *, keep_uid: bool) -> Wrapped:
+    """The bwrap call. As root we drop to a uid that nobody has, unless `keep_uid`; else we stay who we are."""
+    drops = os.geteuid() == 0 and not keep_uid
+    python = interpreter()
+    argv = [
+        _bwrap_path() or "bwrap",
+        *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *("--as-pid-1", "--die-with-parent", "--new-session", "--hostname", "sandbox", "--clearenv"),
+        *("--cap-drop", "ALL"),
+        *(("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID") if drops else ("--unshare-user",)),
+        *("--proc", "/proc", "--dev", "/dev"),
+        *_scratch("/dev/shm", limits),  # noqa: S108
+        *_scratch("/tmp", limits),  # noqa: S108
+        *_scratch(WORK, limits),
+        *_mounts(),
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORK, "--"),
+        *(python, "-I", "-S", "-B", "-c", LAUNCHER),
+    ]
+    uid = FIRST_UID + secrets.randbelow(UIDS) if drops else 0
+    return Wrapped(argv, uid, WORK, python, inner_env(WORK))
+
+
+def _mounts() -> list[str]:
+    args: list[str] = []
+    for name in SYSTEM:
+        path = Path(name)
+        if path.is_symlink():
+            args += ["--symlink", os.readlink(path), name]
+        elif path.is_dir():
+            args += ["--ro-bind", name, name]
+    for name in ETC:
+        args += ["--ro-bind-try", name, name]
+    bound = [Path(name) for name in ("/usr", "/bin", "/sbin", "/lib", "/lib64")]
+    for hidden in _hidden():
+        if any(hidden != b and hidden.is_relative_to(b) for b in bound):
+            args += ["--tmpfs", str(hidden)]
+    paths = _interpreter_paths()
+    for parent in dict.fromkeys(parent for path in paths for parent in reversed(path.parents)):
+        if parent != Path("/") and not _in_system(parent):
+            args += ["--perms", "0755", "--dir", str(parent)]  # left to itself, bwrap makes them for its own uid only
+    for path in paths:
+        args += ["--ro-bind", str(path), str(path)]
+    return args
+
+
+def _interpreter_paths() -> list[Path]:
+    """bin, lib and pyvenv.cfg of the virtual environment and of the interpreter behind it, outside /usr."""
+    prefixes = [sys.base_prefix, os.path.realpath(sys.base_prefix), sys.prefix, os.path.realpath(sys.prefix)]
+    prefixes.append(str(Path(os.path.realpath(sys.executable)).parent.parent))
+    names = {"bin", "lib", "lib64", "pyvenv.cfg", sysconfig.get_config_var("platlibdir") or "lib"}
+    paths = [Path(prefix, name) for prefix in dict.fromkeys(prefixes) for name in sorted(names)]
+    outside = [p for p in paths if p.exists() and not _in_system(p)]
+    return list(dict.fromkeys(outside))
+
+
+def _in_system(path: Path) -> bool:
+    inside = any(path.is_relative_to(name) for name in SYSTEM)
+    return inside and not any(path.is_relative_to(hidden) for hidden in _hidden())
+
+
+def _hidden() -> list[Path]:
+    """What must not be seen even where it lies below a mounted folder."""
+    places = [PROJECT, Path.home()]
+    if data := os.environ.get("DATA_DIR"):
+        places.append(Path(data).resolve())
+    return [p for p in places if p != Path("/") and p.exists()]
+
+
+def _scratch(path: str, limits: Limits) -> list[str]:
+    return ["--perms", "1777", "--size", str(limits.disk_mb * MIB), "--tmpfs", path]
+
+
+@lru_cache(maxsize=1)
+def _bwrap_path() -> str | None:
+    return shutil.which("bwrap")
+
+
+def refuse_bwrap() -> str:
+    """Why bwrap can't be used, from the outside; "" when it is there (a trial run says more)."""
+    if sys.platform != "linux":
+        return "bubblewrap needs Linux"
+    return "" if _bwrap_path() else f"bubblewrap is not installed: {INSTALL_HINT}"
+
+
+# --- docker -----------------------------------------------------------------------------------------------
+
+
+def wrap_docker(limits: Limits, image: str) -> Wrapped:
+    """The docker call. The image must hold Python 3.11 with the versions of requirements.txt."""
+    size = limits.disk_mb
+    argv = [
+        *("docker", "run", "--rm", "-i", "--network", "none", "--read-only", "--cap-drop", "ALL"),
+        *("--security-opt", "no-new-privileges", "--user", "65534:65534", "--log-driver", "none"),
+        *("--pids-limit", str(limits.processes + 8), "--memory", f"{limits.memory_mb + 64}m", "--ipc", "private"),
+        *("--memory-swap", f"{limits.memory_mb + 64}m", "--tmpfs", f"{WORK}:rw,exec,size={size}m,mode=1777"),
+        *("--tmpfs", f"/tmp:rw,size={size}m,mode=1777"),  # noqa: S108
+        *("--entrypoint", "python", image, "-I", "-S", "-B", "-c", LAUNCHER),
+    ]
+    env = {**inner_env(WORK), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    return Wrapped(argv, 0, WORK, "python", env)
+
+
+def refuse_docker() -> str:
+    """Why docker can't be used; "" when a daemon answers and an image is named and there."""
+    if not shutil.which("docker"):
+        return "docker is not installed"
+    if _quiet(["docker", "info"]):
+        return "no docker daemon answers"
+    image = os.environ.get(IMAGE_VARIABLE)
+    if not image:
+        return f"{IMAGE_VARIABLE} is not set: name an image with Python and the packages of requirements.txt"
+    missing = _quiet(["docker", "image", "inspect", image])
+    return f"the docker image {image} ({IMAGE_VARIABLE}) is not here: docker pull it" if missing else ""
+
+
+def _quiet(argv: list[str]) -> bool:
+    """True when the program fails or does not answer within 5 seconds."""
+    try:
+        return subprocess.run(argv, capture_output=True, timeout=5, check=False).returncode != 0
+    except (OSError, subprocess.TimeoutExpired):
+        return True
+
+
+# --- process ----------------------------------------------------------------------------------------------
+
+
+def wrap_process(folder: str) -> Wrapped:
+    """No isolation: limits, a session and a folder of its own. For development only."""
+    python = interpreter()
+    return Wrapped([python, "-I", "-S", "-B", "-c", LAUNCHER], 0, folder, python, inner_env(folder))
+
+
+def refuse_process() -> str:
+    if os.environ.get(UNSAFE_VARIABLE) == "1":
+        return ""
+    return f"it does not isolate, and {UNSAFE_VARIABLE} is not 1"
+
+
+REFUSALS: dict[str, Callable[[], str]] = {"bwrap": refuse_bwrap, "docker": refuse_docker, "process": refuse_process}

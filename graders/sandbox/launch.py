@@ -1,0 +1,276 @@
+"""The first process inside every sandbox: starts the untrusted command, bounds it, reports what became of it.
+
+It is handed to the interpreter as text (`python -I -S -c`), so it uses the standard library only and nothing of ours.
+Protocol: stdin holds one length line and a JSON order; stdout gets one JSON report when all is over. stdin stays
+open while the caller lives; its end means that nobody waits any more, and everything is killed.
+
+The command can't reach this process: it is made undumpable (its /proc entries belong to root, ptrace is refused),
+its descriptors are closed before exec, and where it is process 1 of a PID namespace it can't be signalled either.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import stat
+import sys
+import time
+from typing import Any
+
+POLL_S = 0.05
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+CLONE_NEWUSER = 0x10000000
+CHANNEL_FD = 3
+
+
+class Tail:
+    """The last `keep` bytes of a stream and how many there were."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep, self.total, self.data = keep, 0, b""
+
+    def add(self, chunk: bytes) -> None:
+        self.total += len(chunk)
+        self.data = (self.data + chunk)[-self.keep :]
+
+
+class Head(Tail):
+    """The first `keep` bytes: for the result channel, where a cut message is worth nothing."""
+
+    def add(self, chunk: bytes) -> None:
+        self.total += len(chunk)
+        self.data = (self.data + chunk)[: self.keep + 1]
+
+
+def prctl(option: int, value: int) -> int:
+    return int(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0))
+
+
+def read_order() -> dict[str, Any]:
+    length = int(sys.stdin.buffer.readline())
+    order: dict[str, Any] = json.loads(sys.stdin.buffer.read(length))
+    return order
+
+
+def give_up_root(uid: int) -> None:
+    """Become an ordinary user of our own user namespace; what root-owned things the sandbox shows stay out of reach."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_DUMPABLE, 1)
+    if ctypes.CDLL(None).unshare(CLONE_NEWUSER) == 0:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{uid} {uid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+
+
+def write_files(folder: str, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(base64.b64decode(text))
+
+
+def start(order: dict[str, Any], streams: tuple[int, ...]) -> int:
+    """Fork and exec the command with its limits. `streams`: read ends of stdin, then write ends of the others."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in streams]
+        for source, target in zip(high, (0, 1, 2, CHANNEL_FD), strict=True):
+            os.dup2(source, target)
+        os.closerange(CHANNEL_FD + 1, 4096)
+        for name, value in order["rlimits"].items():
+            number = getattr(resource, name)
+            hard = resource.getrlimit(number)[1]
+            bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(number, (bound, bound))
+        for number in range(1, signal.NSIG):
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        os.chdir(order["folder"])
+        os.execvpe(order["command"][0], order["command"], order["env"])  # noqa: S606
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.write(2, f"sandbox: can't start {order['command'][0]}: {error}\n".encode())
+    os._exit(127)
+
+
+def descendants(root: int) -> list[tuple[int, int, int]]:
+    """(pid, threads, resident pages) of every process below `root`."""
+    rows = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                fields = open(f"/proc/{name}/stat").read().rpartition(")")[2].split()
+                rows[int(name)] = (int(fields[1]), int(fields[17]), int(fields[21]))
+    found, seen = [], {root}
+    grew = True
+    while grew:
+        grew = False
+        for pid, (parent, threads, pages) in rows.items():
+            if parent in seen and pid not in seen:
+                seen.add(pid)
+                found.append((pid, threads, pages))
+                grew = True
+    return found
+
+
+def kill_all() -> None:
+    """Kill everything below us; again until nothing is left, so that a fork in flight does not escape."""
+    for _ in range(200):
+        if os.getpid() == 1:
+            with contextlib.suppress(OSError):
+                os.kill(-1, signal.SIGKILL)
+        else:
+            for pid, _, _ in descendants(os.getpid()):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.005)
+
+
+def collect(folder: str, names: list[str], cap: int) -> dict[str, str]:
+    """Regular files by name, not through a link of any kind, none above `cap` bytes."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(OSError):
+            if os.path.realpath(os.path.join(folder, name)) != os.path.join(os.path.realpath(folder), name):
+                continue
+            fd = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                info = os.fstat(fd)
+                if stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and info.st_size <= cap:
+                    found[name] = base64.b64encode(os.read(fd, cap)).decode()
+            finally:
+                os.close(fd)
+    return found
+
+
+class Watch:
+    """Reads the streams and the clock until the command ends or breaks a limit."""
+
+    def __init__(self, order: dict[str, Any], pid: int, pipes: dict[int, Tail]) -> None:
+        self.order, self.pid, self.pipes = order, pid, pipes
+        self.peak, self.sampled, self.began = 0, 0.0, time.monotonic()
+        self.ended = os.pidfd_open(pid)
+        self.poller = select.poll()
+        for fd in pipes:
+            os.set_blocking(fd, False)
+            self.poller.register(fd, select.POLLIN)
+        self.poller.register(0, select.POLLHUP)
+        self.poller.register(self.ended, select.POLLIN)
+
+    def wait(self) -> tuple[int | None, str]:
+        """(wait status, "") or (None, the limit that was broken)."""
+        while True:
+            self._read()
+            status = self._reap()
+            if status is not None:
+                return status, ""
+            if limit := self._broken():
+                return None, limit
+
+    def _read(self) -> None:
+        for fd, _ in self.poller.poll(POLL_S * 1000):
+            if fd == 0:
+                kill_all()
+                os._exit(1)
+            if fd != self.ended:
+                chunk = os.read(fd, 1 << 16)
+                self.pipes[fd].add(chunk)
+                if not chunk:
+                    self.poller.unregister(fd)
+
+    def _reap(self) -> int | None:
+        """The command's wait status once it has ended; orphans that came to us are reaped on the way."""
+        while True:
+            done, status = os.waitpid(-1, os.WNOHANG)
+            if done == self.pid:
+                return status
+            if not done:
+                return None
+
+    def _broken(self) -> str:
+        now = time.monotonic()
+        if now - self.began > self.order["wall_s"]:
+            return "wall"
+        if sum(tail.total for tail in self.pipes.values()) > self.order["output_bytes"]:
+            return "output"
+        if now - self.sampled < POLL_S:
+            return ""
+        self.sampled = now
+        rows = descendants(os.getpid())
+        used = sum(pages for _, _, pages in rows) * os.sysconf("SC_PAGESIZE")
+        self.peak = max(self.peak, used)
+        if used > self.order["memory_bytes"]:
+            return "memory"
+        return "processes" if sum(threads for _, threads, _ in rows) > self.order["processes"] else ""
+
+
+def drain(pipes: dict[int, Tail]) -> None:
+    for fd, tail in pipes.items():
+        with contextlib.suppress(OSError):
+            while chunk := os.read(fd, 1 << 16):
+                tail.add(chunk)
+                if tail.total > tail.keep * 64:
+                    break
+
+
+def main() -> None:
+    order = read_order()
+    if order["uid"]:
+        give_up_root(order["uid"])
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    write_files(order["folder"], order["files"])
+    given = os.memfd_create("stdin")
+    os.write(given, base64.b64decode(order["stdin"]))
+    os.lseek(given, 0, os.SEEK_SET)
+    out, err, channel = os.pipe(), os.pipe(), os.pipe()
+    streams = (given, out[1], err[1], channel[1])
+    began = time.monotonic()
+    pid = start(order, streams)
+    for fd in streams:
+        os.close(fd)
+    tails = {out[0]: Tail(order["tail_bytes"]), err[0]: Tail(order["tail_bytes"]), channel[0]: Head(order["channel_bytes"])}
+    watch = Watch(order, pid, tails)
+    status, broken = watch.wait()
+    wall = time.monotonic() - began
+    kill_all()
+    drain(tails)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    report = {
+        "exit_code": os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None,
+        "signal": os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None,
+        "limit": broken,
+        "wall_s": wall,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_bytes": max(watch.peak, usage.ru_maxrss * 1024),
+        "streams": [base64.b64encode(tail.data).decode() for tail in tails.values()],
+        "totals": [tail.total for tail in tails.values()],
+        "files": collect(order["folder"], order["collect"], order["collect_bytes"]),
+    }
+    sys.stdout.write(json.dumps(report))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""`run` and `health`: choose a backend, hand the launcher its order, read its report."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import math
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any
+
+from graders.sandbox import backends
+from graders.sandbox.backends import Wrapped
+from graders.sandbox.result import Limits, Result, SandboxError
+
+BACKENDS = ("bwrap", "docker", "process")
+GRACE_S = 10.0
+MIB = 1 << 20
+TRIAL = Limits(wall_s=20, memory_mb=512, address_space_mb=2048, processes=8, disk_mb=8)
+
+
+def run(
+    files: Mapping[str, bytes | str],
+    command: Sequence[str],
+    limits: Limits | None = None,
+    backend: str = "auto",
+    *,
+    stdin: bytes = b"",
+    collect: Sequence[str] = (),
+) -> Result:
+    """Run `command` in a fresh sandbox whose work folder holds `files`; "python" is this interpreter.
+
+    The command may write to descriptor 3 (Result.channel); `collect` names files to hand back.
+    Raises SandboxError when no backend can be used or the sandbox itself fails; a command that
+    crashes, hangs or breaks a limit is a Result.
+    """
+    limits = limits or Limits()
+    _check_names([*files, *collect])
+    chosen = choose_backend(backend)
+    with _wrapped(chosen, limits) as wrapped:
+        order = _order(wrapped, files, command, limits, stdin=stdin, collect=collect)
+        report = _talk(wrapped, order, limits, chosen)
+    return _result(chosen, report, limits)
+
+
+def choose_backend(backend: str = "auto") -> str:
+    """The backend that `run` would use. Raises SandboxError saying what to install or set."""
+    if backend != "auto":
+        if backend not in BACKENDS:
+            raise SandboxError(f"sandbox backend is {backend!r}, allowed: auto, {', '.join(BACKENDS)}")
+        if why := _refusal(backend):
+            raise SandboxError(f"sandbox backend {backend} can't be used: {why}")
+        return backend
+    refusals = {}
+    for name in BACKENDS:
+        refusals[name] = _refusal(name)
+        if not refusals[name]:
+            return name
+    told = "; ".join(f"{name}: {why}" for name, why in refusals.items())
+    raise SandboxError(
+        f"no sandbox to run untrusted code in. Install bubblewrap ({backends.INSTALL_HINT}), or start docker and set "
+        f"{backends.IMAGE_VARIABLE}, or for development set {backends.UNSAFE_VARIABLE}=1. Tried: {told}"
+    )
+
+
+def health() -> dict[str, Any]:
+    """Which backend `auto` means here, and why each other one would not do: for the health page."""
+    refusals = {name: _refusal(name) for name in BACKENDS}
+    chosen = next((name for name in BACKENDS if not refusals[name]), None)
+    return {
+        "backend": chosen,
+        "ok": chosen is not None,
+        "safe": chosen in ("bwrap", "docker"),
+        "refused": {name: why for name, why in refusals.items() if why},
+        "hint": "" if chosen else backends.INSTALL_HINT,
+    }
+
+
+def forget_trials() -> None:
+    """Try the backends anew at the next call: after an installation, and in tests."""
+    _bwrap_mode.cache_clear()
+    _docker_refusal.cache_clear()
+    backends._bwrap_path.cache_clear()
+
+
+def _refusal(name: str) -> str:
+    if name == "bwrap":
+        return backends.refuse_bwrap() or _bwrap_mode()[1]
+    if name == "docker":
+        return _docker_refusal()
+    return backends.refuse_process()
+
+
+@lru_cache(maxsize=1)
+def _docker_refusal() -> str:
+    return backends.refuse_docker()
+
+
+@lru_cache(maxsize=1)
+def _bwrap_mode() -> tuple[bool, str]:
+    """(keep our uid?, why bwrap does not work). Root first tries to drop to a uid of its own, then without."""
+    why = ""
+    for keep_uid in (False, True) if os.geteuid() == 0 else (True,):
+        wrapped = backends.wrap_bwrap(TRIAL, keep_uid=keep_uid)
+        code = "import os; os.write(3, b'ready')"
+        try:
+            report = _talk(wrapped, _order(wrapped, {}, ["python", "-I", "-c", code], TRIAL), TRIAL, "bwrap")
+        except SandboxError as error:
+            why = str(error)
+            continue
+        if base64.b64decode(report["streams"][2]) == b"ready":
+            return keep_uid, ""
+        why = "a trial run failed: " + base64.b64decode(report["streams"][1]).decode(errors="replace")[-300:]
+    return True, why
+
+
+@contextlib.contextmanager
+def _wrapped(backend: str, limits: Limits) -> Iterator[Wrapped]:
+    if backend == "bwrap":
+        yield backends.wrap_bwrap(limits, keep_uid=_bwrap_mode()[0])
+    elif backend == "docker":
+        yield backends.wrap_docker(limits, os.environ[backends.IMAGE_VARIABLE])
+    else:
+        with tempfile.TemporaryDirectory(prefix="unsafe-sandbox-", ignore_cleanup_errors=True) as folder:
+            yield backends.wrap_process(os.path.realpath(folder))
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+            raise ValueError(f"file name in the sandbox is {name!r}, must be relative and without ..")
+
+
+def _order(
+    wrapped: Wrapped,
+    files: Mapping[str, bytes | str],
+    command: Sequence[str],
+    limits: Limits,
+    *,
+    stdin: bytes = b"",
+    collect: Sequence[str] = (),
+) -> dict[str, Any]:
+    cpu_s = math.ceil(limits.cpu_s if limits.cpu_s is not None else 2 * limits.wall_s)
+    return {
+        "uid": wrapped.uid,
+        "folder": wrapped.folder,
+        "env": wrapped.env,
+        "command": [wrapped.python if part == "python" and i == 0 else part for i, part in enumerate(command)],
+        "files": {name: _b64(data) for name, data in files.items()},
+        "stdin": _b64(stdin),
+        "collect": list(collect),
+        "wall_s": limits.wall_s,
+        "memory_bytes": limits.memory_mb * MIB,
+        "processes": limits.processes,
+        "output_bytes": limits.output_mb * MIB,
+        "tail_bytes": limits.tail_kb * 1024,
+        "channel_bytes": limits.channel_kb * 1024,
+        "collect_bytes": limits.collect_mb * MIB,
+        "rlimits": {
+            "RLIMIT_CPU": cpu_s,
+            "RLIMIT_AS": limits.address_space_mb * MIB,
+            "RLIMIT_FSIZE": limits.file_mb * MIB,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_NOFILE": 1024,
+            **({"RLIMIT_NPROC": limits.processes} if wrapped.folder == backends.WORK else {}),
+        },
+    }
+
+
+def _b64(data: bytes | str) -> str:
+    return base64.b64encode(data.encode() if isinstance(data, str) else data).decode()
+
+
+def _talk(wrapped: Wrapped, order: Mapping[str, Any], limits: Limits, backend: str) -> dict[str, Any]:
+    """Start the launcher, give it its order, wait for the report; kill all of it when it overstays."""
+    text = json.dumps(order).encode()
+    cap = 2 * (limits.channel_kb * 1024 + len(order["collect"]) * limits.collect_mb * MIB) + MIB
+    kept = ("PATH", "DOCKER_HOST", "HOME") if backend == "docker" else ()
+    process = subprocess.Popen(
+        wrapped.argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={name: os.environ[name] for name in kept if name in os.environ},
+    )
+    try:
+        out, err = _exchange(process, b"%d\n%s" % (len(text), text), time.monotonic() + limits.wall_s + GRACE_S, cap)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+    return _parse_report(out, err, backend)
+
+
+def _exchange(process: subprocess.Popen[bytes], order: bytes, deadline: float, cap: int) -> tuple[bytes, bytes]:
+    """Write the order and read both streams to their end; stdin stays open, as its end means "stop"."""
+    assert process.stdin and process.stdout and process.stderr
+    out, err = bytearray(), bytearray()
+    sinks = {process.stdout: out, process.stderr: err}
+    left = memoryview(order)
+    os.set_blocking(process.stdin.fileno(), False)
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdin, selectors.EVENT_WRITE)
+        for stream in sinks:
+            selector.register(stream, selectors.EVENT_READ)
+        reading = len(sinks)
+        while reading and (wait_s := deadline - time.monotonic()) > 0 and len(out) <= cap and len(err) <= MIB:
+            for key, _ in selector.select(wait_s):
+                if key.fileobj is process.stdin:
+                    try:
+                        left = left[os.write(key.fd, left[: 1 << 16]) :]
+                    except BrokenPipeError:
+                        left = left[:0]
+                    if not left:
+                        selector.unregister(process.stdin)
+                elif chunk := os.read(key.fd, 1 << 16):
+                    sinks[key.fileobj].extend(chunk)  # type: ignore[index]
+                else:
+                    selector.unregister(key.fileobj)
+                    reading -= 1
+    return bytes(out), bytes(err)
+
+
+def _parse_report(out: bytes, err: bytes, backend: str) -> dict[str, Any]:
+    try:
+        report = json.loads(out)
+        if not isinstance(report, dict):
+            raise ValueError("not an object")
+        return report
+    except ValueError:
+        told = err.decode(errors="replace").strip()[-500:] or "it ended without a report"
+        raise SandboxError(f"sandbox {backend} failed: {told}") from None
+
+
+def _result(backend: str, report: Mapping[str, Any], limits: Limits) -> Result:
+    try:
+        stdout, stderr, channel = (base64.b64decode(text) for text in report["streams"])
+        return Result(
+            backend=backend,
+            exit_code=report["exit_code"],
+            signal=report["signal"],
+            timed_out=report["limit"] == "wall" or report["signal"] == signal.SIGXCPU,
+            limit=str(report["limit"]),
+            wall_s=round(float(report["wall_s"]), 3),
+            cpu_s=round(float(report["cpu_s"]), 3),
+            peak_memory_mb=round(report["peak_bytes"] / MIB, 1),
+            stdout=stdout.decode(errors="replace"),
+            stderr=stderr.decode(errors="replace"),
+            stdout_bytes=int(report["totals"][0]),
+            stderr_bytes=int(report["totals"][1]),
+            channel=channel if len(channel) <= limits.channel_kb * 1024 else b"",
+            files={name: base64.b64decode(text) for name, text in report["files"].items()},
+        )
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise SandboxError(f"sandbox {backend} sent a report that is not ours: {error}") from None

@@ -1,0 +1,112 @@
+"""`python -m graders`: output, order and exit codes as other programs rely on them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from graders.__main__ import main
+from tests.graders.checks import program
+from tests.programs import require_program
+
+FIELDS = ["task", "file", "runs", "passed", "score", "criteria", "failure_category", "error", "duration_s"]
+
+
+def run(capsys, *argv):
+    """(exit code, lines of stdout, stderr)."""
+    code = main(argv)
+    out = capsys.readouterr()
+    return code, out.out.splitlines(), out.err
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, text in {"a.py": program(), "b.py": "x = 1\n", "c.py": "raise ValueError\n"}.items():
+        (tmp_path / name).write_text(text)
+    return [str(tmp_path / name) for name in ("a.py", "b.py", "c.py")]
+
+
+def test_list_names_graders_versions_and_criteria(capsys):
+    code, lines, _ = run(capsys, "list")
+    assert code == 0 and any(line.startswith("neural_memory  version 1") for line in lines)
+    assert any("surprise_gate" in line for line in lines)
+
+
+def test_json_is_one_object_a_line_in_the_order_given(capsys, files):
+    require_program("bwrap")
+    code, lines, err = run(capsys, "grade", "neural_memory", *files, "--json", "--jobs", "2", "--backend", "bwrap")
+    rows = [json.loads(line) for line in lines]
+    assert code == 0 and err == "" and [row["file"] for row in rows] == files
+    assert [row["runs"] for row in rows] == [True, False, False] and rows[0]["passed"] is True
+
+
+def test_the_fields_of_a_grade_are_those_promised(capsys, files):
+    _, lines, _ = run(capsys, "grade", "neural_memory", files[0], "--json", "--grader", "text_match")
+    row = json.loads(lines[0])
+    assert list(row)[: len(FIELDS)] == FIELDS
+    assert set(row["criteria"][0]) == {"key", "passed", "score", "weight", "rationale", "evidence"}
+    assert set(row["criteria"][0]["evidence"][0]) == {"line_start", "line_end", "kind", "text"}
+    assert set(row["grader"]) == {"name", "version", "sha256"}
+
+
+def test_a_task_without_a_grader_that_runs_takes_text_match(capsys, files):
+    code, lines, _ = run(capsys, "grade", "fsdp_training", files[0], "--json")
+    assert code == 0 and json.loads(lines[0])["grader"]["name"] == "text_match"
+
+
+def test_the_table_shows_each_criterion(capsys, files):
+    code, lines, _ = run(capsys, "grade", "memory_optimization", files[0])
+    assert code == 0 and "not run" in lines[0] and len(lines) == 19
+
+
+@pytest.mark.parametrize("task", ["literature_review", "idea_proposal"])
+def test_tasks_of_judges_can_not_be_graded_here_and_say_so(capsys, files, task):
+    code, lines, err = run(capsys, "grade", task, *files)
+    assert (code, lines, err.count("no judge")) == (3, [], 3)
+
+
+def test_a_missing_sandbox_is_exit_3_with_what_to_install(capsys, files, monkeypatch):
+    from graders.sandbox.run import forget_trials
+
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("ALLOW_UNSAFE_SANDBOX", raising=False)
+    forget_trials()
+    code, lines, err = run(capsys, "grade", "neural_memory", files[0], "--json")
+    forget_trials()
+    assert (code, lines) == (3, []) and "apt-get install bubblewrap" in err
+
+
+def test_the_unsafe_backend_needs_its_variable(capsys, files, monkeypatch):
+    monkeypatch.delenv("ALLOW_UNSAFE_SANDBOX", raising=False)
+    code, _, err = run(capsys, "grade", "neural_memory", files[1], "--backend", "process")
+    assert code == 3 and "ALLOW_UNSAFE_SANDBOX" in err
+
+
+BAD = {
+    "no command": [],
+    "unknown command": ["judge"],
+    "unknown task": ["grade", "chess", "a.py"],
+    "no file": ["grade", "neural_memory"],
+    "file not there": ["grade", "neural_memory", "/no/such/file.py"],
+    "folder": ["grade", "neural_memory", "/"],
+    "unknown backend": ["grade", "neural_memory", __file__, "--backend", "vm"],
+    "timeout not a number": ["grade", "neural_memory", __file__, "--timeout", "soon"],
+    "timeout not above zero": ["grade", "neural_memory", __file__, "--timeout", "0"],
+    "no jobs": ["grade", "neural_memory", __file__, "--jobs", "0"],
+    "unknown grader": ["grade", "neural_memory", __file__, "--grader", "oracle"],
+    "grader of another task": ["grade", "fsdp_training", __file__, "--grader", "neural_memory"],
+}
+
+
+@pytest.mark.parametrize("argv", BAD.values(), ids=BAD)
+def test_bad_usage_is_exit_2_with_one_line(capsys, argv):
+    code, lines, err = run(capsys, *argv)
+    assert (code, lines, err.count("\n")) == (2, [], 1)
+    assert err.startswith("graders: ")
+
+
+def test_a_file_that_is_not_text_is_exit_2(capsys, tmp_path):
+    (tmp_path / "x.py").write_bytes(b"\xff\xfe\x00")
+    code, _, err = run(capsys, "grade", "neural_memory", str(tmp_path / "x.py"))
+    assert code == 2 and "not UTF-8" in err
