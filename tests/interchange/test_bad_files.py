@@ -7,10 +7,13 @@ import zipfile
 
 import orjson
 import pytest
+from django.core.management import CommandError, call_command
 
 from reviewapp.interchange import lines
 from reviewapp.interchange.importer import import_file
 from reviewapp.interchange.problems import ImportRefused
+from reviewapp.interchange.public import load_public
+from reviewapp.models import Output
 from tests.interchange.files import RUBRIC, check_refused, counts, jsonl, line, rubric_file
 
 pytestmark = pytest.mark.django_db
@@ -119,3 +122,16 @@ def test_an_sqlite_file_is_no_jsonl(tmp_path):
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE a (b)")
     check_refused(path, "looks like an SQLite database")
+
+
+def test_a_folder_without_a_studys_files_is_refused(tmp_path):
+    with pytest.raises(CommandError, match=r"no human_annotations\.json here, in summeval/"):
+        call_command("load_public", "summeval", "--from", str(tmp_path))
+
+
+def test_files_that_are_not_the_studys_are_refused(tmp_path):
+    for who in ("human", "llm"):
+        (tmp_path / f"{who}_annotations.json").write_text('{"a": {"no instance id": 3}}')
+    with pytest.raises(ImportRefused, match="not the files of MT-bench"):
+        load_public("mtbench", tmp_path)
+    assert not Output.objects.exists()

@@ -65,7 +65,7 @@ def test_wrong_field_of_a_grade(tmp_path, fields, said):
         ({"fluency": {"score": 5.01}}, "fluency.score is 5.01, allowed: 1 to 5"),
         ({"fluency": {"score": True}}, "fluency.score is true, must be a number from 1 to 5"),
         ({"fluency": {"score": "3"}}, 'fluency.score is "3", must be a number from 1 to 5'),
-        ({"fluency": {"score": 3, "evidence": [{"text": "a", "line": 1}]}}, "fluency.evidence[0].line is not a known field, allowed: text, kind"),
+        ({"fluency": {"score": 3, "evidence": [{"text": "a", "line": 1}]}}, "evidence[0].line is not a known field, allowed: text, kind"),
         ({"fluency": {"score": 3, "evidence": [{"text": "a", "line_start": 0}]}}, "fluency.evidence[0].line_start is 0, must be 1 or more"),
         ({"fluency": {"score": 3, "evidence": [{"text": "a", "line_start": 1.5}]}}, "line_start is 1.5, must be a whole number"),
         ({"verdict": {"score": "both"}}, 'verdict.score is "both", allowed: "model_a", "tie", "model_b"'),
@@ -125,7 +125,8 @@ def test_one_external_id_with_two_contents(tmp_path):
 
 
 def test_every_bad_line_is_listed(tmp_path):
-    refused = check_refused(jsonl(tmp_path, line("a", x=1), GOOD, b"{", line("c", task=1)), "line 1: x", "line 3: is not valid", "line 4: task")
+    path = jsonl(tmp_path, line("a", x=1), GOOD, b"{", line("c", task=1))
+    refused = check_refused(path, "line 1: x", "line 3: is not valid", "line 4: task")
     assert (refused.n_problems, refused.n_bad_lines) == (3, 3)
     assert refused.problems[0].to_json() == {"line": 1, "field": "x", "reason": refused.problems[0].reason}
 

@@ -25,7 +25,8 @@ def test_the_command_imports_a_file_and_says_what_it_did(tmp_path, capsys):
 
 
 def test_every_field_of_a_line_is_kept(tmp_path):
-    transcript = [{"role": "assistant", "content": "hm", "thinking": "…", "tool_calls": [{"id": 1}]}, {"role": "tool", "name": "s", "content": ""}]
+    message = {"role": "assistant", "content": "hm", "thinking": "…", "tool_calls": [{"id": 1}]}
+    transcript = [message, {"role": "tool", "name": "search", "content": ""}]
     full = line(
         prompt="Summarise.", variant="terse", model="M1", content="Text ü", format="markdown", reference="The article.",
         transcript=transcript, metadata={"seed": 7, "deep": [{"a": None}]},
@@ -70,7 +71,8 @@ def test_a_grade_without_a_number_says_why(tmp_path, criteria, reason):
 
 
 def test_a_human_grade_without_mode_is_blind_and_without_rater_is_the_graders(tmp_path):
-    imported(tmp_path, line(grades=[grade(kind="human", grader="expert"), grade(kind="human", grader="expert", rater="e1", mode="assisted")]))
+    expert = grade(kind="human", grader="expert")
+    imported(tmp_path, line(grades=[expert, {**expert, "rater": "e1", "mode": "assisted"}]))
     assert list(Grade.objects.values_list("mode", "rater_name")) == [("blind", "expert"), ("assisted", "e1")]
 
 
