@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,15 +38,21 @@ class ImportRefused(ValueError):
         super().__init__(self.as_text())
 
     def as_text(self) -> str:
-        lines = [str(p) for p in self.problems]
-        if self.n_problems > len(lines):
-            lines.append(f"… and {self.n_problems - len(lines):,} more problems: {self.n_bad_lines:,} bad lines in all")
-        lines.append("Nothing was imported.")
-        return "\n".join(lines)
+        return as_lines(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         problems = [p.to_json() for p in self.problems]
         return {"problems": problems, "n_problems": self.n_problems, "n_bad_lines": self.n_bad_lines}
+
+
+def as_lines(refused: Mapping[str, Any]) -> str:
+    """What ImportRefused.to_json gave, for a person: a problem a line, then the count."""
+    problems = [Problem(**p) for p in refused["problems"]]
+    lines = [str(p) for p in problems]
+    if refused["n_problems"] > len(lines):
+        more = refused["n_problems"] - len(lines)
+        lines.append(f"… and {more:,} more problem{'' if more == 1 else 's'}: {refused['n_bad_lines']:,} bad lines in all")
+    return "\n".join([*lines, "Nothing was imported."])
 
 
 class Problems:

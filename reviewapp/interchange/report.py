@@ -41,7 +41,8 @@ class ImportReport:
         return bool(self.outputs_new or self.outputs_new_version or self.grades_new or self.tasks_new)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "outputs_unchanged": self.outputs_unchanged, "grades_unchanged": self.grades_unchanged}
+        unchanged = {"outputs_unchanged": self.outputs_unchanged, "grades_unchanged": self.grades_unchanged}
+        return {**asdict(self), **unchanged, "n_tasks_known": len(self.tasks) - len(self.tasks_new)}
 
     def as_text(self) -> str:
         would = "would be " if self.dry_run else ""
