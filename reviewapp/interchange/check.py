@@ -35,8 +35,8 @@ def check_line(number: int, raw: bytes, rules: Mapping[str, Rules]) -> tuple[Rec
     """The record of a line, or what is wrong with it as (field, reason) pairs. `rules`: by task slug."""
     try:
         data = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        return None, [("", _json_reason(raw, error))]
+    except orjson.JSONDecodeError:
+        return None, [("", _json_reason(raw.rstrip()))]
     found = shape_problems(data)
     if not found and b"\\u0000" in raw:
         found = list(_nul_problems(data))
@@ -50,14 +50,18 @@ def check_line(number: int, raw: bytes, rules: Mapping[str, Rules]) -> tuple[Rec
         return None, [("", "is nested too deeply, allowed: at most 250 levels in metadata and transcript")]
 
 
-def _json_reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
+def _json_reason(raw: bytes) -> str:
+    """Why a line, without its end, is not JSON."""
     if reason := bad_utf8(raw):
         return reason
-    text = raw.decode("utf-8").rstrip()
-    column = min(error.pos, len(text)) + 1
-    if word := NOT_NUMBERS.search(text, max(error.pos - 1, 0), error.pos + 10):
-        return f"has {word[0]} at column {column}, which is not JSON: use a number, or null where it is not scored"
-    return f"is not valid JSON at column {column}: {error.msg}"
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        # The position of -Infinity is that of its second character.
+        if word := NOT_NUMBERS.search(raw.decode("utf-8"), max(error.pos - 1, 0), error.pos + 10):
+            return f"has {word[0]} at column {error.pos + 1}, which is not JSON: use a number, or null where it is not scored"
+        return f"is not valid JSON at column {error.pos + 1}: {error.msg}"
+    return "is not valid JSON"
 
 
 def _nul_problems(data: Any) -> Iterator[tuple[str, str]]:

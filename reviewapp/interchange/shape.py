@@ -147,7 +147,7 @@ def _reason(error: Any) -> str:
         allowed = {1: LINE_FIELDS, 3: GRADE_FIELDS, 5: CRITERION_FIELDS, 7: EVIDENCE_FIELDS}[len(error["loc"])]
         return f"is not a known field, allowed: {', '.join(allowed)}"
     if kind == "literal_error":
-        return f"is {show(seen)}, allowed: {context['expected']}"
+        return f"is {show(seen)}, allowed: {context['expected'].replace(chr(39), chr(34))}"
     if kind == "string_too_short":
         return "is empty, it must not be"
     if kind == "string_too_long":

@@ -27,7 +27,7 @@ def text(row: dict) -> str:
         ({"content": ["a"]}, 'content is ["a"], must be text'),
         ({"content": ""}, "content is empty: give the text"),
         ({"content_missing": "no"}, "content_missing is given, but there is content"),
-        ({"format": "html"}, "format is \"html\", allowed: 'markdown', 'python' or 'text'"),
+        ({"format": "html"}, 'format is "html", allowed: "markdown", "python" or "text"'),
         ({"metadata": []}, "metadata is [], must be an object"),
         ({"transcript": [{"role": "user"}]}, "transcript[0].content is missing"),
         ({"transcript": [{"role": "user", "content": None}]}, "transcript[0].content is null, must be text"),
@@ -42,8 +42,8 @@ def test_wrong_field_of_an_output(tmp_path, fields, said):
     ("fields", "said"),
     [
         ({"grader": 1}, "grades[1].grader is 1, must be text"),
-        ({"kind": "robot"}, "grades[1].kind is \"robot\", allowed: 'llm_judge', 'code' or 'human'"),
-        ({"mode": "override"}, "grades[1].mode is \"override\", allowed: 'blind' or 'assisted'"),
+        ({"kind": "robot"}, 'grades[1].kind is "robot", allowed: "llm_judge", "code" or "human"'),
+        ({"mode": "override"}, 'grades[1].mode is "override", allowed: "blind" or "assisted"'),
         ({"overal": 3}, "grades[1].overal is not a known field, allowed: grader, kind"),
         ({"overall": 7}, "grades[1].overall is 7, allowed: 1 to 5"),
         ({"overall": True}, "grades[1].overall is true, must be a number"),
@@ -87,6 +87,7 @@ def test_nan_and_infinity_are_no_numbers(tmp_path, word):
     ("raw", "said"),
     [
         (b'{"external_id": "a",', "is not valid JSON at column 21"),
+        (b'{"external_id": "a", "content": "cut of', "is not valid JSON at column 40: unexpected end of data"),
         (b"[1, 2]", "is [1,2], must be an object"),
         (b"null", "is null, must be an object"),
         (b'{"a": 1} {"b": 2}', "is not valid JSON at column 10"),
