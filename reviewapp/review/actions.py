@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from django.contrib import messages
 from django.db import transaction
 from django.db.models import prefetch_related_objects
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST
@@ -27,7 +29,7 @@ from reviewapp.review.answers import Answers, from_scores, is_answered, missing,
 from reviewapp.review.panel import headline
 from reviewapp.review.rendering.quotes import find_lines, letters, letters_of_quote
 from reviewapp.review.sitting import SCORES, Sitting, is_retracted, sit_down
-from reviewapp.review.views import page_context, panel_context, total_context
+from reviewapp.review.views import page_context, panel_context, rendered_output, total_context
 
 ACTIVE_S_A_SAVE = 15 * 60  # more than that between two saves was not spent here
 EVIDENCE_CHARS = 2_000
@@ -118,16 +120,19 @@ def evidence(request: HttpRequest, pk: int) -> HttpResponse:
     if _is_submitted(request, sitting):
         return _to_output(sitting, request)
     errors = _save(request, sitting)
-    if remove := request.POST.get("remove", ""):
-        key, _, number = remove.partition(":")
+    key, _, number = request.POST.get("remove", "").partition(":")
+    if key:
         kept = [item for i, item in enumerate(sitting.draft.answers.get(key, {}).get("evidence", ())) if str(i) != number]
         sitting.draft.answers.get(key, {})["evidence"] = kept
     else:
-        errors += _attach(request, sitting)
+        key = request.POST.get("criterion", "")
+        errors += _attach(request, sitting, key)
     sitting.draft.save()
     if errors:
-        return _panel(request, sitting, 422, errors=errors)
-    return _panel(request, sitting, 200) if request.htmx else _to_output(sitting, request)
+        return _panel(request, sitting, 422, errors=errors, current=key)
+    if not request.htmx:
+        return redirect(f"{reverse('review', args=[pk])}?c={key}#c-{key}")
+    return _panel_and_marks(request, sitting, key)
 
 
 @require_POST
@@ -253,8 +258,7 @@ def _restore(grade: Grade) -> None:
     )
 
 
-def _attach(request: HttpRequest, sitting: Sitting) -> list[str]:
-    key = request.POST.get("criterion", "")
+def _attach(request: HttpRequest, sitting: Sitting, key: str) -> list[str]:
     quote = request.POST.get(f"quote.{key}", request.POST.get("quote", "")).strip()[:EVIDENCE_CHARS]
     if key not in {c.key for c in sitting.criteria}:
         return [f"criterion is {key[:80]!r}, allowed: {', '.join(c.key for c in sitting.criteria)}"]
@@ -337,9 +341,20 @@ def _panel(request: HttpRequest, sitting: Sitting, status: int, **more: Any) -> 
     if "decisions" in more:
         prefetch_related_objects(more["decisions"], SCORES)
         more["decisions"] = [{"grade": grade, **headline(grade)} for grade in more["decisions"]]
+    current = more.pop("current", "")
     if request.htmx:
-        return render(request, "review/panel.html", {**panel_context(request, sitting), **more}, status=status)
-    return render(request, "review/review.html", page_context(request, sitting, **more), status=status)
+        return render(request, "review/panel.html", {**panel_context(request, sitting, current=current), **more}, status=status)
+    return render(request, "review/review.html", page_context(request, sitting, current=current, **more), status=status)
+
+
+def _panel_and_marks(request: HttpRequest, sitting: Sitting, current: str) -> HttpResponse:
+    """The panel, and the output with its marks where the page shows it."""
+    response = _panel(request, sitting, 200, current=current)
+    query = parse_qs(urlsplit(request.htmx.current_url or "").query)
+    if query.get("tab", ["output"]) == ["output"]:
+        rendered = rendered_output(sitting, is_diff="diff" in query)
+        response.write(render_to_string("review/tab_output.html#content", {"rendered": rendered, "is_oob": True}, request))
+    return response
 
 
 def _to_output(sitting: Sitting, request: HttpRequest) -> HttpResponse:

@@ -10,7 +10,7 @@ from html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 from reviewapp.models import Criterion, CriterionScore, Grade
-from reviewapp.review.answers import Answers, from_scores, overall_text, same_verdict, verdict_text
+from reviewapp.review.answers import Answers, from_scores, is_answered, overall_text, same_verdict, verdict_text
 from reviewapp.review.evidence import Found, Pointer, draft_pointers, pointers_of
 from reviewapp.review.sitting import Sitting
 
@@ -85,18 +85,17 @@ class Row:
 def rows_of(sitting: Sitting, answers: Answers, found: Found = None, *, base: str = "", current: str = "") -> list[Row]:
     """The rows of the panel. `found`: the marks with a place in the output; `base`: the URL before an anchor."""
     criteria = sitting.criteria
-    unanswered = (c.key for c in criteria if not same_as_given(answers.get(c.key)))
-    current = current if current in {c.key for c in criteria} else next(unanswered, criteria[0].key if criteria else "")
+    target = from_scores(sitting.target.criterion_scores.all(), with_words=False) if sitting.target else {}
+    current = current if current in {c.key for c in criteria} else _first_open(criteria, answers, target)
     weights = sum(c.weight for c in criteria if c.kind != "categorical")
     judges = [(grade, {row.criterion.key: row for row in grade.criterion_scores.all()}) for grade in _judges(sitting)]
     mine = {row.criterion.key: row for row in sitting.standing.criterion_scores.all()} if sitting.mode == "reveal" else {}
-    target = from_scores(sitting.target.criterion_scores.all(), with_words=False) if sitting.target else {}
     rows = []
     for number, criterion in enumerate(criteria, 1):
         answer = answers.get(criterion.key, {})
         own = mine.get(criterion.key)
         verdict = from_scores([own], with_words=False)[criterion.key] if own else answer
-        has_verdict = same_as_given(verdict)
+        has_verdict = is_answered(verdict)
         rows.append(
             Row(
                 number=number,
@@ -121,8 +120,14 @@ def rows_of(sitting: Sitting, answers: Answers, found: Found = None, *, base: st
     return rows
 
 
-def same_as_given(answer: dict | None) -> bool:
-    return bool(answer) and ("score" in answer or "value" in answer or "unsure" in answer)
+def _first_open(criteria: Sequence[Criterion], answers: Answers, target: Answers) -> str:
+    """The first criterion that still needs something: an answer or, where a judge is overridden, a reason."""
+    for criterion in criteria:
+        answer = answers.get(criterion.key, {})
+        is_silent = bool(target) and not same_verdict(answer, target.get(criterion.key)) and not answer.get("note")
+        if not is_answered(answer) or is_silent:
+            return criterion.key
+    return criteria[0].key if criteria else ""
 
 
 def score_text(criterion: Criterion, row: CriterionScore) -> str:

@@ -58,15 +58,15 @@ def raw(request: HttpRequest, pk: int) -> HttpResponse:
     return response
 
 
-def page_context(request: HttpRequest, sitting: Sitting, **more: Any) -> dict[str, Any]:
+def page_context(request: HttpRequest, sitting: Sitting, *, current: str = "", **more: Any) -> dict[str, Any]:
     """Everything the page draws. A blind sitting holds nothing of the judge, so nothing here can show it."""
     tab = request.GET.get("tab", "output")
     tab = tab if tab in TABS else "output"
     output = sitting.output
-    rendered = _rendered(request, sitting) if tab == "output" else None
+    rendered = rendered_output(sitting, is_diff=bool(request.GET.get("diff"))) if tab == "output" else None
     base = "" if tab == "output" else "?tab=output"
     reviewed, total = order.progress(sitting.user, output.task)
-    context = panel_context(request, sitting, rendered=rendered, base=base)
+    context = panel_context(request, sitting, rendered=rendered, base=base, current=current)
     context |= {
         "tab": tab,
         "tabs": [{"key": key, "title": title, "is_closed": _is_closed(sitting, key)} for key, title in TABS.items()],
@@ -94,7 +94,9 @@ def total_context(sitting: Sitting) -> dict[str, Any]:
     }
 
 
-def panel_context(request: HttpRequest, sitting: Sitting, *, rendered: Rendered | None = None, base: str = "") -> dict[str, Any]:
+def panel_context(
+    request: HttpRequest, sitting: Sitting, *, rendered: Rendered | None = None, base: str = "", current: str = ""
+) -> dict[str, Any]:
     """What the rubric panel draws; enough to redraw it alone after a refused submit."""
     answers = sitting.draft.answers if sitting.draft else {}
     found = rendered.found if rendered else None
@@ -102,7 +104,7 @@ def panel_context(request: HttpRequest, sitting: Sitting, *, rendered: Rendered 
     return {
         **total_context(sitting),
         "task": sitting.output.task,
-        "rows": rows_of(sitting, answers, found, base=base, current=request.GET.get("c", "")),
+        "rows": rows_of(sitting, answers, found, base=base, current=current or request.GET.get("c", "")),
         "is_dense": len(sitting.criteria) >= DENSE_FROM,
         "has_binary": any(c.kind == "binary" for c in sitting.criteria),
         "has_numeric": any(c.kind == "numeric" for c in sitting.criteria),
@@ -117,11 +119,11 @@ def panel_context(request: HttpRequest, sitting: Sitting, *, rendered: Rendered 
     }
 
 
-def _rendered(request: HttpRequest, sitting: Sitting) -> Rendered | None:
+def rendered_output(sitting: Sitting, *, is_diff: bool = False) -> Rendered | None:
     output = sitting.output
     if output.content_missing:
         return None
-    starter = output.variant.starter if request.GET.get("diff") and output.format == "python" else ""
+    starter = output.variant.starter if is_diff and output.format == "python" else ""
     return render_output(output.format, output.body.content, marks_of(sitting), starter=starter)
 
 

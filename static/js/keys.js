@@ -62,9 +62,10 @@
     const row = target.closest("[data-row]");
     if (row && !row.hasAttribute("aria-current")) pick(row, false);
   });
-  // A new number starts whole; "." adds the half. Runs before the form is saved.
-  document.addEventListener("change", ({ target }) => {
-    if (target.type === "radio") all("[data-half]", target.closest("[data-row]")).forEach((half) => (half.checked = false));
+  // A number starts whole, also when it is chosen once more; "." adds the half.
+  document.addEventListener("click", ({ target }) => {
+    const half = target.type === "radio" && target.closest("[data-row]")?.querySelector("[data-half]:checked");
+    if (half) half.click();
   }, true);
   // Selected text becomes the quote that "Attach" sends.
   let selected = "";
@@ -104,8 +105,9 @@
     url.searchParams.set("next", location.pathname + location.search);
     location.assign(url);
   });
-  const kept = form() && sessionStorage.getItem(place());
-  if (kept) {
+  document.addEventListener("DOMContentLoaded", () => {
+    const kept = form() && sessionStorage.getItem(place());
+    if (!kept) return;
     sessionStorage.removeItem(place());
     for (const [name, value] of new URLSearchParams(kept)) {
       for (const field of all(`[name="${CSS.escape(name)}"]`, form())) {
@@ -114,5 +116,5 @@
       }
     }
     htmx.trigger(form(), "change");
-  }
+  });
 })();

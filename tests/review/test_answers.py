@@ -232,3 +232,12 @@ def test_the_raw_text_is_a_download_that_can_not_run(as_reviewer):
     assert response["Content-Disposition"] == f'attachment; filename="output-{output.pk}.txt"'
     assert response["Content-Security-Policy"] == "sandbox; default-src 'none'"
     assert response["X-Content-Type-Options"] == "nosniff"
+
+
+def test_attached_evidence_is_marked_in_the_output_without_a_reload(as_reviewer, output):
+    response = post(as_reviewer, "evidence", output, htmx=True, criterion="novelty", quote="The reward is wrong")
+    html = response.content.decode()
+    assert html.strip().startswith('<section id="rubric"')
+    assert '<article id="content" class="document" hx-swap-oob="true">' in html
+    assert '<mark class="human" id="m-novelty-0">The reward is wrong</mark>' in html
+    assert 'id="c-novelty" data-row tabindex="-1" aria-current="true"' in html

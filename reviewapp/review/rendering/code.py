@@ -8,11 +8,11 @@ from functools import cache
 from itertools import groupby
 
 from pygments.lexer import Lexer
-from pygments.lexers import PythonLexer, get_lexer_by_name
+from pygments.lexers import get_lexer_by_name
 from pygments.token import Comment, Keyword, Name, Number, Operator, String, _TokenType
 from pygments.util import ClassNotFound
 
-from reviewapp.review.rendering.guards import HIGHLIGHT_CHARS, LINE_CHARS, cut_line, visible
+from reviewapp.review.rendering.guards import HIGHLIGHT_CHARS, LINE_CHARS, SHOWN_LINES, cut_line, visible
 from reviewapp.review.rendering.quotes import Mark
 
 # Four colours: keyword, string and number, comment, the name that is defined.
@@ -31,7 +31,8 @@ LANGUAGES = frozenset(
     "python py python3 bash sh console json yaml toml ini sql diff c cpp c++ cuda rust go java javascript js "
     "typescript ts latex tex html css xml r julia".split()
 )
-DIFF_LINES = 3_000
+# With fewer lines every line is compared; with more the common ones are set aside, which is quick on any input.
+DIFF_ALL_LINES = 250
 
 
 def colour_lines(text: str, lexer: Lexer | None) -> list[str]:
@@ -59,10 +60,6 @@ def lexer_of(language: str) -> Lexer | None:
         return None
 
 
-def python_lexer() -> Lexer:
-    return PythonLexer(stripnl=False, ensurenl=True)
-
-
 def numbered(lines: Sequence[str], marks: Sequence[Mark] = ()) -> str:
     """Lines with an anchor each (#L12); those that a mark names are banded."""
     bands = band_lines(marks, len(lines))
@@ -70,13 +67,11 @@ def numbered(lines: Sequence[str], marks: Sequence[Mark] = ()) -> str:
     return f'<pre class="code" translate="no"><code>{"".join(rows)}</code></pre>'
 
 
-def diffed(content: str, starter: str, lexer: Lexer | None, marks: Sequence[Mark] = ()) -> str:
-    """The output's lines with what was added to the starter and what was taken from it."""
-    new, old = content.split("\n"), starter.split("\n")
-    new_html, old_html = colour_lines(content, lexer), colour_lines(starter, lexer)
+def diffed(new: Sequence[str], new_html: Sequence[str], old: Sequence[str], old_html: Sequence[str], marks: Sequence[Mark] = ()) -> str:
+    """The output's lines with what was added to the starter (`old`) and what was taken from it."""
     bands = band_lines(marks, len(new))
     rows: list[str] = []
-    matcher = SequenceMatcher(None, old[:DIFF_LINES], new[:DIFF_LINES], autojunk=len(new) > DIFF_LINES // 3)
+    matcher = SequenceMatcher(None, old[:SHOWN_LINES], new, autojunk=len(new) > DIFF_ALL_LINES)
     for kind, old_from, old_to, new_from, new_to in matcher.get_opcodes():
         if kind != "equal":
             rows.extend(_row(None, html, (), "removed") for html in old_html[old_from:old_to])

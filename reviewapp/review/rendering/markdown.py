@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -147,11 +148,15 @@ CLEANER = nh3.Cleaner(
 )
 
 
-def render_markdown(text: str) -> tuple[str, list[Heading]]:
-    """(safe HTML, headings for the outline). The caller has checked guards.why_not_formatted."""
+@lru_cache(maxsize=32)
+def render_markdown(text: str) -> tuple[str, tuple[Heading, ...]]:
+    """(safe HTML, headings for the outline). The caller has checked guards.why_not_formatted.
+
+    The last few are kept: a reviewer opens the same output again at each tab, submit and reveal.
+    """
     env: Env = {}
     tokens = PARSER.parse(text, env)
-    headings = _name_headings(tokens)
+    headings = tuple(_name_headings(tokens))
     return CLEANER.clean(PARSER.renderer.render(tokens, PARSER.options, env)), headings
 
 

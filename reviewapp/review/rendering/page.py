@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from django.utils.safestring import SafeString, mark_safe
+from pygments.lexers import PythonLexer
 
-from reviewapp.review.rendering.code import colour_lines, diffed, numbered, python_lexer
+from reviewapp.review.rendering.code import colour_lines, diffed, numbered
 from reviewapp.review.rendering.guards import HIGHLIGHT_CHARS, LINE_CHARS, cut, cut_line, visible, why_not_formatted
 from reviewapp.review.rendering.markdown import Heading, render_markdown
 from reviewapp.review.rendering.quotes import Mark, find_lines, mark_quotes
@@ -39,7 +41,7 @@ def _render_markdown(content: str, marks: Sequence[Mark]) -> Rendered:
         return replace(plain, notices=(f"Shown as it was typed. {reason}", *plain.notices))
     html, outline = render_markdown(content)
     html, found = mark_quotes(html, marks)
-    return Rendered(mark_safe(html), "markdown", tuple(outline), found=frozenset(found))  # noqa: S308 - nh3 has cleaned it
+    return Rendered(mark_safe(html), "markdown", outline, found=frozenset(found))  # noqa: S308 - nh3 has cleaned it
 
 
 def _render_python(content: str, marks: Sequence[Mark], starter: str) -> Rendered:
@@ -52,13 +54,20 @@ def _render_python(content: str, marks: Sequence[Mark], starter: str) -> Rendere
         notices.insert(0, f"Shown without colours: more than {HIGHLIGHT_CHARS:,} characters.")
     elif any(len(line) > LINE_CHARS for line in lines):
         notices.insert(0, f"Shown without colours, and the ends of lines over {LINE_CHARS:,} characters folded.")
-    lexer = None if notices else python_lexer()
+    coloured = _python_lines(shown) if not notices else colour_lines(shown, None)
     if starter:
-        html = diffed(shown, starter.replace("\r\n", "\n").removesuffix("\n"), lexer, placed)
+        starter = starter.replace("\r\n", "\n").removesuffix("\n")
+        html = diffed(lines, coloured, starter.split("\n"), _python_lines(starter), placed)
     else:
-        html = numbered(colour_lines(shown, lexer), placed)
+        html = numbered(coloured, placed)
     found = frozenset(mark.id for mark in placed if mark.line_start and mark.line_start <= len(lines))
     return Rendered(mark_safe(html), "python", notices=tuple(notices), found=found)  # noqa: S308 - each piece was escaped
+
+
+@lru_cache(maxsize=32)
+def _python_lines(text: str) -> tuple[str, ...]:
+    """Coloured lines; the last few are kept, since a reviewer opens the same output again at each tab and submit."""
+    return tuple(colour_lines(text, PythonLexer(stripnl=False)))
 
 
 def _render_plain(content: str, marks: Sequence[Mark]) -> Rendered:
