@@ -6,12 +6,15 @@ import mmap
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from billiard.process import current_process
 from celery import shared_task
-from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from celery.worker import state as worker_state
 from django.conf import settings
 
@@ -20,7 +23,11 @@ from reviewapp.jobs.work import work_on
 
 # One byte that the processes of the pool, forked later, share with the worker: 1 once it is asked to stop.
 _stopping = mmap.mmap(-1, 1)
-_consumer: Any = None
+_worker: dict[str, Any] = {"consumer": None}
+
+
+class WorkerStopping(BaseException):
+    """Raised in the middle of a job by SIGTERM. No Exception, so that no grader takes it for a fault of its own."""
 
 
 @shared_task(name="jobs.wake", acks_late=True)
@@ -28,7 +35,11 @@ def wake(job_id: int) -> str:
     """Claim and do one job; nothing if it is not free."""
     if _stopping[0]:
         return "stopping"
-    job = work_on(job_id)
+    try:
+        with _stoppable():
+            job = work_on(job_id)
+    except WorkerStopping:
+        return "handed back"
     return job.state if job else "not free"
 
 
@@ -43,19 +54,26 @@ def sweep_jobs() -> dict[str, int]:
 @worker_ready.connect
 def sweep_at_start(sender: Any, **_: Any) -> None:
     """What was left over from before the start is found at once."""
-    global _consumer  # noqa: PLW0603 the signal that needs it does not carry it
-    _consumer = sender
+    _worker["consumer"] = sender
     sweep_jobs.apply_async(queue="export", expires=settings.JOB_SWEEP_S)
 
 
-@worker_process_init.connect
-def stop_by_exception(**_: Any) -> None:
-    """SIGTERM ends the work in a process of the pool by SystemExit, so that work_on hands the job back."""
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """In a process of the pool, SIGTERM leaves the job, which work_on then hands back."""
+    if current_process()._name == "MainProcess":
+        yield
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # handing back must not be interrupted
+        raise WorkerStopping
 
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @worker_shutting_down.connect
@@ -63,12 +81,10 @@ def stop_in_time(**_: Any) -> None:
     """Celery's warm shutdown waits for the jobs in work as long as they take; we wait JOB_STOP_S."""
     if not _stopping[0]:
         _stopping[0] = 1
-        threading.Thread(target=_hand_back, name="hand back jobs", daemon=True).start()
+        threading.Thread(target=_stop_active, name="stop jobs", daemon=True).start()
 
 
-def _hand_back() -> None:
+def _stop_active() -> None:
     time.sleep(settings.JOB_STOP_S)
-    while True:
-        for request in tuple(worker_state.active_requests):
-            request.cancel(_consumer.pool, emit_retry=False)
-        time.sleep(0.2)
+    for request in tuple(worker_state.active_requests):
+        request.cancel(_worker["consumer"].pool, emit_retry=False)

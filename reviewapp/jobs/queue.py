@@ -14,7 +14,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -118,7 +118,7 @@ def _enqueue_batch(output_ids: Sequence[int], grader: Grader, again: bool, user:
     result.new += [pk for output_id, attempt, pk in made if attempts[output_id] == attempt]
 
 
-def claim(job_id: int, worker: str) -> Job | None:
+def claim(job_id: int, worker: str, token: str = "") -> Job | None:
     """Take the job's lease: the job with its new token, or None when it is not free (or not there)."""
     now = timezone.now()
     is_free = Q(state=State.QUEUED) | Q(state=State.RUNNING, lease_until__lt=now)
@@ -127,10 +127,9 @@ def claim(job_id: int, worker: str) -> Job | None:
         if connection.features.has_select_for_update_skip_locked:
             # Else we would wait for a worker that is writing its result, only to find the job done.
             free = Job.objects.filter(pk__in=free.select_for_update(skip_locked=True).values("pk"))
-        token = str(uuid.uuid4())
         taken = free.update(
             state=State.RUNNING,
-            lease_token=token,
+            lease_token=token or new_token(),
             lease_until=lease_end(),
             claims=F("claims") + 1,
             started_at=Coalesce(F("started_at"), now),
@@ -139,7 +138,11 @@ def claim(job_id: int, worker: str) -> Job | None:
     return Job.objects.get(pk=job_id) if taken else None
 
 
-def lease_end() -> Any:
+def new_token() -> str:
+    return str(uuid.uuid4())
+
+
+def lease_end() -> datetime:
     return timezone.now() + timedelta(seconds=settings.JOB_LEASE_S)
 
 

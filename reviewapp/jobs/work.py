@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, connection
 
 from graders.grade import GraderError
 from reviewapp.jobs import queue
@@ -19,11 +19,12 @@ log = logging.getLogger(__name__)
 
 def work_on(job_id: int) -> Job | None:
     """Do the job if it is free; the job as it is then, or None if it was not free."""
-    job = queue.claim(job_id, f"{socket.gethostname()}:{os.getpid()}")
-    if job is None:
-        return None
-    token = job.lease_token
+    # The token is there before the claim, so that a stop at any moment can hand back what was claimed.
+    job, token = Job(pk=job_id), queue.new_token()
     try:
+        if not (claimed := queue.claim(job_id, f"{socket.gethostname()}:{os.getpid()}", token)):
+            return None
+        job = claimed
         _do(job, token)
     except (LeaseLost, Job.DoesNotExist):
         log.info("job %s: cancelled, or taken by another worker; the work is dropped", job_id)
@@ -37,6 +38,7 @@ def work_on(job_id: int) -> Job | None:
         log.exception("job %s failed", job_id)
         queue.fail(job, token, f"An error in the program, {type(error).__name__}: {error}")
     except BaseException:  # the worker was asked to stop
+        connection.close()  # it may have been in the middle of a query
         queue.hand_back(job, token)
         raise
     job.refresh_from_db()

@@ -1,6 +1,6 @@
 """A grader that takes a while, so that a worker can be killed in the middle of its work.
 
-It does as the first line of the source says: `# sleep 0.3`, `# hang`, `# die`, `# no sandbox` or `# crash`.
+It does as the first line of the source says: `# sleep 0.3`, `# hang`, `# die`, `# no sandbox`, `# crash`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import time
 
 from graders import registry
 from graders.grade import CriterionScore, Grade, GraderError, grade_of
+from reviewapp.models import Output, Task
+from tests.make import make_output
 
 
 class SlowGrader:
@@ -43,3 +45,7 @@ class SlowGrader:
 def register() -> None:
     real = registry.all_graders()
     registry.all_graders = lambda: (*real, SlowGrader())
+
+
+def slow_output(order: str = "sleep 0", **fields) -> Output:
+    return make_output(Task.objects.get(slug="code"), f"# {order}\n", **fields)

@@ -1,7 +1,12 @@
-"""The Celery app of the worker that tests start: the real one, with a slow grader that tests can name."""
+"""The Celery app of the workers that tests start: the real one, and the slow grader."""
+
+import django
 
 from reviewapp.celery import app
-from tests.jobs.slow_grader import register
+
+django.setup()
+
+from tests.jobs.slow_grader import register  # noqa: E402 it needs the models
 
 register()
 

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from celery import current_app
 from django.conf import settings
 from django.db import connection
+from kombu import pools
 
 from reviewapp.models import Job
 
@@ -89,3 +92,23 @@ def wait_until_ended(seconds: float, why_not: Callable[[], str] = lambda: "") ->
     """Until no job is open."""
     left = Job.objects.filter(state__in=("queued", "running"))
     wait_for(lambda: not left.exists(), seconds, lambda: f"{list(left.values('pk', 'state', 'claims', 'stage'))}\n{why_not()}")
+
+
+@contextmanager
+def broker_down() -> Iterator[None]:
+    """In this process, the broker's address leads to a port where nothing listens."""
+    conf = current_app.conf
+    before = conf.broker_write_url
+    options, conf.broker_transport_options = conf.broker_transport_options, {"max_retries": 0, "socket_connect_timeout": 2}
+    conf.broker_write_url = "redis://127.0.0.1:9/0"
+    _forget_connections()
+    try:
+        yield
+    finally:
+        conf.broker_write_url, conf.broker_transport_options = before, options
+        _forget_connections()
+
+
+def _forget_connections() -> None:
+    pools.reset()
+    current_app._pool = current_app.amqp._producer_pool = None

@@ -1,0 +1,120 @@
+"""Have a code grader grade outputs of a task, by the workers. What is graded already is left alone; what failed is tried again.
+
+Exit 0: all ended well (or, without --wait, all are queued). 2: bad usage. 3: some failed, listed with reasons.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.urls import reverse
+
+from graders import registry
+from graders.grade import GraderError
+from reviewapp.catalog.sync import save_grader
+from reviewapp.jobs import batch
+from reviewapp.jobs.queue import Enqueued, enqueue_gradings
+from reviewapp.models import Grader, Task
+
+LINE_S = 2.0
+
+
+class Command(BaseCommand):
+    help = __doc__
+    again = False
+    default_outputs = "all"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--task", required=True, metavar="SLUG")
+        parser.add_argument("--grader", required=True, metavar="NAME[@VERSION]")
+        parser.add_argument("--outputs", default=self.default_outputs, metavar="all|ungraded|labelled|ID,...", help="default: %(default)s")
+        parser.add_argument("--wait", action="store_true", help="until all have ended, with progress")
+        parser.add_argument("--here", action="store_true", help="do the work in this process, for want of a worker; waits")
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        task, grader = find_task(options["task"]), find_grader(options["grader"], options["task"])
+        try:
+            outputs = batch.select_outputs(task, grader, options["outputs"])
+        except batch.SelectionError as error:
+            raise CommandError(str(error), returncode=2) from error
+        asked = enqueue_gradings(outputs, grader, again=self.again)
+        query = urlencode({"task": task.slug, "grader": f"{grader.name}@{grader.version}"})
+        facts = {"task": task.slug, "grader": grader.name, "version": grader.version, "url": f"{reverse('jobs')}?{query}"}
+        facts |= {"outputs": len(outputs), "queued": len(asked.to_do), "already_done": len(asked.done), "jobs": asked.to_do}
+        if not (options["wait"] or options["here"]):
+            self.tell(options, facts, f"{len(asked.to_do)} gradings queued, {len(asked.done)} done before: {facts['url']}")
+            return
+        self.wait(asked, options["here"])
+        failed = list(batch.failures(asked.to_do))
+        facts |= {"done": len(asked.to_do) - len(failed), "failed": [asdict(failure) for failure in failed]}
+        lines = [f"{facts['done']} graded, {len(failed)} failed, {len(asked.done)} done before: {facts['url']}"]
+        lines += [f"  {failure.external_id} (output {failure.output}): {failure.reason}" for failure in failed]
+        self.tell(options, facts, "\n".join(lines))
+        if failed:
+            sys.exit(3)
+
+    def wait(self, asked: Enqueued, here: bool) -> None:
+        say = ProgressLine(len(asked.to_do), self.stderr)
+        if here:
+            batch.work_here(asked.to_do, say)
+        else:
+            batch.wait_for_jobs(asked.to_do, say, self.warn)
+        say.end()
+
+    def warn(self) -> None:
+        self.stderr.write(
+            "No worker has taken a job yet. Start one by `make worker`, or stop this and add --here to do the work in this process."
+        )
+
+    def tell(self, options: dict[str, Any], facts: dict[str, Any], text: str) -> None:
+        self.stdout.write(json.dumps(facts) if options["json"] else text)
+
+
+class ProgressLine:
+    """Counts on stderr: one line that changes in a terminal, else a line every now and then."""
+
+    def __init__(self, total: int, stream: Any) -> None:
+        self.total, self.stream = total, stream
+        self.is_terminal = stream.isatty()
+        self.said, self.said_at = "", 0.0
+
+    def __call__(self, counts: Counter[str]) -> None:
+        ended = counts["done"] + counts["failed"] + counts["cancelled"]
+        line = f"{ended} of {self.total} ended, {counts['running']} running, {counts['failed']} failed"
+        if line == self.said or (not self.is_terminal and ended < self.total and time.monotonic() - self.said_at < LINE_S):
+            return
+        self.stream.write(f"\r{line:<70}" if self.is_terminal else line, ending="" if self.is_terminal else "\n")
+        self.said, self.said_at = line, time.monotonic()
+
+    def end(self) -> None:
+        if self.is_terminal and self.said:
+            self.stream.write("")
+
+
+def find_task(slug: str) -> Task:
+    task = Task.objects.filter(slug=slug).first()
+    if task is None:
+        known = ", ".join(Task.objects.values_list("slug", flat=True)) or "none: run sync_tasks"
+        raise CommandError(f"task is {slug!r}, allowed: {known}", returncode=2)
+    return task
+
+
+def find_grader(text: str, task: str) -> Grader:
+    """The row of the grader that is named; without a version of its newest."""
+    name, _, version = text.partition("@")
+    try:
+        plain = registry.get(name, version or None)
+    except GraderError as error:
+        raise CommandError(str(error), returncode=2) from error
+    if task not in plain.tasks:
+        able = ", ".join(grader.name for grader in registry.for_task(task)) or "none"
+        raise CommandError(f"{plain.name} does not grade {task}; graders of {task}: {able}", returncode=2)
+    return save_grader(plain.name, plain.version, Grader.Kind.CODE, plain.sha256)
