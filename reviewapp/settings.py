@@ -173,7 +173,10 @@ JOB_LEASE_S = float(env_text("JOB_LEASE_S", "60"))
 JOB_SWEEP_S = float(env_text("JOB_SWEEP_S", "5"))
 # A worker asked to stop gives its jobs this long to end, then hands them back.
 JOB_STOP_S = float(env_text("JOB_STOP_S", "5"))
-CELERY_BEAT_SCHEDULE = {"sweep jobs": {"task": "jobs.sweep", "schedule": JOB_SWEEP_S, "options": {"queue": "export", "expires": JOB_SWEEP_S}}}
+CELERY_BEAT_SCHEDULE = {
+    name: {"task": task, "schedule": JOB_SWEEP_S, "options": {"queue": "export", "expires": JOB_SWEEP_S}}
+    for name, task in (("sweep jobs", "jobs.sweep"), ("index for search", "search.index_new"))
+}
 
 ANTHROPIC_API_KEY = env_text("ANTHROPIC_API_KEY")
 ANTHROPIC_BASE_URL = env_text("ANTHROPIC_BASE_URL")

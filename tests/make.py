@@ -46,7 +46,7 @@ def make_output(task: Task | None = None, content: str = "# An idea\n\nSome text
     transcript, reference = fields.pop("transcript", []), fields.pop("reference", "")
     defaults = {"external_id": f"output-{number}", "content_hash": f"{number:064d}", "model": "model-a", "format": task.output_format}
     output = Output.objects.create(
-        task=task, variant=variant, length=len(content), created_at=timezone.now(), **{"prompt": prompt, **defaults, **fields}
+        task=task, variant=variant, **{"prompt": prompt, "length": len(content), "created_at": timezone.now(), **defaults, **fields}
     )
     OutputBody.objects.create(output=output, content=content, transcript=transcript, reference=reference)
     return output

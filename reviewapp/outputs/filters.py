@@ -63,7 +63,7 @@ class Filters:
             elif isinstance(value, tuple):
                 pairs += [(field.name, one) for one in value]
             elif isinstance(value, float):
-                pairs.append((field.name, f"{value:.17g}" if value != round(value, 6) else f"{value:.6f}".rstrip("0").rstrip(".")))
+                pairs.append((field.name, f"{value:g}" if float(f"{value:g}") == value else repr(value)))
             elif value not in ("", None):
                 pairs.append((field.name, value))
         return urlencode(pairs)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db import connection
+from django.db.models import F, Func, QuerySet
 from django.utils.dateparse import parse_datetime
 
 from reviewapp.models import Output
@@ -117,10 +118,24 @@ def parse_cursor(text: str, order: Order) -> tuple[Cursor | None, str]:
         return None, f"after is {text[:60]!r}, which is no place in a list sorted by {order.column.title.lower()}. This is its beginning."
 
 
-def read_page(outputs: QuerySet[Output], order: Order, cursor: Cursor | None, size: int = PAGE_SIZE) -> Page:
-    """One row more than a page is read, to know whether there is a next one."""
+class Unindexed(Func):
+    """A column that SQLite does not look up in an index: the unary plus does nothing else."""
+
+    template = "+%(expressions)s"
+    arity = 1
+
+
+def read_page(outputs: QuerySet[Output], order: Order, cursor: Cursor | None, *, is_few: bool = False, size: int = PAGE_SIZE) -> Page:
+    """One row more than a page is read, to know whether there is a next one.
+
+    `is_few`: the filters keep few of many rows. SQLite then finds and sorts them, in place of looking for them in
+    the order of an index, which may lead it through the whole table row by row.
+    """
+    field = order.column.field
+    if is_few and order.key != "id" and connection.vendor == "sqlite":
+        outputs, field = outputs.alias(sort_value=Unindexed(F(field))), "sort_value"
     rows: list[Output] = []
-    for part in _ranges(outputs, order, cursor):
+    for part in ranges(outputs, order, cursor, field):
         rows += part[: size + 1 - len(rows)]
         if len(rows) > size:
             last = rows[size - 1]
@@ -129,9 +144,8 @@ def read_page(outputs: QuerySet[Output], order: Order, cursor: Cursor | None, si
     return Page(rows, None)
 
 
-def _ranges(outputs: QuerySet[Output], order: Order, cursor: Cursor | None) -> Iterator[QuerySet[Output]]:
-    field, beyond = order.column.field, "lt" if order.descending else "gt"
-    sign = "-" if order.descending else ""
+def ranges(outputs: QuerySet[Output], order: Order, cursor: Cursor | None, field: str) -> Iterator[QuerySet[Output]]:
+    sign, beyond = ("-", "lt") if order.descending else ("", "gt")
     if field == "id":
         yield (outputs.filter(**{f"id__{beyond}": cursor.pk}) if cursor else outputs).order_by(f"{sign}id")
         return

@@ -8,12 +8,13 @@ from typing import Any
 
 from django.core.cache import cache
 from django.db import connection
-from django.db.models import Exists, F, Func, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Left
 
 from reviewapp.models import Flag, Grade, Grader, Output, OutputBody, Task, User, Variant
 from reviewapp.outputs import search
 from reviewapp.outputs.filters import Filters
+from reviewapp.outputs.paging import Unindexed
 
 # A filter that keeps more rows than this is checked row by row in the order of the page; up to this many are found
 # by an index and sorted. Either way a page reads few rows.
@@ -92,14 +93,9 @@ def _by_grades(outputs: QuerySet[Output], filters: Filters, user: User | None) -
         graders = list(Grader.objects.filter(name=filters.grader).order_by("pk").values_list("pk", flat=True))
         outputs = _with_grade(outputs, Grade.objects.filter(grader_id__in=graders), f"grader:{graders}")
     if filters.reviewer:
-        outputs = _with_grade(outputs, _grades_of(filters.reviewer, user), f"reviewer:{filters.reviewer}:{user and user.pk}")
+        name = user.username if user and filters.reviewer == "me" else filters.reviewer
+        outputs = _with_grade(outputs, Grade.objects.filter(rater_name=name, retraction__isnull=True), f"reviewer:{name}")
     return outputs
-
-
-def _grades_of(name: str, user: User | None) -> QuerySet[Grade]:
-    """Grades of a member, else those that came under this name with an import."""
-    person = user if user and name == "me" else User.objects.filter(username=name).first()
-    return Grade.objects.filter(retraction__isnull=True, **({"rater": person} if person else {"rater_name": name}))
 
 
 def _by_summary(filters: Filters) -> list[Q]:
@@ -127,13 +123,6 @@ def _verdict(who: str, verdict: str) -> Q:
     return Q(**{f"{who}_passed": VERDICT[verdict]})
 
 
-class _Unindexed(Func):
-    """A column that SQLite does not look up in an index: the unary plus does nothing else."""
-
-    template = "+%(expressions)s"
-    arity = 1
-
-
 def _keep(outputs: QuerySet[Output], field: str, values: Sequence[Any], tasks: Sequence[int] = ()) -> QuerySet[Output]:
     """Rows whose field is one of these values; `tasks` when its index begins with the task.
 
@@ -143,7 +132,7 @@ def _keep(outputs: QuerySet[Output], field: str, values: Sequence[Any], tasks: S
     rows = {f"{field}__in": values}
     scope = {"task_id__in": tasks} if tasks else {}
     if connection.vendor == "sqlite" and _is_many(Output.objects.filter(is_latest=True, **rows, **scope), f"{rows}{scope}"):
-        return outputs.alias(**{f"plain_{field}": _Unindexed(F(field))}).filter(**{f"plain_{field}__in": values})
+        return outputs.alias(**{f"plain_{field}": Unindexed(F(field))}).filter(**{f"plain_{field}__in": values})
     return outputs.filter(**rows)
 
 

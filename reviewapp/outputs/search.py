@@ -12,8 +12,10 @@ a content is not searched.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
+from time import monotonic
 
 from django.db import connection, transaction
 from django.db.models import Model, QuerySet
@@ -26,6 +28,8 @@ from reviewapp.models import OutputBody
 
 CHARS = 200_000
 MAX_TERMS = 16
+# The beginning of a word has at least as many letters: one letter begins words in nearly every text.
+MIN_PREFIX = 2
 # Outputs that the SQLite index may be behind and still all be found.
 TAIL = 200
 BATCH = 500
@@ -63,7 +67,8 @@ def terms_of(text: str) -> list[Term]:
     for phrase, word in re.findall(r'"([^"]*)"?|([^\s"]+)', text.replace("\x00", " ")):
         typed = phrase or word
         if TOKEN.search(typed):
-            found.append(Term(typed.rstrip("* "), is_prefix=typed.rstrip().endswith("*")))
+            is_prefix = typed.rstrip().endswith("*") and len(TOKEN.findall(typed)[-1]) >= MIN_PREFIX
+            found.append(Term(typed.rstrip("* "), is_prefix))
     return found[:MAX_TERMS]
 
 
@@ -143,13 +148,14 @@ def drop_index() -> None:
             cursor.execute(f"DROP {'INDEX' if connection.vendor == 'postgresql' else 'TABLE'} IF EXISTS {name}")
 
 
-def index_new() -> int:
+def index_new(most_s: float = math.inf) -> int:
     """Take the outputs that came since the last time into the index; how many. Any number may run at once."""
     if connection.vendor == "postgresql":
         return 0
-    count = 0
-    while done := _index_batch():
-        count += done
+    count, end = 0, monotonic() + most_s
+    # Looked at before the transaction: where there is nothing to do, it would only wait for others who write.
+    while _unindexed().exists() and monotonic() < end:
+        count += _index_batch()
     return count
 
 
@@ -162,7 +168,7 @@ def count_unindexed(limit: int = 1_000_000) -> int:
 
 
 def _unindexed() -> QuerySet[Model]:
-    mark = RawSQL("SELECT indexed_to FROM reviewapp_searchmark", ())  # noqa: S611
+    mark = RawSQL("SELECT indexed_to FROM reviewapp_searchmark", ())
     return OutputBody.objects.filter(output_id__gt=mark).order_by("output_id")
 
 

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from reviewapp.interchange.importer import import_file
 from reviewapp.interchange.problems import ImportRefused
+from reviewapp.outputs.search import index_new
 
 
 class Command(BaseCommand):
@@ -25,6 +26,7 @@ class Command(BaseCommand):
         finally:
             self._end_progress()
         self.stdout.write(report.as_text())
+        index_new()  # a worker does it too, but there may be none
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         if self.stderr.isatty():

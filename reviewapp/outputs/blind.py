@@ -1,0 +1,34 @@
+"""Blind work in the list: a reviewer does not see what others said of an output that they have yet to grade."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+
+from reviewapp.models import User
+from reviewapp.outputs.filters import TELLING, Filters
+from reviewapp.outputs.paging import DEFAULT_ORDER, Order
+
+SESSION_KEY = "outputs_hide_judge"
+
+
+def hides_judge(request: HttpRequest) -> bool:
+    """As this person last chose; at first only reviewers work blind."""
+    user = request.user
+    return bool(request.session.get(SESSION_KEY, user.role == User.Role.REVIEWER and not user.is_superuser))
+
+
+def is_all_graded(filters: Filters, user: User) -> bool:
+    """Whether the filters keep only what this person has graded, so that there is nothing to hide."""
+    return filters.reviewer in ("me", user.username)
+
+
+def without_telling(filters: Filters, order: Order) -> tuple[Filters, Order, list[str]]:
+    """What may hold while the judge is hidden: which rows are kept, and their order, must not tell either."""
+    told = [name for name in TELLING if getattr(filters, name) not in ("", None) and name != "score_of"]
+    for name in told:
+        filters = filters.without("score_of" if name.startswith("score_") else name)
+    notes = [f"The filter {name} would tell what the judge said. It was left out while the judge is hidden." for name in told]
+    if order.column.is_telling:
+        notes.append(f"Sorted by {order.key} the list would tell what was said. It is sorted by the newest while the judge is hidden.")
+        order = DEFAULT_ORDER
+    return filters, order, notes
