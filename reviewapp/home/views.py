@@ -7,6 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from reviewapp.home.queries import left_to_review, task_summaries
+from reviewapp.jobs.queries import running
 from reviewapp.models import Output
 
 
@@ -16,6 +17,7 @@ def home(request: HttpRequest) -> HttpResponse:
     context = {
         "summaries": summaries,
         "has_outputs": any(summary.n_outputs for _, summary in summaries),
+        "running": running(),
         "sample_idea": Output.objects.filter(is_sample=True, task__slug="idea_proposal", is_latest=True).order_by("id").first(),
         "to_review": left_to_review(request.user, sum(summary.n_outputs for _, summary in summaries)),
     }
