@@ -65,8 +65,7 @@ def submit(request: HttpRequest, pk: int) -> HttpResponse:
         return _panel(request, sitting, 422, errors=errors)
     if newer := _newer_decisions(request, sitting):
         return _panel(request, sitting, 409, decisions=newer)
-    _record(sitting)
-    return _to_output(sitting, request)
+    return _record_and_show(request, sitting)
 
 
 @require_POST
@@ -86,8 +85,7 @@ def agree(request: HttpRequest, pk: int) -> HttpResponse:
     _begin(sitting, Grade.Mode.ASSISTED, from_scores(judge.criterion_scores.all(), with_words=False))
     if errors := _why_incomplete(sitting):
         return _panel(request, sitting, 422, errors=[f"The judge left something open. {error}" for error in errors])
-    _record(sitting)
-    return _to_output(sitting, request)
+    return _record_and_show(request, sitting)
 
 
 @require_POST
@@ -307,6 +305,14 @@ def _newer_decisions(request: HttpRequest, sitting: Sitting) -> list[Grade]:
         return []
     newer = [g for g in sitting.grades if g.pk > int(seen) and g.mode in DECIDING and g.rater_id != sitting.user.pk]
     return [grade for grade in newer if not is_retracted(grade)]
+
+
+def _record_and_show(request: HttpRequest, sitting: Sitting) -> HttpResponse:
+    try:
+        _record(sitting)
+    except ValueError as error:  # the rubric has changed since the draft was begun
+        return _panel(request, sitting, 422, errors=[str(error)])
+    return _to_output(sitting, request)
 
 
 def _record(sitting: Sitting) -> Grade:

@@ -210,7 +210,7 @@ def _options(criterion: Criterion, answer: dict) -> list[Option]:
     if low < 0 or low % 1 or high % 1 or high - low >= BUTTONS_AT_MOST:
         return []
     return [
-        Option(str(n), str(n), str(n) if n < 10 else "t" if n == high else "", is_on=score is not None and int(score) == n)
+        Option(str(n), str(n), f"{n if n < 10 else ''}{' t' if n == high else ''}".strip(), is_on=score is not None and int(score) == n)
         for n in range(int(low), int(high) + 1)
     ]
 

@@ -107,6 +107,7 @@ def panel_context(
         "rows": rows_of(sitting, answers, found, base=base, current=current or request.GET.get("c", "")),
         "is_dense": len(sitting.criteria) >= DENSE_FROM,
         "has_binary": any(c.kind == "binary" for c in sitting.criteria),
+        "has_categorical": any(c.kind == "categorical" for c in sitting.criteria),
         "has_numeric": any(c.kind == "numeric" for c in sitting.criteria),
         "rule": rule_text(rubric.spec) if rubric else "",
         "judge": sitting.judge,

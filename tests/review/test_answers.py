@@ -241,3 +241,13 @@ def test_attached_evidence_is_marked_in_the_output_without_a_reload(as_reviewer,
     assert '<article id="content" class="document" hx-swap-oob="true">' in html
     assert '<mark class="human" id="m-novelty-0">The reward is wrong</mark>' in html
     assert 'id="c-novelty" data-row tabindex="-1" aria-current="true"' in html
+
+
+def test_a_draft_that_no_longer_fits_a_new_rubric_is_refused_with_what_is_allowed(as_reviewer, output):
+    post(as_reviewer, "draft", output, **answers(IDEA))
+    criteria = tuple(spec.Criterion(key, key.title(), scale=(1, 5)) for key in IDEA)
+    make_task(output.task.slug, spec.Rubric(criteria=criteria, scale=(1, 5)))
+    response = post(as_reviewer, "submit", output, base="0", seen="0")
+    assert response.status_code == 422
+    assert "viability: score 6.0 is out of scale, allowed: 1 to 5" in response.content.decode()
+    assert not Grade.objects.exists()

@@ -114,6 +114,14 @@ def test_a_grade_after_an_undone_one_is_assisted_since_the_judge_was_shown(as_re
     assert list(output.grades.filter(rater=reviewer).values_list("mode", flat=True)) == ["blind", "assisted"]
 
 
+def test_an_undone_grade_means_that_the_judge_was_seen_even_without_its_draft(as_reviewer, output, reviewer):
+    submit(as_reviewer, output)
+    as_reviewer.post(reverse("review_undo"), {"grade": output.grades.get(rater=reviewer).pk})
+    Draft.objects.all().delete()
+    submit(as_reviewer, output, {**IDEA, "novelty": "5"})
+    assert output.grades.filter(rater=reviewer).latest("pk").mode == "assisted"
+
+
 def test_another_reviewers_submit_leaves_this_one_blind(as_reviewer, output):
     submit(signed_in(make_user("cy")), output)
     html = page(as_reviewer, output)
