@@ -52,6 +52,7 @@ class Result:
     stderr_bytes: int = 0
     channel: bytes = b""
     files: dict[str, bytes] = field(default_factory=dict)
+    # Whether the run could reach the network: only the process backend can't shut it out.
     network: bool = False
 
     def facts(self) -> dict[str, Any]:

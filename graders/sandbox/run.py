@@ -265,6 +265,7 @@ def _result(backend: str, report: Mapping[str, Any], limits: Limits) -> Result:
             stderr_bytes=int(report["totals"][1]),
             channel=channel if len(channel) <= limits.channel_kb * 1024 else b"",
             files={name: base64.b64decode(text) for name, text in report["files"].items()},
+            network=backend == "process",
         )
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise SandboxError(f"sandbox {backend} sent a report that is not ours: {error}") from None

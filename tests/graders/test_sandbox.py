@@ -317,6 +317,7 @@ def test_the_process_backend_refuses_unless_it_is_allowed(no_programs, monkeypat
     assert choose_backend() == "process"
     result = graders.sandbox.run({"m.py": "print('hi')"}, ["python", "m.py"], QUICK)
     assert (result.stdout, result.backend, health()["safe"]) == ("hi\n", "process", False)
+    assert result.network is True
 
 
 def test_the_process_backend_kills_what_is_left(no_programs, monkeypatch):
