@@ -43,9 +43,9 @@ def running() -> Running:
     return Running(list(jobs), rows.get("running", 0), rows.get("queued", 0))
 
 
-def counts() -> dict[str, int]:
-    """State -> number of jobs, zero where there are none."""
-    rows = dict(Job.objects.order_by().values_list("state").annotate(n=Count("id")))
+def counts(jobs: QuerySet[Job]) -> dict[str, int]:
+    """State -> number of these jobs, zero where there are none."""
+    rows = dict(jobs.order_by().values_list("state").annotate(n=Count("id")))
     return {state: rows.get(state, 0) for state in Job.State.values}
 
 

@@ -31,8 +31,9 @@ def jobs(request: HttpRequest) -> HttpResponse:
         return HttpResponseBadRequest(f"state is {state!r}, allowed: {', '.join(Job.State.values)}")
     if before and not before.isdecimal():
         return HttpResponseBadRequest(f"before is {before!r}, must be the id of a job")
-    counts = queries.counts()
-    page = queries.page(_filtered(request, state), int(before) if before else None)
+    found = _filtered(request)
+    counts = queries.counts(found)
+    page = queries.page(found.filter(state=state) if state else found, int(before) if before else None)
     context = {
         "page": page,
         "state": state,
@@ -121,10 +122,8 @@ def _show(request: HttpRequest, job: Job | None, *, refused: str = "", status: i
     return render(request, "jobs/job.html#job" if request.htmx else "jobs/job.html", context, status=status)
 
 
-def _filtered(request: HttpRequest, state: str) -> QuerySet[Job]:
+def _filtered(request: HttpRequest) -> QuerySet[Job]:
     jobs = queries.with_names()
-    if state:
-        jobs = jobs.filter(state=state)
     if task := request.GET.get("task", ""):
         jobs = jobs.filter(output__task__slug=task)
     if grader := request.GET.get("grader", ""):

@@ -32,8 +32,10 @@ def work_on(job_id: int) -> Job | None:
         queue.fail(job, token, str(error))
     except (OperationalError, InterfaceError) as error:
         # The database was away or locked: that passes. It counts as a claim, so it does not go on for ever.
-        log.warning("job %s: back into the queue, the database said: %s", job_id, error)
-        queue.hand_back(job, token, f"the database said: {error}")
+        log.warning("job %s: later again, the database said: %s", job_id, error)
+        connection.close_if_unusable_or_obsolete()
+        if job.lease_token:
+            queue.hand_back(job, token, f"the database said: {error}")
     except Exception as error:
         log.exception("job %s failed", job_id)
         queue.fail(job, token, f"An error in the program, {type(error).__name__}: {error}")
