@@ -1,4 +1,4 @@
-"""Agreement of a judge with humans beyond chance: quadratic-weighted Cohen kappa and its bootstrap interval.
+"""Agreement of a judge with humans beyond chance: quadratic-weighted Cohen kappa, Gwet's AC2, and their intervals.
 
 Computed from confusion tables, so that a thousand bootstrap resamples are a few matrix products. Point values are
 those of sklearn.metrics.cohen_kappa_score, which the tests compare; it is not imported here (2 s).
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from graders.calibration.arrays import (
     Floats,
@@ -19,6 +20,7 @@ from graders.calibration.arrays import (
     cluster_numbers,
     score_array,
 )
+from graders.calibration.resample import NO_RESAMPLES, Resamples, with_interval
 from graders.calibration.result import Estimate
 
 CHUNK_CELLS = 4_000_000  # resample weights held at once: 32 MB
@@ -34,6 +36,7 @@ def weighted_kappa(
     level: float = 0.95,
     clusters: Iterable[Hashable] | None = None,
     n_boot: int = 1000,
+    resamples: Resamples | None = None,
 ) -> Estimate:
     """Return the quadratic-weighted Cohen kappa of a judge against the median human.
 
@@ -57,7 +60,9 @@ def weighted_kappa(
     clusters : iterable (n,), optional
         The prompt of each output. Outputs of one prompt are resampled together.
     n_boot : int
-        How many resamples.
+        How many resamples; none for 0, and then no interval.
+    resamples : Resamples of the n outputs, optional
+        Used in place of clusters and n_boot, so that many figures share their draws.
 
     Returns
     -------
@@ -89,23 +94,18 @@ def weighted_kappa(
     """
     check_level(level)
     scale = _check_labels(labels)
-    scores, ratings = score_array("judge", judge), score_array("human", human, ndim=(1, 2))
-    ratings = ratings if ratings.ndim == 2 else ratings[:, None]
-    if len(scores) != len(ratings):
-        raise ValueError(f"judge has {len(scores)} outputs, human {len(ratings)}; one row an output in both")
-    for name, array in (("judge", scores), ("human", ratings)):
-        check_range(name, array, scale[0], scale[-1])
-    groups = cluster_numbers("clusters", range(len(scores)) if clusters is None else clusters, len(scores))
-    both = ~np.isnan(scores) & ~np.isnan(ratings).all(axis=1)
+    judged, median, both = _labels_of_both(judge, human, scale)
+    groups = cluster_numbers("clusters", range(len(both)) if clusters is None else clusters, len(both))
     n, n_dropped = int(both.sum()), int((~both).sum())
-    judged = _nearest_label(scores[both], scale)
-    median = _nearest_label(np.nanmedian(ratings[both], axis=1), scale) if n else judged
     if why := _why_undefined(judged, median, scale):
         return Estimate.missing(why, n, n_dropped)
     cells, weights = median * len(scale) + judged, _quadratic_weights(len(scale))
     table = np.bincount(cells, minlength=len(scale) ** 2).astype(np.float64)
     value = float(_kappas(table[None], weights)[0])
-    resampled = _bootstrap(cells, None if clusters is None else groups[both], weights, rng, n_boot)
+    if resamples is not None:
+        level, resampled = resamples.level, _of_resamples(cells, resamples.of(both), weights, rng)
+    else:
+        resampled = _bootstrap(cells, None if clusters is None else groups[both], weights, rng, n_boot)
     return _with_interval(value, resampled, level, n, n_dropped)
 
 
@@ -131,6 +131,66 @@ def cohen_kappa(
     0.4
     """
     return weighted_kappa(judge, human, (0, 1), rng=rng, level=level, clusters=clusters, n_boot=n_boot)
+
+
+def gwet_ac2(judge: Scores, human: Scores, labels: Sequence[float], resamples: Resamples | None = None) -> Estimate:
+    """Return Gwet's AC2 of a judge against the median human, with quadratic weights.
+
+    (pa - pe) / (1 - pe): pa the weighted share of agreement, of weights 1 - (i - j)^2 / (k - 1)^2; pe what chance gives
+    when a rater guesses as often as labels are in doubt: the sum of weights times the sum of p (1 - p), over k (k - 1),
+    p the mean share of each label over both sides. Kappa falls towards 0 when nearly all scores are alike, however well
+    the two agree; AC2 does not. On even scores both say the same.
+
+    Parameters
+    ----------
+    judge, human, labels
+        As in `weighted_kappa`, rounded in the same way.
+    resamples : Resamples of the n items, optional
+        For the interval.
+
+    Returns
+    -------
+    Estimate
+        1 is full agreement, 0 chance. Defined also when one side, or both, uses one label. Not defined when no output
+        has both scores. irrCAC.raw.CAC(ratings, "quadratic", categories=labels).gwet().
+
+    References
+    ----------
+    Gwet (2014), Handbook of Inter-Rater Reliability, 4th ed., chapter 5.
+
+    Examples
+    --------
+    Both give 18 of 20 a pass, and never the other two alike: kappa is below 0, AC2 high. pa = .8 and p = .9, .1, so
+    pe = 2 (2 * .9 * .1) / 2 = .18.
+
+    >>> judge, human = [1] * 16 + [0, 0, 1, 1] , [1] * 16 + [1, 1, 0, 0]
+    >>> round(gwet_ac2(judge, human, (0, 1)).value, 4), round((0.8 - 0.18) / (1 - 0.18), 4)
+    (0.7561, 0.7561)
+    """
+    scale = _check_labels(labels)
+    judged, median, both = _labels_of_both(judge, human, scale)
+    n, n_dropped = len(judged), int((~both).sum())
+    if not n:
+        return Estimate.missing("not defined, because no output has both a judge score and a human one", 0, n_dropped)
+    cells, n_cells, weights = median * len(scale) + judged, len(scale) ** 2, _quadratic_weights(len(scale))
+    value = float(_ac2(np.bincount(cells, minlength=n_cells)[None].astype(np.float64), weights)[0])
+    part = None if resamples is None else resamples.of(both)
+    resampled = None if part is None else _ac2(part.counts_of(cells, n_cells), weights)
+    return with_interval(value, resampled, part, n, n_dropped)
+
+
+def _labels_of_both(judge: Scores, human: Scores, scale: Floats) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
+    """Return the places of both labels of the outputs that have them, and which those are; ValueError when unfit."""
+    scores, ratings = score_array("judge", judge), score_array("human", human, ndim=(1, 2))
+    ratings = ratings if ratings.ndim == 2 else ratings[:, None]
+    if len(scores) != len(ratings):
+        raise ValueError(f"judge has {len(scores)} outputs, human {len(ratings)}; one row an output in both")
+    for name, array in (("judge", scores), ("human", ratings)):
+        check_range(name, array, scale[0], scale[-1])
+    both = ~np.isnan(scores) & ~np.isnan(ratings).all(axis=1)
+    judged = _nearest_label(scores[both], scale)
+    median = _nearest_label(np.nanmedian(ratings[both], axis=1), scale) if both.any() else judged
+    return judged, median, both
 
 
 def _check_labels(labels: Sequence[float]) -> Floats:
@@ -169,6 +229,17 @@ def _kappas(tables: Floats, weights: Floats) -> Floats:
     return np.asarray(1 - np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0))
 
 
+def _ac2(tables: Floats, distances: Floats) -> Floats:
+    """Return Gwet's AC2 of each confusion table (b, k * k), NaN where it is empty."""
+    size, alike = len(distances), 1 - distances / distances.max()
+    shares = tables.reshape(-1, size, size) / np.maximum(tables.sum(axis=1), 1e-12)[:, None, None]
+    mean = (shares.sum(axis=1) + shares.sum(axis=2)) / 2
+    agreed = (shares * alike).sum(axis=(1, 2))
+    chance = alike.sum() * (mean * (1 - mean)).sum(axis=1) / (size * (size - 1))
+    found = (agreed - chance) / (1 - chance)
+    return np.asarray(np.where(tables.sum(axis=1) > 0, found, np.nan))
+
+
 def _bootstrap(cells: Ints, clusters: Ints | None, weights: Floats, rng: np.random.Generator, n_boot: int) -> Floats:
     """Return the kappas of n_boot resamples of prompts, the made-up one among them (Notes of weighted_kappa)."""
     n_cells, even = weights.size, np.full(weights.size, 1 / weights.size)
@@ -187,7 +258,18 @@ def _bootstrap(cells: Ints, clusters: Ints | None, weights: Floats, rng: np.rand
     return np.concatenate(kappas)
 
 
+def _of_resamples(cells: Ints, resamples: Resamples, weights: Floats, rng: np.random.Generator) -> Floats:
+    """Return the kappas of draws made already; the made-up prompt takes the place of its share of each."""
+    n_clusters = len(np.unique(resamples.clusters))
+    made_up = rng.binomial(n_clusters, 1 / (n_clusters + 1), size=resamples.n_boot)
+    added = rng.multinomial(made_up, np.full(weights.size, 1 / weights.size)) * (len(cells) / n_clusters) ** 0.5
+    tables = resamples.counts_of(cells, weights.size) * (1 - made_up / n_clusters)[:, None]
+    return _kappas(tables + added, weights)
+
+
 def _with_interval(value: float, resampled: Floats, level: float, n: int, n_dropped: int) -> Estimate:
+    if not len(resampled):
+        return Estimate(value, None, None, n, why_missing=NO_RESAMPLES, n_dropped=n_dropped)
     defined = resampled[np.isfinite(resampled)]
     if len(defined) < max(1, MIN_SHARE_DEFINED * len(resampled)):
         why = f"kappa is not defined in {len(resampled) - len(defined)} of {len(resampled)} resamples: too few outputs"

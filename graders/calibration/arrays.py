@@ -42,3 +42,23 @@ def cluster_numbers(name: str, clusters: Iterable[Hashable], length: int) -> Int
     if len(numbers) != length:
         raise ValueError(f"{name} has {len(numbers)} entries, must have one an output: {length}")
     return numbers
+
+
+def mean_human(human: Scores) -> Floats:
+    """Return the mean human score of each output, (n,) or (n, raters) in; NaN where nobody scored it."""
+    table = score_array("human", human, ndim=(1, 2))
+    if table.ndim == 1:
+        return table
+    given = ~np.isnan(table)
+    count = given.sum(axis=1)
+    total = np.where(given, table, 0.0).sum(axis=1)
+    return np.asarray(np.divide(total, count, out=np.full(len(table), np.nan), where=count > 0))
+
+
+def scored_by_both(judge: Scores, human: Scores) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """Return judge and mean human scores of the outputs that have both, and which those are; ValueError on lengths."""
+    scores, people = score_array("judge", judge), mean_human(human)
+    if len(scores) != len(people):
+        raise ValueError(f"judge has {len(scores)} outputs, human {len(people)}; one row an output in both")
+    both = ~np.isnan(scores) & ~np.isnan(people)
+    return scores[both], people[both], both

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from graders.calibration.arrays import Floats, Ints, check_level, cluster_numbers
 from graders.calibration.result import Estimate
 
-MAX_PROMPTS = 20_000  # with more, prompts are drawn in groups formed at random, which is as valid
+MAX_PROMPTS = 2_000  # with more, prompts are drawn in groups formed at random: valid too, and as exact as 2,000 resamples
 CHUNK_CELLS = 4_000_000  # weights held as floats at once: 32 MB
 MAX_CELLS = 20_000_000  # of a table with a row a prompt: 160 MB
 MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
@@ -45,6 +45,8 @@ class Resamples:
         The prompt of each item, as a number from 0.
     counts : array (n_boot, prompts)
         How often each prompt was drawn.
+    unit : str
+        What was drawn: "prompts", or "groups of prompts" when there are over 2,000 of them.
     """
 
     def __init__(self, clusters: Iterable[Hashable], *, rng: np.random.Generator, n_boot: int = 2000, level: float = 0.95):
@@ -54,7 +56,9 @@ class Resamples:
         named = list(clusters)
         self.clusters: Ints = cluster_numbers("clusters", named, len(named))
         n_prompts = int(self.clusters.max()) + 1 if named else 0
+        self.unit = "prompts"
         if n_prompts > MAX_PROMPTS:
+            self.unit = "groups of prompts"
             self.clusters = (rng.permutation(n_prompts) % MAX_PROMPTS)[self.clusters]
             n_prompts = MAX_PROMPTS
         self.level = level
@@ -68,7 +72,7 @@ class Resamples:
     def of(self, rows: Mask | Ints) -> Resamples:
         """Return the same draws for some of the items (a mask, or their numbers in any order)."""
         part = object.__new__(Resamples)
-        part.clusters, part.level, part.counts = self.clusters[rows], self.level, self.counts
+        part.clusters, part.level, part.counts, part.unit = self.clusters[rows], self.level, self.counts, self.unit
         return part
 
     def sums(self, columns: Floats) -> Floats:
@@ -124,7 +128,7 @@ def with_interval(
         return Estimate(value, None, None, n, why_missing=why, n_dropped=n_dropped)
     tail = _expanded_tail(resamples.level, n_prompts)
     low, high = (float(q) for q in np.quantile(defined, [tail, 1 - tail]))
-    method = f"bootstrap of {n_prompts} prompts, {len(resampled)} resamples"
+    method = f"bootstrap of {n_prompts} {resamples.unit}, {len(resampled)} resamples"
     return Estimate(value, min(low, value), max(high, value), n, method=method, n_dropped=n_dropped)
 
 

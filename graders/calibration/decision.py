@@ -1,0 +1,114 @@
+"""Pass or fail: what the judge decides against what the majority of people decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from graders.calibration.arrays import Floats, Scores, check_range, score_array
+from graders.calibration.resample import Resamples, bootstrap, ratio
+from graders.calibration.result import Estimate
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How the judge's passes and fails compare with people's. The four counts are outputs; the rest are 0 to 1.
+
+    precision: of what the judge passes, people pass so much. recall: of what people pass, the judge passes so much.
+    f1: their harmonic mean. false_pass_rate: of what people fail, the judge passes so much. agreement: the share of
+    outputs on which both decide alike.
+    """
+
+    true_pass: int
+    false_pass: int
+    false_fail: int
+    true_fail: int
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    false_pass_rate: Estimate
+    agreement: Estimate
+
+    @property
+    def n(self) -> int:
+        """How many outputs both decided on."""
+        return self.true_pass + self.false_pass + self.false_fail + self.true_fail
+
+
+def majority(passes: Scores) -> Floats:
+    """Return the majority verdict of each row (n, raters): 1, 0, or NaN for a tie or where nobody decided.
+
+    Examples
+    --------
+    >>> majority([[1, 1, 0], [1, 0, None], [0, None, None]]).tolist()
+    [1.0, nan, 0.0]
+    """
+    table = score_array("passes", passes, ndim=(2,))
+    check_range("passes", table, 0, 1)
+    lead = np.where(np.isnan(table), 0.0, 2 * table - 1).sum(axis=1)
+    return np.where(lead > 0, 1.0, np.where(lead < 0, 0.0, np.nan))
+
+
+def decide(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Decision:
+    """Return the confusion table of pass decisions, and what follows from it.
+
+    Parameters
+    ----------
+    judge : array (n,)
+        1 where the judge passes the output, 0 where it fails it, NaN or None where it did not decide.
+    human : array (n,)
+        The same of people: the majority of their verdicts (see `majority`), NaN or None where there is none.
+    resamples : Resamples of the n items, optional
+        For the intervals.
+
+    Returns
+    -------
+    Decision
+        precision is not defined when the judge passes nothing, recall when people pass nothing, f1 when neither passes
+        anything, false_pass_rate when people fail nothing. sklearn.metrics.precision_recall_fscore_support.
+
+    Examples
+    --------
+    >>> made = decide([1, 1, 1, 0, 0, None], [1, 1, 0, 1, 0, 1])
+    >>> made.true_pass, made.false_pass, made.false_fail, made.true_fail
+    (2, 1, 1, 1)
+    >>> round(made.precision.value, 3), round(made.recall.value, 3), made.false_pass_rate.value
+    (0.667, 0.667, 0.5)
+    >>> decide([0, 0], [1, 0]).precision.why_missing
+    'not defined, because the judge passes no output'
+    """
+    said, truth = score_array("judge", judge), score_array("human", human)
+    if len(said) != len(truth):
+        raise ValueError(f"judge has {len(said)} outputs, human {len(truth)}; one row an output in both")
+    both = ~np.isnan(said) & ~np.isnan(truth)
+    j, h, n_dropped = _verdicts("judge", said[both]), _verdicts("human", truth[both]), int((~both).sum())
+    columns = np.stack([j * h, j * (1 - h), (1 - j) * h, (1 - j) * (1 - h)], axis=1)
+    true_pass, false_pass, false_fail, true_fail = (int(c) for c in columns.sum(axis=0))
+    part = resamples and resamples.of(both)
+
+    def share(of: Callable[[Floats], Floats], out_of: Callable[[Floats], Floats], why: str) -> Estimate:
+        if not len(columns):
+            why = "no output has both a verdict of the judge and a majority of people"
+        elif out_of(columns.sum(axis=0)[None])[0] > 0:
+            return bootstrap(columns, lambda sums: ratio(of(sums), out_of(sums)), part, n_dropped)
+        return Estimate.missing(f"not defined, because {why}", len(columns), n_dropped)
+
+    return Decision(
+        true_pass,
+        false_pass,
+        false_fail,
+        true_fail,
+        precision=share(lambda s: s[:, 0], lambda s: s[:, 0] + s[:, 1], "the judge passes no output"),
+        recall=share(lambda s: s[:, 0], lambda s: s[:, 0] + s[:, 2], "people pass no output"),
+        f1=share(lambda s: 2 * s[:, 0], lambda s: 2 * s[:, 0] + s[:, 1] + s[:, 2], "neither side passes an output"),
+        false_pass_rate=share(lambda s: s[:, 1], lambda s: s[:, 1] + s[:, 3], "people fail no output"),
+        agreement=share(lambda s: s[:, 0] + s[:, 3], lambda s: s.sum(axis=1), ""),
+    )
+
+
+def _verdicts(name: str, passes: Floats) -> Floats:
+    if not np.isin(passes, (0, 1)).all():
+        raise ValueError(f"{name} has {passes[~np.isin(passes, (0, 1))][0]:g}, must be 1 (pass) or 0 (fail)")
+    return passes

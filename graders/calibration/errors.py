@@ -1,0 +1,112 @@
+"""How far off the judge is, in points of the task's scale: mean absolute error, bias, limits of agreement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graders.calibration.arrays import Floats, Scores, scored_by_both
+from graders.calibration.rank import WHY_NONE
+from graders.calibration.resample import Resamples, bootstrap, with_interval
+from graders.calibration.result import Estimate
+
+NORMAL_QUANTILE = 1.96  # as Bland and Altman write it
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Between `low` and `high` lie about 95 in 100 differences of judge less human, were they normally distributed."""
+
+    low: Estimate
+    high: Estimate
+
+
+def mae(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Estimate:
+    """Return the mean absolute difference of judge and mean human score, in points.
+
+    Parameters
+    ----------
+    judge : array (n,)
+        Judge scores, NaN or None where unscored.
+    human : array (n,) or (n, raters)
+        Human scores on the same scale; the mean of each row is taken.
+    resamples : Resamples of the n items, optional
+        For the interval.
+
+    Returns
+    -------
+    Estimate
+        0 or more. n counts outputs with both scores. Not defined without one.
+
+    Examples
+    --------
+    >>> mae([1, 5, 3], [[2, 2], [4, 5], [None, None]])
+    Estimate(value=0.75, low=None, high=None, n=2, why_missing='no interval was asked for', method='', n_dropped=1)
+    """
+    x, y, both = scored_by_both(judge, human)
+    if not len(x):
+        return Estimate.missing(WHY_NONE, 0, len(both))
+    return _mean(np.abs(x - y), resamples and resamples.of(both), int((~both).sum()))
+
+
+def bias(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Estimate:
+    """Return the mean of judge less mean human score, in points: above 0 the judge is generous, below 0 harsh.
+
+    Arguments and degenerate cases as in `mae`.
+
+    Examples
+    --------
+    >>> bias([1, 5, 3], [[2, 2], [4, 5], [None, None]]).value
+    -0.25
+    """
+    x, y, both = scored_by_both(judge, human)
+    if not len(x):
+        return Estimate.missing(WHY_NONE, 0, len(both))
+    return _mean(x - y, resamples and resamples.of(both), int((~both).sum()))
+
+
+def limits_of_agreement(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Limits:
+    """Return the limits of agreement: bias less and plus 1.96 standard deviations (ddof 1) of the differences.
+
+    Arguments as in `mae`. Not defined for fewer than two outputs with both scores.
+
+    References
+    ----------
+    Bland and Altman (1986), The Lancet 327:307-310.
+
+    Examples
+    --------
+    Differences -1, 0, 1: bias 0, standard deviation 1.
+
+    >>> limits = limits_of_agreement([1, 2, 3], [2, 2, 2])
+    >>> limits.low.value, limits.high.value
+    (-1.96, 1.96)
+    """
+    x, y, both = scored_by_both(judge, human)
+    n, n_dropped = len(x), int((~both).sum())
+    if n < 2:
+        why = WHY_NONE if not n else "not defined, because one output has no spread"
+        return Limits(Estimate.missing(why, n, n_dropped), Estimate.missing(why, n, n_dropped))
+    difference, part = x - y, resamples and resamples.of(both)
+    middle = float(difference.mean())
+    centred = difference - middle
+    columns = np.stack([np.ones(n), centred, centred**2], axis=1)
+    whole, drawn = columns.sum(axis=0)[None], None if part is None else part.sums(columns)
+    ends = []
+    for sign in (-1, 1):
+        value = middle + float(_limit(whole, sign)[0])
+        ends.append(with_interval(value, None if drawn is None else middle + _limit(drawn, sign), part, n, n_dropped))
+    return Limits(*ends)
+
+
+def _mean(scores: Floats, resamples: Resamples | None, n_dropped: int) -> Estimate:
+    columns = np.stack([np.ones(len(scores)), scores], axis=1)
+    return bootstrap(columns, lambda sums: sums[:, 1] / sums[:, 0], resamples, n_dropped)
+
+
+def _limit(sums: Floats, sign: int) -> Floats:
+    n, total, squares = sums.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.maximum(squares - total**2 / n, 0) / (n - 1)
+        return np.asarray(total / n + sign * NORMAL_QUANTILE * np.sqrt(variance))

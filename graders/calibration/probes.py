@@ -1,0 +1,210 @@
+"""Does something other than quality move the judge? Regressions of judge less human on what should not matter.
+
+Errors are cluster-robust by prompt (CR1, Student with prompts - 1 degrees of freedom), those of statsmodels'
+OLS(...).fit(cov_type="cluster"), which the tests compare; it is not imported here (1.5 s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+
+from graders.calibration.arrays import Floats, Ints, Scores, check_level, cluster_numbers, mean_human, score_array
+from graders.calibration.resample import Mask
+from graders.calibration.result import Estimate
+
+FEW_PROMPTS = "all outputs belong to one prompt"
+
+
+def length_bias(judge: Scores, human: Scores, length: Scores, clusters: Iterable[Hashable], level: float = 0.95) -> Estimate:
+    """Return how many points more the judge gives for one standard deviation of log length, at equal human score.
+
+    The slope of judge less mean human score on log(1 + length), scaled to standard deviation 1, with the human score in
+    the regression: longer outputs that people too find better don't count as bias.
+
+    Parameters
+    ----------
+    judge, human : array (n,), and (n,) or (n, raters)
+        Scores in points of one scale, NaN or None where there is none.
+    length : array (n,)
+        Characters, 0 or more; NaN or None where not known.
+    clusters : iterable (n,)
+        The prompt of each output.
+
+    Returns
+    -------
+    Estimate
+        Points a standard deviation; above 0 the judge favours length. Not defined when all lengths are the same, or
+        when there are fewer outputs than the regression has coefficients, plus one.
+    """
+    logs = np.log1p(score_array("length", length))
+    return _slope(judge, human, logs, clusters, level=level, why_flat="the outputs have one length", scale=True)
+
+
+def self_preference(judge: Scores, human: Scores, is_own: Scores, clusters: Iterable[Hashable], level: float = 0.95) -> Estimate:
+    """Return how many points more the judge gives to outputs of its own family, at equal human score.
+
+    Arguments as in `length_bias`; is_own (n,) is 1 where judge and agent are of one family, 0 where not. Not defined
+    when that is so everywhere, or nowhere.
+    """
+    own = score_array("is_own", is_own)
+    which = "every output" if np.nanmin(own, initial=1) == 1 else "no output"
+    return _slope(judge, human, own, clusters, level=level, why_flat=f"{which} is of the judge's family", scale=False)
+
+
+def position_bias(judge: Scores, human: Scores, clusters: Iterable[Hashable], level: float = 0.95) -> Estimate:
+    """Return how much more often the judge prefers the first of two answers than people do.
+
+    Parameters
+    ----------
+    judge : array (n,)
+        1 where it prefers the first answer, 0 a tie, -1 the second; NaN or None where unscored.
+    human : array (n,) or (n, raters)
+        The same of people.
+    clusters : iterable (n,)
+        The prompt of each comparison.
+
+    Returns
+    -------
+    Estimate
+        -1 to 1: half the mean of judge less human, in shares of comparisons; above 0 it favours the first. Not defined
+        without a comparison that both judged; no interval when all have one prompt.
+
+    Examples
+    --------
+    >>> round(position_bias([1, 1, 1, -1], [1, 0, -1, -1], "abcd").value, 3)
+    0.375
+    """
+    check_level(level)
+    x, y = score_array("judge", judge), mean_human(human)
+    groups = cluster_numbers("clusters", clusters, len(x))
+    both = ~np.isnan(x) & ~np.isnan(y)
+    if not both.any():
+        return Estimate.missing("not defined, because no comparison has both a judge's and a human verdict", 0, len(x))
+    difference = (x - y)[both] / 2
+    return _fit(difference, np.ones((len(difference), 1)), 0, groups[both], level=level, n_dropped=int((~both).sum()))
+
+
+def reviewer_severity(
+    ratings: Scores, names: Sequence[str], clusters: Iterable[Hashable], level: float = 0.95
+) -> dict[str, Estimate]:
+    """Return how many points more each reviewer gives than the mean reviewer, on the same outputs: below 0 is harsh.
+
+    Two-way effects (output + reviewer) by least squares; severities sum to 0.
+
+    Parameters
+    ----------
+    ratings : array (n, raters)
+        Scores, one column a rater, NaN or None where there is none.
+    names : sequence of str
+        The raters' names.
+    clusters : iterable (n,)
+        The prompt of each output.
+
+    Returns
+    -------
+    dict of name -> Estimate
+        n counts the rater's scores on outputs that another scored too. Not defined for a rater without one, nor for
+        anyone when shared outputs don't link all raters: groups that share no output can't be compared.
+
+    Examples
+    --------
+    >>> found = reviewer_severity([[3, 4], [1, 2], [2, 3], [4, 5]], ["ana", "ben"], range(4))
+    >>> round(found["ana"].value, 4), round(found["ben"].value, 4)
+    (-0.5, 0.5)
+    """
+    check_level(level)
+    table = score_array("ratings", ratings, ndim=(2,))
+    groups = cluster_numbers("clusters", clusters, len(table))
+    given = ~np.isnan(table)
+    shared = given.sum(axis=1) >= 2
+    counts = given[shared].sum(axis=0)
+    active = np.flatnonzero(counts > 0)
+    missing = {n: Estimate.missing("not defined, because nobody else scored the same outputs") for n in names}
+    if not len(active):
+        return missing
+    people = [names[int(i)] for i in active]
+    if not _is_linked(given[shared][:, active]):
+        why = "not defined, because not all reviewers are linked by outputs that they share"
+        return missing | {n: Estimate.missing(why, int(counts[i])) for n, i in zip(people, active, strict=True)}
+    values, covariance, n_prompts = _two_way(table[shared][:, active], given[shared][:, active], groups[shared])
+    found = {
+        name: _with_error(float(values[i]), float(covariance[i, i]), int(counts[active[i]]), n_prompts, level=level)
+        for i, name in enumerate(people)
+    }
+    return missing | found
+
+
+def _slope(
+    judge: Scores, human: Scores, covariate: Floats, clusters: Iterable[Hashable], *, level: float, why_flat: str, scale: bool
+) -> Estimate:
+    check_level(level)
+    x, y = score_array("judge", judge), mean_human(human)
+    if not len(x) == len(y) == len(covariate):
+        raise ValueError(f"judge has {len(x)} outputs, human {len(y)}, the covariate {len(covariate)}: one row an output in each")
+    groups = cluster_numbers("clusters", clusters, len(x))
+    used = ~np.isnan(x) & ~np.isnan(y) & ~np.isnan(covariate)
+    n, n_dropped, seen = int(used.sum()), int((~used).sum()), covariate[used]
+    if n < 4:
+        return Estimate.missing(f"not defined, because {n} outputs have both scores, and it takes 4", n, n_dropped)
+    if np.ptp(seen) < 1e-12:
+        return Estimate.missing(f"not defined, because {why_flat}", n, n_dropped)
+    seen = (seen - seen.mean()) / (seen.std(ddof=1) if scale else 1)
+    level_human = y[used] - y[used].mean()
+    parts = [np.ones(n), seen, level_human] if np.ptp(level_human) > 1e-12 else [np.ones(n), seen]
+    design = np.stack(parts, axis=1)
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        return Estimate.missing("not defined, because it moves exactly with the human score", n, n_dropped)
+    return _fit((x - y)[used], design, 1, groups[used], level=level, n_dropped=n_dropped)
+
+
+def _fit(outcome: Floats, design: Floats, place: int, groups: Ints, *, level: float, n_dropped: int) -> Estimate:
+    """Return one coefficient of a least-squares fit with its cluster-robust interval."""
+    n, k = design.shape
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = inverse @ (design.T @ outcome)
+    scores = design * (outcome - design @ coefficients)[:, None]
+    numbers = np.unique(groups, return_inverse=True)[1]
+    n_prompts = int(numbers.max()) + 1
+    value = float(coefficients[place])
+    if n_prompts < 2:
+        return Estimate(value, None, None, n, why_missing=FEW_PROMPTS, n_dropped=n_dropped)
+    by_prompt = np.stack([np.bincount(numbers, weights=s) for s in scores.T], axis=1)
+    spread = n_prompts / (n_prompts - 1) * (n - 1) / (n - k)
+    variance = spread * float(inverse[place] @ (by_prompt.T @ by_prompt) @ inverse[place])
+    return _with_error(value, variance, n, n_prompts, level=level, n_dropped=n_dropped)
+
+
+def _with_error(value: float, variance: float, n: int, n_prompts: int, *, level: float, n_dropped: int = 0) -> Estimate:
+    from scipy.special import stdtrit  # noqa: PLC0415 - 0.4 s to import
+
+    if n_prompts < 2:
+        return Estimate(value, None, None, n, why_missing=FEW_PROMPTS, n_dropped=n_dropped)
+    half = float(stdtrit(n_prompts - 1, (1 + level) / 2)) * max(variance, 0.0) ** 0.5
+    return Estimate(value, value - half, value + half, n, method=f"least squares, errors by {n_prompts} prompts", n_dropped=n_dropped)
+
+
+def _is_linked(given: Mask) -> bool:
+    """Return whether every rater can be reached from the first by outputs that two raters share."""
+    together = (given.T.astype(np.float64) @ given) > 0
+    reached = together[0]
+    for _ in range(len(together)):
+        reached = together[reached].any(axis=0)
+    return bool(reached.all())
+
+
+def _two_way(table: Floats, given: Mask, groups: Ints) -> tuple[Floats, Floats, int]:
+    """Return rater effects that sum to 0, their cluster-robust covariance, and the number of prompts."""
+    count = given.sum(axis=1, keepdims=True)
+    mine = np.where(given, table - np.where(given, table, 0.0).sum(axis=1, keepdims=True) / count, 0.0)
+    there = given.astype(np.float64)
+    normal = np.diag(there.sum(axis=0)) - (there / count).T @ there
+    inverse = np.linalg.pinv(normal)
+    values = inverse @ mine.sum(axis=0)
+    residual = np.where(given, mine - values - np.where(given, -values, 0.0).sum(axis=1, keepdims=True) / count, 0.0)
+    numbers = np.unique(groups, return_inverse=True)[1]
+    n_prompts = int(numbers.max()) + 1
+    by_prompt = np.stack([np.bincount(numbers, weights=r) for r in residual.T], axis=1)
+    spread = n_prompts / max(n_prompts - 1, 1)
+    return values, spread * inverse @ (by_prompt.T @ by_prompt) @ inverse, n_prompts

@@ -1,0 +1,245 @@
+"""Does the judge put outputs in the order that people put them in? Pearson, Spearman and Kendall's tau-b.
+
+Over several criteria at once a correlation can come from the criteria alone (Simpson's paradox): everyone scores
+fluency high and coherence low. `within` is the mean of the correlations inside each criterion, and the headline.
+Point values are those of scipy.stats, which the tests compare; it has no clustered intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+
+import numpy as np
+
+from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, scored_by_both
+from graders.calibration.resample import Resamples, ratio, with_interval
+from graders.calibration.result import Estimate
+
+MAX_RANKED_CELLS = 2_500  # tables with more cells keep the ranks (Spearman) or the order (Kendall) of the whole
+WHY_NONE = "not defined, because no output has both a judge score and a human one"
+
+Resampled = tuple[float, Floats | None]
+Correlation = Callable[[Floats, Floats, Resamples | None], Resampled]
+
+
+def pearson(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Estimate:
+    """Return Pearson's correlation of judge and mean human scores.
+
+    Parameters
+    ----------
+    judge : array (n,)
+        Judge scores, NaN or None where unscored.
+    human : array (n,) or (n, raters)
+        Human scores on any scale; the mean of each row is taken.
+    resamples : Resamples of the n items, optional
+        For the interval.
+
+    Returns
+    -------
+    Estimate
+        -1 to 1. n counts outputs with both scores. Not defined for fewer than two of them, or when either side gives
+        every output the same score. scipy.stats.pearsonr.
+
+    Examples
+    --------
+    >>> round(pearson([1, 2, 3, 4], [1, 3, 2, 4]).value, 4)
+    0.8
+    >>> pearson([3, 3], [1, 2]).why_missing
+    'not defined, because the judge gives all 2 outputs the score 3'
+    """
+    return _estimate(judge, human, _pearson, resamples)
+
+
+def spearman(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Estimate:
+    """Return Spearman's rank correlation of judge and mean human scores, ties at their mean rank.
+
+    Arguments and degenerate cases as in `pearson`. Each resample is ranked anew; where the two sides make more than
+    2,500 different pairs of scores, the ranks of the whole are kept. scipy.stats.spearmanr.
+
+    Examples
+    --------
+    >>> round(spearman([1, 1, 2, 5], [1, 3, 2, 4]).value, 4)
+    0.6325
+    """
+    return _estimate(judge, human, _spearman, resamples)
+
+
+def kendall_b(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Estimate:
+    """Return Kendall's tau-b: pairs in the same order less pairs in opposite order, corrected for ties on each side.
+
+    Arguments and degenerate cases as in `pearson`. Where the two sides could make more than 2,500 different pairs of
+    scores, resamples are taken to first order: each output keeps its balance of pairs. scipy.stats.kendalltau.
+
+    Examples
+    --------
+    >>> round(kendall_b([1, 1, 2, 5], [1, 3, 2, 4]).value, 4)
+    0.5477
+    """
+    return _estimate(judge, human, _kendall, resamples)
+
+
+def within(
+    correlation: Callable[[Scores, Scores, Resamples | None], Estimate],
+    judge: Scores,
+    human: Scores,
+    groups: Iterable[Hashable],
+    resamples: Resamples | None = None,
+) -> Estimate:
+    """Return the mean of a correlation over groups (criteria), each weighted by its outputs.
+
+    Parameters
+    ----------
+    correlation : pearson, spearman or kendall_b
+    judge, human, resamples
+        As in `pearson`.
+    groups : iterable (n,)
+        The criterion of each item. Those in which the correlation is not defined are left out, their outputs counted
+        in n_dropped.
+
+    Examples
+    --------
+    Inside each criterion judge and human run against each other; both score the second one higher.
+
+    >>> judge, human = [1, 2, 3, 7, 8, 9], [3, 2, 1, 9, 8, 7]
+    >>> round(pearson(judge, human).value, 2), round(within(pearson, judge, human, "aaabbb").value, 2)
+    (0.86, -1.0)
+    """
+    known: dict[object, Correlation] = {pearson: _pearson, spearman: _spearman, kendall_b: _kendall}
+    compute = known[correlation]
+    x, y, both = scored_by_both(judge, human)
+    named = list(groups)
+    numbers = cluster_numbers("groups", named, len(both))[both]
+    part = resamples and resamples.of(both)
+    values, weights, draws, used = [], [], [], np.zeros(len(x), dtype=bool)
+    for number in np.unique(numbers):
+        rows = numbers == number
+        if not _why_undefined(x[rows], y[rows]):
+            value, resampled = compute(x[rows], y[rows], part and part.of(rows))
+            values.append(value)
+            weights.append(float(rows.sum()))
+            draws.append(resampled)
+            used |= rows
+    n = int(used.sum())
+    if not values:
+        return Estimate.missing("not defined, because it is defined in no criterion", 0, len(both))
+    every = [d for d in draws if d is not None]
+    resampled = np.average(every, axis=0, weights=weights) if every else None
+    value = float(np.average(values, weights=weights))
+    return with_interval(value, resampled, part and part.of(used), n, len(both) - n)
+
+
+def _estimate(judge: Scores, human: Scores, compute: Correlation, resamples: Resamples | None) -> Estimate:
+    x, y, both = scored_by_both(judge, human)
+    n, n_dropped = len(x), int((~both).sum())
+    if why := _why_undefined(x, y):
+        return Estimate.missing(why, n, n_dropped)
+    part = resamples and resamples.of(both)
+    value, resampled = compute(x, y, part)
+    return with_interval(value, resampled, part, n, n_dropped)
+
+
+def _why_undefined(x: Floats, y: Floats) -> str:
+    if not len(x):
+        return WHY_NONE
+    if len(x) == 1:
+        return "not defined, because only one output has both a judge score and a human one"
+    for who, scores in (("the judge gives", x), ("people give", y)):
+        if np.ptp(scores) == 0:
+            return f"not defined, because {who} all {len(x)} outputs the score {scores[0]:g}"
+    return ""
+
+
+def _scaled(x: Floats) -> Floats:
+    return np.asarray((x - x.mean()) / x.std())
+
+
+def _pearson(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
+    x, y = _scaled(x), _scaled(y)
+    columns = np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
+    value = float(np.clip(_correlation(columns.sum(axis=0)[None])[0], -1, 1))
+    return value, None if resamples is None else _correlation(resamples.sums(columns))
+
+
+def _correlation(sums: Floats) -> Floats:
+    n, x, y, xx, yy, xy = sums.T
+    spread = np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0)
+    return ratio(n * xy - x * y, np.sqrt(spread))
+
+
+def _spearman(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
+    x_code, y_code, n_x, n_y = _codes(x, y)
+    whole = [_midranks(np.bincount(code).astype(np.float64)[None])[0] for code in (x_code, y_code)]
+    ranks = whole[0][x_code], whole[1][y_code]
+    pairs, cell = np.unique(x_code * n_y + y_code, return_inverse=True)
+    if resamples is None or len(pairs) > MAX_RANKED_CELLS or not resamples.fits(len(pairs)):
+        return _pearson(*ranks, resamples)
+    value, _ = _pearson(*ranks, None)
+    counts = resamples.counts_of(cell, len(pairs))
+    x_ranks, y_ranks = (
+        (_midranks(counts @ np.eye(size)[code]) - counts.sum(axis=1, keepdims=True) / 2)[:, code]
+        for size, code in ((n_x, pairs // n_y), (n_y, pairs % n_y))
+    )
+    moments = [np.einsum("bk,bk->b", counts, m) for m in (x_ranks, y_ranks, x_ranks**2, y_ranks**2, x_ranks * y_ranks)]
+    return value, _correlation(np.stack([counts.sum(axis=1), *moments], axis=1))
+
+
+def _codes(x: Floats, y: Floats) -> tuple[Ints, Ints, int, int]:
+    """Return each score's place among the different scores of its side, and how many there are of them."""
+    x_values, x_code = np.unique(x, return_inverse=True)
+    y_values, y_code = np.unique(y, return_inverse=True)
+    return x_code, y_code, len(x_values), len(y_values)
+
+
+def _midranks(frequency: Floats) -> Floats:
+    """Return the mean rank of each value (b, values), up to a constant."""
+    return np.asarray(np.cumsum(frequency, axis=1) - frequency / 2)
+
+
+def _kendall(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
+    x_code, y_code, n_x, n_y = _codes(x, y)
+    balance = _balance(x_code, y_code, n_x, n_y)
+    untied = [len(x) - np.bincount(code)[code] for code in (x_code, y_code)]
+    columns = np.stack([balance, *untied], axis=1).astype(np.float64)
+    total = columns.sum(axis=0)
+    value = float(np.clip(_tau(total[None])[0], -1, 1))
+    if resamples is None:
+        return value, None
+    if n_x * n_y > MAX_RANKED_CELLS or not resamples.fits(n_x * n_y):
+        return value, _tau(2 * resamples.sums(columns) - total)
+    tables = resamples.counts_of(x_code * n_y + y_code, n_x * n_y).reshape(-1, n_x, n_y)
+    return value, _table_tau(tables)
+
+
+def _tau(sums: Floats) -> Floats:
+    """Return tau-b from the balance of pairs and the untied pairs of either side, each counted at both its outputs."""
+    balance, x_untied, y_untied = sums.T
+    return ratio(balance, np.sqrt(np.maximum(x_untied, 0) * np.maximum(y_untied, 0)))
+
+
+def _table_tau(tables: Floats) -> Floats:
+    """Return tau-b of each table of counts (b, x, y)."""
+    lower = np.zeros_like(tables)  # outputs lower in x and in y, then lower in x at all
+    lower[:, 1:, 1:] = np.cumsum(np.cumsum(tables, axis=1), axis=2)[:, :-1, :-1]
+    x_lower = np.zeros_like(tables)
+    x_lower[:, 1:, :] = np.cumsum(tables, axis=1)[:, :-1, :]
+    x_lower_all = x_lower.sum(axis=2, keepdims=True)
+    balance = np.einsum("bxy,bxy->b", tables, lower - (x_lower_all - lower - x_lower))
+    total = tables.sum(axis=(1, 2)) ** 2
+    untied = [total - (tables.sum(axis=axis) ** 2).sum(axis=1) for axis in (2, 1)]
+    return _tau(np.stack([2 * balance, *untied], axis=1))
+
+
+def _balance(x_code: Ints, y_code: Ints, n_x: int, n_y: int) -> Ints:
+    """Return for each output the outputs in the same order to it on both sides, less those in opposite order."""
+    order = np.argsort(x_code, kind="stable")
+    ends = np.cumsum(np.bincount(x_code, minlength=n_x))
+    below, everything = np.zeros(n_y, dtype=np.int64), np.bincount(y_code, minlength=n_y)
+    balance, start = np.zeros(len(x_code), dtype=np.int64), 0
+    for end in ends:
+        rows = order[start:end]
+        mine = np.bincount(y_code[rows], minlength=n_y)
+        above = everything - below - mine
+        sign_below, sign_above = (2 * np.cumsum(side) - side - side.sum() for side in (below, above))
+        balance[rows] = (sign_below - sign_above)[y_code[rows]]
+        below, start = below + mine, end
+    return balance

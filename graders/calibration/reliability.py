@@ -1,0 +1,153 @@
+"""Is a judge's score to be taken at its word? The share that people pass, beside the chance that the judge states.
+
+A score on a scale is no probability; where a judge states none, its place on the scale from 0 to 1 is read as one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graders.calibration.arrays import Floats, Ints, Scores, check_range, score_array
+from graders.calibration.rates import wilson
+from graders.calibration.resample import Mask, Resamples, bootstrap, with_interval
+from graders.calibration.result import Estimate
+
+N_BINS = 10
+WHY_NONE = "not defined, because no output has both a judge score and a majority of people"
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Outputs to which the judge gave `low` to `high` (0 to 1), `stated` on average; people passed the share `passed`."""
+
+    low: float
+    high: float
+    stated: float
+    passed: Estimate
+
+
+def brier(stated: Scores, passed: Scores, resamples: Resamples | None = None) -> Estimate:
+    """Return the Brier score: the mean squared difference of stated chance and outcome.
+
+    Parameters
+    ----------
+    stated : array (n,)
+        The judge's chance of a pass, 0 to 1; NaN or None where unscored.
+    passed : array (n,)
+        What people decided, 1 or 0; NaN or None where they did not.
+    resamples : Resamples of the n items, optional
+        For the interval.
+
+    Returns
+    -------
+    Estimate
+        0 to 1, lower is better; 0.25 for always saying a half. sklearn.metrics.brier_score_loss.
+
+    References
+    ----------
+    Brier (1950), Monthly Weather Review 78:1-3.
+
+    Examples
+    --------
+    >>> round(brier([0.9, 0.2, 0.6], [1, 0, 0]).value, 4)
+    0.1367
+    """
+    p, y, both = _both(stated, passed)
+    if not len(p):
+        return Estimate.missing(WHY_NONE, 0, len(both))
+    columns = np.stack([np.ones(len(p)), (p - y) ** 2], axis=1)
+    return bootstrap(columns, lambda s: s[:, 1] / s[:, 0], resamples and resamples.of(both), int((~both).sum()))
+
+
+def ece(stated: Scores, passed: Scores, resamples: Resamples | None = None, n_bins: int = N_BINS) -> Estimate:
+    """Return the expected calibration error over bins of equal mass, corrected for its upward bias.
+
+    The mean over bins, by outputs, of |mean stated chance - share passed|. In a bin of few outputs that gap is large by
+    chance alone, so its square is lowered by the variance of the share, p (1 - p) / (n - 1), and no further than to 0.
+
+    Parameters
+    ----------
+    stated, passed, resamples
+        As in `brier`.
+    n_bins : int
+        How many bins. Equal scores are never split, so there may be fewer.
+
+    Returns
+    -------
+    Estimate
+        0 to 1. What it can't see: errors that cancel inside one bin. In resamples the variance is taken off twice, once
+        for the outputs and once for drawing among them.
+
+    References
+    ----------
+    Kumar, Liang and Ma (2019), Verified Uncertainty Calibration, arXiv 1909.10155, section 4, on the correction.
+
+    Examples
+    --------
+    The judge says .8 to 20 outputs of which people pass 8: the gap .4, less the variance .24 / 19.
+
+    >>> round(ece([0.8] * 20, [1] * 8 + [0] * 12).value, 4), round((0.4**2 - 0.24 / 19) ** 0.5, 4)
+    (0.3839, 0.3839)
+    """
+    p, y, both = _both(stated, passed)
+    n_dropped = int((~both).sum())
+    if len(p) < 2:
+        why = WHY_NONE if not len(p) else "not defined, because one output shows no share"
+        return Estimate.missing(why, len(p), n_dropped)
+    bins = _equal_mass(p, n_bins)
+    one_hot = (bins[:, None] == np.arange(bins.max() + 1)).astype(np.float64)
+    columns = np.concatenate([one_hot, one_hot * p[:, None], one_hot * y[:, None]], axis=1)
+    value = float(_debiased(columns.sum(axis=0)[None], 1)[0])
+    part = resamples and resamples.of(both)
+    return with_interval(value, None if part is None else _debiased(part.sums(columns), 2), part, len(p), n_dropped)
+
+
+def reliability_bins(stated: Scores, passed: Scores, n_bins: int = N_BINS, level: float = 0.95) -> tuple[Bin, ...]:
+    """Return bins of equal mass, each with the share that people passed and its Wilson interval; none without data.
+
+    Arguments as in `ece`. Equal scores are never split.
+
+    Examples
+    --------
+    >>> [(b.stated, b.passed.value, b.passed.n) for b in reliability_bins([0.2, 0.2, 0.9, 0.9], [0, 0, 1, 0], 2)]
+    [(0.2, 0.0, 2), (0.9, 0.5, 2)]
+    """
+    p, y, _ = _both(stated, passed)
+    if not len(p):
+        return ()
+    bins = _equal_mass(p, n_bins)
+    rows = [bins == number for number in range(bins.max() + 1)]
+    return tuple(
+        Bin(float(p[r].min()), float(p[r].max()), float(p[r].mean()), wilson(int(y[r].sum()), int(r.sum()), level)) for r in rows
+    )
+
+
+def _both(stated: Scores, passed: Scores) -> tuple[Floats, Floats, Mask]:
+    p, y = score_array("stated", stated), score_array("passed", passed)
+    if len(p) != len(y):
+        raise ValueError(f"stated has {len(p)} outputs, passed {len(y)}; one row an output in both")
+    check_range("stated", p, 0, 1)
+    if not np.isin(y[~np.isnan(y)], (0, 1)).all():
+        raise ValueError("passed must be 1 (pass) or 0 (fail)")
+    both = ~np.isnan(p) & ~np.isnan(y)
+    return p[both], y[both], both
+
+
+def _equal_mass(p: Floats, n_bins: int) -> Ints:
+    """Return each output's bin from 0, none empty: by the middle of its rank among all, equal scores together."""
+    _, code, frequency = np.unique(p, return_inverse=True, return_counts=True)
+    middle = (np.cumsum(frequency) - frequency / 2) / len(p)
+    bins = np.minimum((middle * n_bins).astype(np.int64), n_bins - 1)
+    return np.asarray(np.unique(bins, return_inverse=True)[1][code])
+
+
+def _debiased(sums: Floats, times: int) -> Floats:
+    count, stated, passed = np.split(sums, 3, axis=1)
+    safe = np.maximum(count, 1)
+    share = passed / safe
+    noise = times * share * (1 - share) / np.maximum(count - 1, 1)
+    gap = np.sqrt(np.maximum((stated / safe - share) ** 2 - noise, 0))
+    total = count.sum(axis=1)
+    return np.asarray(np.divide((gap * count).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0))
