@@ -100,14 +100,13 @@ def _write_rows(reader: Reader, file_format: Format, folder: Path, on_progress: 
     total = reader.outputs.count()
     reader.find_shared_texts(lambda done: on_progress("looking for shared texts", done, total))
     try:
-        for rows in reader.rows():
-            by_split: dict[str, list[dict[str, Any]]] = {}
-            for row in rows:
-                by_split.setdefault(row["split"], []).append(row)
-            for name, some in by_split.items():
-                if name not in writers:
+        for chunk in reader.chunks():
+            for name, _ in reader.spec.shares:
+                some = [row for row in chunk if row.split == name]
+                if some and name not in writers:
                     writers[name] = file_format.open(folder / f"{name}{file_format.suffix}", reader.table)
-                writers[name].write(some)
+                if some:
+                    writers[name].write(reader.build(some))
             on_progress("writing rows", reader.counts.outputs, max(total, reader.counts.outputs))
     finally:
         for writer in writers.values():

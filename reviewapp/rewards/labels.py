@@ -92,16 +92,17 @@ def human_label(facts: Sequence[GradeFact]) -> Label:
     by_people = [f for f in facts if f.mode != AUTOMATIC]
     if not by_people:
         return NO_LABEL
+    if len(by_people) == 1:  # what follows comes to the same, for most outputs
+        fact = by_people[0]
+        source = "adjudicated" if fact.mode == ADJUDICATION else "human"
+        return Label(fact.overall, fact.passed, source, None, 1, (fact.id,))
     newest = {f.rater: f for f in sorted(by_people, key=_id_of)}
     adjudications = [f for f in newest.values() if f.mode == ADJUDICATION]
     basis = [max(adjudications, key=_id_of)] if adjudications else list(newest.values())
-    if len(basis) == 1:  # the same as below, for most outputs
-        fact = basis[0]
-        return Label(fact.overall, fact.passed, "adjudicated" if adjudications else "human", None, 1, (fact.id,))
     scores = [f.overall for f in basis if f.overall is not None]
     return Label(
         score=fmean(scores) if scores else None,
-        passed=majority(f.passed for f in basis),
+        passed=majority([f.passed for f in basis]),
         source="adjudicated" if adjudications else "human",
         sd=sample_sd(scores),
         n_raters=len(basis),
@@ -115,7 +116,7 @@ def judge_label(facts: Sequence[GradeFact], primary_grader: str) -> Label:
     chosen = [f for f in automatic if f.grader == primary_grader] or automatic
     if not chosen:
         return NO_LABEL
-    fact = max(chosen, key=_id_of)
+    fact = chosen[0] if len(chosen) == 1 else max(chosen, key=_id_of)
     source = "code" if fact.kind == "code" else "judge"
     return Label(score=fact.overall, passed=fact.passed, source=source, n_raters=1, grade_ids=(fact.id,))
 

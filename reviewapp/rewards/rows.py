@@ -7,18 +7,17 @@ texts; no model instance is made. An output is written as it was when its batch 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 import orjson
 from django.db import connection
-from django.db.models import QuerySet
-from django.db.models.expressions import RawSQL
+from django.db.models import Model, QuerySet
 from django.utils.crypto import salted_hmac
 
-from reviewapp.models import CriterionScore, Grade, OutputBody, Prompt
+from reviewapp.models import CriterionScore, Grade, OutputBody, Prompt, Retraction
 from reviewapp.rewards.catalog import Catalog, RubricFacts, TaskFacts, read_catalog
 from reviewapp.rewards.columns import Table
 from reviewapp.rewards.labels import GradeFact, Label, choose_label, human_label, judge_label
@@ -26,7 +25,7 @@ from reviewapp.rewards.selection import selected_outputs
 from reviewapp.rewards.spec import Spec
 from reviewapp.rewards.splits import SharedTexts, Splitter, prompt_key
 
-BATCH = 2000
+BATCH = 4000
 # Characters of content held at once, so that a batch of very long outputs is read in parts.
 CHUNK_CHARS = 4_000_000
 OUTPUT_FIELDS = (
@@ -34,8 +33,11 @@ OUTPUT_FIELDS = (
     "is_sample", "metadata",
 )  # fmt: skip
 GRADE_FIELDS = (
-    "id", "output_id", "grader_id", "rubric_id", "mode", "rater_name", "overall", "passed", "supersedes_id", "retraction__id",
+    "id", "output_id", "grader_id", "rubric_id", "mode", "rater_name", "overall", "passed", "supersedes_id",
 )  # fmt: skip
+SCORE_FIELDS = ("grade_id", "criterion_id", "score")
+NO_BODY = (None, "", "")
+NO_LABEL, UNDECIDED = "no label by this policy", "undecided: no score and no verdict"
 Row = dict[str, Any]
 # grade id -> criterion key -> score, or value if categorical, or None
 Scores = dict[int, dict[str, Any]]
@@ -66,13 +68,13 @@ class Counts:
     task: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def add(self, row: Labelled) -> None:
-        self.rows += 1
-        self.samples += row.output[9]
-        self.without_content += bool(row.output[8])
-        self.source[row.label.source] += 1
-        self.split[row.split] += 1
-        self.task[row.task.slug] += 1
+    def add(self, task: TaskFacts, batch: Sequence[Labelled]) -> None:
+        self.rows += len(batch)
+        self.samples += sum([row.output[9] for row in batch])
+        self.without_content += sum([row.output[8] != "" for row in batch])
+        self.source.update([row.label.source for row in batch])
+        self.split.update([row.split for row in batch])
+        self.task[task.slug] += len(batch)
 
 
 class Reader:
@@ -105,36 +107,38 @@ class Reader:
             on_progress(done)
         self.splitter = Splitter(self.spec.shares, self.spec.seed, shared.roots())
 
-    def rows(self) -> Iterator[list[Row]]:
+    def chunks(self) -> Iterator[list[Labelled]]:
+        """Labelled outputs whose texts fit in memory together, for `build`."""
         for batch in self.labelled():
-            for chunk in _chunks(batch, of=lambda row: row.output):
-                yield self.build(chunk)
+            yield from _chunks(batch, of=lambda row: row.output)
 
     def labelled(self) -> Iterator[list[Labelled]]:
         """Batches of the outputs that have a label; the others are counted and left out."""
         for task, outputs in self._batches():
             facts = self._read_grades([output[0] for output in outputs])
             self.counts.outputs += len(outputs)
-            batch = []
+            batch, no_label, undecided = [], 0, 0
             for output in outputs:
                 row = self._label(task, output, facts.get(output[0], ()))
                 if not row.label.source:
-                    self.counts.left_out["no label by this policy"] += 1
+                    no_label += 1
                 elif row.label.score is None and row.label.passed is None:
-                    self.counts.left_out["undecided: no score and no verdict"] += 1
+                    undecided += 1
                 else:
-                    self.counts.add(row)
                     batch.append(row)
+            self.counts.add(task, batch)
+            self.counts.left_out += Counter({NO_LABEL: no_label, UNDECIDED: undecided})  # keeps what is above zero
             yield batch
 
-    def build(self, batch: Sequence[Labelled]) -> list[Row]:
-        """Rows as they are written. The grades of the batch must be the last ones read."""
+    def build(self, batch: Sequence[Labelled]) -> Iterator[Row]:
+        """Rows as they are written, one at a time. The grades of the batch must be the last ones read."""
         ids = [row.output[0] for row in batch]
-        bodies = {output_id: texts for output_id, *texts in _bodies(ids, "output_id", "content", "reference")}
-        prompts = dict(Prompt.objects.filter(id__in=among({row.output[5] for row in batch} - {None})).values_list("id", "text"))
+        bodies = {body[0]: body for body in _bodies(ids, "output_id", "content", "reference")}
+        prompts = dict(rows_where(Prompt, "id", {row.output[5] for row in batch} - {None}, ("id", "text")))
         scores = self._read_scores({i for row in batch for i in (*row.human.grade_ids, *row.judge.grade_ids)})
         overrides = self._overrides(batch, scores)
-        return [self._row(row, prompts, bodies.get(row.output[0], ("", "")), scores, overrides) for row in batch]
+        for row in batch:
+            yield self._row(row, prompts, bodies.get(row.output[0], NO_BODY), scores, overrides)
 
     # --- reading ---
 
@@ -157,11 +161,16 @@ class Reader:
     def _read_grades(self, output_ids: Sequence[int]) -> dict[int, list[GradeFact]]:
         graders = self.catalog.graders
         self._grades = {}
+        grades = rows_where(Grade, "output_id", output_ids, GRADE_FIELDS)
+        ids = [grade[0] for grade in grades]
+        # Few grades are ever retracted: all between these two, rather than each one looked up.
+        between = Retraction.objects.filter(grade_id__gte=min(ids, default=0), grade_id__lte=max(ids, default=0))
+        retracted = set(between.values_list("grade_id", flat=True))
         facts: dict[int, list[GradeFact]] = defaultdict(list)
-        for grade in fetch(Grade.objects.filter(output_id__in=among(output_ids)).order_by().values_list(*GRADE_FIELDS)):
-            grade_id, output_id, grader_id, _, mode, rater, overall, passed, _, retraction_id = grade
+        for grade in grades:
+            grade_id, output_id, grader_id, _, mode, rater, overall, passed, _ = grade
             self._grades[grade_id] = grade
-            if retraction_id is None:
+            if grade_id not in retracted:
                 name, _, kind = graders[grader_id]
                 verdict = None if passed is None else bool(passed)
                 facts[output_id].append(GradeFact(grade_id, output_id, name, kind, mode, rater, overall, verdict))
@@ -170,8 +179,11 @@ class Reader:
     def _read_scores(self, grade_ids: set[int]) -> Scores:
         keys = self.catalog.criterion_keys
         scores: Scores = defaultdict(dict)
-        rows = CriterionScore.objects.filter(grade_id__in=among(grade_ids)).order_by()
-        for grade_id, criterion_id, score, value in fetch(rows.values_list("grade_id", "criterion_id", "score", "value")):
+        if all(self.table.criteria.values()):  # no categories
+            for grade_id, criterion_id, score in rows_where(CriterionScore, "grade_id", grade_ids, SCORE_FIELDS):
+                scores[grade_id][keys[criterion_id]] = score
+            return scores
+        for grade_id, criterion_id, score, value in rows_where(CriterionScore, "grade_id", grade_ids, (*SCORE_FIELDS, "value")):
             scores[grade_id][keys[criterion_id]] = score if score is not None else value or None
         return scores
 
@@ -199,9 +211,9 @@ class Reader:
             "variant": self.catalog.variants[variant_id],
             "model": model,
             "prompt": prompts.get(prompt_id),
-            "content": texts[0],
+            "content": texts[1],
             "content_missing": content_missing or None,
-            "reference": texts[1] or None,
+            "reference": texts[2] or None,
             "label_score": label.score,
             "label_score_01": None if label.score is None else _on_unit_scale(label.score, rubric.scale),
             "label_passed": label.passed,
@@ -242,7 +254,7 @@ class Reader:
             return {}
         missing = set(replaced.values()) - scores.keys()
         scores = {**scores, **self._read_scores(missing)} if missing else scores
-        told = dict(Grade.objects.filter(id__in=among(replaced)).values_list("id", "created_at")), _read_reasons(replaced)
+        told = dict(Grade.objects.filter(id__in=list(replaced)).values_list("id", "created_at")), _read_reasons(replaced)
         found: dict[int, list[Row]] = defaultdict(list)
         for grade_id, origin in sorted(replaced.items()):
             found[self._grades[grade_id][1]] += self._override_rows(grade_id, origin, scores, *told)
@@ -280,12 +292,12 @@ class Reader:
 
 def _criteria(rubric: RubricFacts, is_human: bool, people: list[dict[str, Any]], judge: Label, scores: Scores) -> dict[str, Row]:
     judged = scores.get(judge.grade_ids[0], {}) if judge.source else {}
-    found = {}
-    for key, weight in rubric.weights:
-        by_judge = judged.get(key)
-        by_people = people[0].get(key) if len(people) == 1 else _mean_or_majority([p[key] for p in people if p.get(key) is not None])
-        found[key] = {"label": by_people if is_human else by_judge, "judge": by_judge, "human": by_people, "weight": weight}
-    return found
+    if len(people) == 1:
+        said = people[0]
+    else:
+        said = {key: _mean_or_majority([p[key] for p in people if p.get(key) is not None]) for key, _ in rubric.weights}
+    label = said if is_human else judged
+    return {key: {"label": label.get(key), "judge": judged.get(key), "human": said.get(key), "weight": w} for key, w in rubric.weights}
 
 
 def _mean_or_majority(answers: list[Any]) -> Any:
@@ -305,16 +317,16 @@ def _on_unit_scale(score: float, scale: tuple[float, float]) -> float:
 def _read_reasons(grade_ids: Any) -> dict[int, dict[str, str]]:
     """grade id -> criterion key -> what the person wrote about it; under "" what they wrote about the whole."""
     reasons: dict[int, dict[str, str]] = {
-        pk: {"": text} for pk, text in Grade.objects.filter(id__in=among(grade_ids)).values_list("id", "rationale")
+        pk: {"": text} for pk, text in Grade.objects.filter(id__in=list(grade_ids)).values_list("id", "rationale")
     }
-    rows = CriterionScore.objects.filter(grade_id__in=among(grade_ids)).order_by().values_list("grade_id", "criterion__key", "rationale")
+    rows = CriterionScore.objects.filter(grade_id__in=list(grade_ids)).order_by().values_list("grade_id", "criterion__key", "rationale")
     for grade_id, key, text in rows:
         reasons[grade_id][key] = text
     return reasons
 
 
 def _bodies(output_ids: Sequence[int], *fields: str) -> list[tuple[Any, ...]]:
-    return fetch(OutputBody.objects.filter(output_id__in=among(output_ids)).values_list(*fields))
+    return rows_where(OutputBody, "output_id", output_ids, fields)
 
 
 def _chunks(batch: Sequence[Any], of: Any = lambda output: output) -> Iterator[list[Any]]:
@@ -334,14 +346,22 @@ def _chunks(batch: Sequence[Any], of: Any = lambda output: output) -> Iterator[l
 
 def fetch(query: QuerySet[Any, tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """The rows as the database gives them (SQLite: flags as 0 and 1; JSON as text), in half the time of the ORM."""
-    sql, params = query.query.sql_with_params()
+    return _run(*query.query.sql_with_params())
+
+
+def rows_where(model: type[Model], column: str, ids: Iterable[int], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The rows whose column is one of thousands of ids, which go as one parameter and lead the join. No id twice."""
+    names = ", ".join(f"found.{name}" for name in columns)
+    wanted: Any = sorted(ids)
+    if connection.vendor == "postgresql":
+        join = "unnest(%s::bigint[]) AS wanted(value) JOIN"
+    else:
+        join, wanted = "json_each(%s) AS wanted CROSS JOIN", str(wanted)  # SQLite keeps the order of a cross join
+    sql = f"SELECT {names} FROM {join} {model._meta.db_table} AS found ON found.{column} = wanted.value"  # noqa: S608 - our own names
+    return _run(sql, [wanted])
+
+
+def _run(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return cursor.fetchall()
-
-
-def among(ids: Any) -> RawSQL:
-    """For `id__in`: thousands of ids as one parameter instead of thousands."""
-    if connection.vendor == "postgresql":
-        return RawSQL("SELECT unnest(%s::bigint[])", [sorted(ids)])
-    return RawSQL("SELECT value FROM json_each(%s)", [str(sorted(ids))])

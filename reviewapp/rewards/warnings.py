@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reviewapp.rewards.rows import Reader
+from reviewapp.rewards.rows import UNDECIDED, Reader
 
 FEW_HUMAN_LABELS = 30
 
@@ -18,7 +18,7 @@ def warnings_of(reader: Reader) -> list[str]:
         found.append(f"{n_human} labels are by people; under {FEW_HUMAN_LABELS} say little about how far the rest can be trusted.")
     if n := counts.source["judge"]:
         found.append(f"{n:,} labels are a judge's own scores: no calibrator has been fitted to what people say.")
-    if n := counts.left_out["undecided: no score and no verdict"]:
+    if n := counts.left_out[UNDECIDED]:
         found.append(f"{n:,} outputs are left out as undecided: graded, with neither a score nor a verdict.")
     if counts.without_content:
         found.append(f"{counts.without_content:,} rows have no content: their import gave scores only.")

@@ -5,7 +5,7 @@ A format's writer takes rows a batch at a time and writes one file; the same row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ LATER = (
 class Writer(Protocol):
     """Writes one file. `close` completes it."""
 
-    def write(self, rows: Sequence[dict[str, Any]]) -> None: ...
+    def write(self, rows: Iterable[dict[str, Any]]) -> None: ...
 
     def close(self) -> None: ...
 

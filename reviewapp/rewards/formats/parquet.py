@@ -5,7 +5,7 @@ The file's metadata holds the writer's version and the schema, no time: the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,11 @@ class ParquetWriter:
         self._batches: list[pa.RecordBatch] = []
         self._held = 0
 
-    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
         columns = zip(*(self._table.flat_values(row, criteria_json=True) for row in rows), strict=True)
         arrays = [pa.array(_typed(values, kind), TYPES[kind]) for values, (_, kind) in zip(columns, self._kinds, strict=True)]
         self._batches.append(pa.record_batch(arrays, schema=self._schema))
-        self._held += len(rows)
+        self._held += len(arrays[0])
         if self._held >= ROW_GROUP:
             self._flush()
 
