@@ -8,7 +8,7 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Scores, scored_by_both
 from graders.calibration.rank import WHY_NONE
-from graders.calibration.resample import Resamples, bootstrap, with_interval
+from graders.calibration.resample import Resamples, bootstrap, mean_statistic, with_interval
 from graders.calibration.result import Estimate
 
 NORMAL_QUANTILE = 1.96  # as Bland and Altman write it
@@ -102,7 +102,7 @@ def limits_of_agreement(judge: Scores, human: Scores, resamples: Resamples | Non
 
 def _mean(scores: Floats, resamples: Resamples | None, n_dropped: int) -> Estimate:
     columns = np.stack([np.ones(len(scores)), scores], axis=1)
-    return bootstrap(columns, lambda sums: sums[:, 1] / sums[:, 0], resamples, n_dropped)
+    return bootstrap(columns, mean_statistic, resamples, n_dropped)
 
 
 def _limit(sums: Floats, sign: int) -> Floats:

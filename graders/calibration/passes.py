@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, check_level
-from graders.calibration.resample import Resamples, bootstrap
+from graders.calibration.resample import Resamples, bootstrap, mean_statistic
 from graders.calibration.result import Estimate
 
 
@@ -86,7 +86,7 @@ def pass_at_k(n: Sequence[int], passes: Sequence[int], k: int, resamples: Resamp
         return Estimate.missing(why, 0, len(tried))
     chances = _chances(tried[used], passed[used], k)
     columns = np.stack([np.ones(len(chances)), chances], axis=1)
-    return bootstrap(columns, lambda s: s[:, 1] / s[:, 0], resamples and resamples.of(used), int((~used).sum()))
+    return bootstrap(columns, mean_statistic, resamples and resamples.of(used), int((~used).sum()))
 
 
 def _chances(n: Ints, passes: Ints, k: int) -> Floats:

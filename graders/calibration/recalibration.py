@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, score_array, scored_by_both
-from graders.calibration.resample import Resamples, bootstrap
+from graders.calibration.resample import Resamples, bootstrap, mean_statistic
 from graders.calibration.result import Estimate
 
 MIN_LABELS = 20  # also what a 95 % interval for one prediction takes: 19 residuals
@@ -214,4 +214,4 @@ def _log_losses(
 
 def _mean(values: Floats, resamples: Resamples | None, n_dropped: int) -> Estimate:
     columns = np.stack([np.ones(len(values)), values], axis=1)
-    return bootstrap(columns, lambda sums: sums[:, 1] / sums[:, 0], resamples, n_dropped)
+    return bootstrap(columns, mean_statistic, resamples, n_dropped)

@@ -11,7 +11,7 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_range, score_array
 from graders.calibration.rates import wilson
-from graders.calibration.resample import Mask, Resamples, bootstrap, with_interval
+from graders.calibration.resample import Mask, Resamples, bootstrap, mean_statistic, with_interval
 from graders.calibration.result import Estimate
 
 N_BINS = 10
@@ -58,7 +58,7 @@ def brier(stated: Scores, passed: Scores, resamples: Resamples | None = None) ->
     if not len(p):
         return Estimate.missing(WHY_NONE, 0, len(both))
     columns = np.stack([np.ones(len(p)), (p - y) ** 2], axis=1)
-    return bootstrap(columns, lambda s: s[:, 1] / s[:, 0], resamples and resamples.of(both), int((~both).sum()))
+    return bootstrap(columns, mean_statistic, resamples and resamples.of(both), int((~both).sum()))
 
 
 def ece(stated: Scores, passed: Scores, resamples: Resamples | None = None, n_bins: int = N_BINS) -> Estimate:

@@ -151,6 +151,11 @@ def _draw(n_prompts: int, n_boot: int, rng: np.random.Generator) -> npt.NDArray[
     return counts
 
 
+def mean_statistic(sums: Floats) -> Floats:
+    """Return the mean from sums (b, 2) of ones and values, NaN for a resample without items."""
+    return ratio(sums[:, 1], sums[:, 0])
+
+
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Return the quotient, NaN where the denominator is not above 0 (rounding included)."""
     return np.asarray(np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 1e-12))

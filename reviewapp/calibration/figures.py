@@ -1,0 +1,233 @@
+"""The groups of figures of a study, as they stand in JSON. Definitions: docs/statistics.md."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from graders.calibration import agreement, alpha, decision, errors, icc, noise, probes, rank, recalibration, reliability
+from graders.calibration.alt_test import Scoring, alternative_annotator_test
+from graders.calibration.arrays import Floats
+from graders.calibration.resample import Resamples, bootstrap, mean_statistic
+from graders.calibration.result import Estimate
+from reviewapp.calibration.grades import Grades
+from reviewapp.calibration.items import Items
+
+Figure = dict[str, Any]
+NOT_A_SCALE = "not defined, because the criterion is categorical: its values lie on no scale"
+NO_THRESHOLD = "not defined, because the rubric says of no score that it passes"
+MAX_MODELS = 50
+FAMILIES = {
+    "anthropic": ("claude", "sonnet", "opus", "haiku"),
+    "openai": ("gpt", "chatgpt", "davinci", "openai"),
+    "google": ("gemini", "gemma", "palm", "bard"),
+    "meta": ("llama",),
+    "mistral": ("mistral", "mixtral"),
+    "alibaba": ("qwen",),
+    "deepseek": ("deepseek",),
+}
+
+
+def figure(estimate: Estimate) -> Figure:
+    has_interval = estimate.low is not None
+    return {
+        "value": estimate.value,
+        "ci": [estimate.low, estimate.high] if has_interval else None,
+        "n": estimate.n,
+        "why_missing": estimate.why_missing or None,
+    }
+
+
+def missing(why: str, n: int = 0) -> Figure:
+    return figure(Estimate.missing(why, n))
+
+
+def human_group(items: Items, grades: Grades) -> Figure:
+    """How far people agree among themselves: what no judge can be asked to beat."""
+    draws = items.resamples
+    nominal = alpha.krippendorff_alpha(items.human, "nominal", draws)
+    if items.is_categorical:
+        names = ("alpha_ordinal", "alpha_interval", "icc", "icc_2k", "reviews_needed", "mean")
+        return {name: missing(NOT_A_SCALE) for name in names} | {"alpha_nominal": figure(nominal), "mean_by_model": {}}
+    single = icc.icc1(items.human, draws)
+    return {
+        "alpha_ordinal": figure(alpha.krippendorff_alpha(items.human, "ordinal", draws)),
+        "alpha_interval": figure(alpha.krippendorff_alpha(items.human, "interval", draws)),
+        "alpha_nominal": figure(nominal),
+        "icc": figure(single),
+        "icc_2k": figure(icc.icc2k(items.human, draws)),
+        "reviews_needed": figure(noise.reviews_needed(single)),
+        "mean": figure(_mean_score(items.human, draws)),
+        "mean_by_model": _mean_by_model(items, grades),
+    }
+
+
+def judge_group(items: Items, rng: np.random.Generator) -> Figure:
+    """The judge against people. Set each figure beside the human group's."""
+    human, judge, draws = items.human, items.judge, items.resamples
+    if items.is_categorical:
+        names = ("weighted_kappa", "gwet_ac2", "spearman", "kendall_b", "pearson", "spearman_within", "mae", "bias", "loa")
+        found = {name: missing(NOT_A_SCALE) for name in names}
+        return found | {"alpha": figure(alpha.judge_alpha(judge, human, "nominal", draws)), **_decision(items), **_reliability(items)}
+    return {
+        "weighted_kappa": figure(agreement.weighted_kappa(judge, human, items.labels, rng=rng, resamples=draws)),
+        "alpha": figure(alpha.judge_alpha(judge, human, "ordinal", draws)),
+        "gwet_ac2": figure(agreement.gwet_ac2(judge, human, items.labels, draws)),
+        "spearman": figure(rank.spearman(judge, human, draws)),
+        "kendall_b": figure(rank.kendall_b(judge, human, draws)),
+        "pearson": figure(rank.pearson(judge, human, draws)),
+        "spearman_within": figure(rank.within(rank.spearman, judge, human, items.criterion.tolist(), draws)),
+        "mae": figure(errors.mae(judge, human, draws)),
+        "bias": figure(errors.bias(judge, human, draws)),
+        "loa": _limits(errors.limits_of_agreement(judge, human, draws)),
+        **_decision(items),
+        **_reliability(items),
+    }
+
+
+def alt_test_group(items: Items, people: tuple[str, ...], epsilon: float) -> Figure:
+    """The alternative annotator test. Winning rate and advantage probability are plain numbers."""
+    scoring: Scoring = "accuracy" if items.is_categorical else "neg_rmse"
+    test = alternative_annotator_test(items.judge, items.human, scoring, epsilon, names=people, resamples=items.resamples)
+    advantage = figure(test.advantage_probability)
+    return {
+        "winning_rate": test.winning_rate,
+        "advantage_probability": advantage["value"],
+        "advantage_probability_ci": advantage["ci"],
+        "passes": test.passes,
+        "p_values": {person.name: person.p_value for person in test.people},
+        "advantage": {person.name: person.advantage for person in test.people},
+        "left_out": list(test.left_out),
+        "epsilon": epsilon,
+        "n": advantage["n"],
+        "why_missing": test.why_missing or None,
+    }
+
+
+def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
+    """The map from judge to expected human score, and the judge's errors before and after it, on unseen prompts."""
+    names = ("mae_before", "mae_after", "bias_before", "bias_after", "log_loss_before", "log_loss_after")
+    if items.is_categorical:
+        head = {"method": None, "labels_missing": None, "why_missing": NOT_A_SCALE, "half_width": missing(NOT_A_SCALE), "knots": None}
+        return head | {name: missing(NOT_A_SCALE) for name in names}
+    made = recalibration.recalibrate(
+        items.judge, items.human, items.human_passes, items.scale, items.clusters.tolist(), rng=rng, resamples=items.resamples
+    )
+    fitted = made.calibrator
+    why = "the half width of an interval has none itself"
+    half_width = Estimate.missing(made.why_missing) if fitted is None else Estimate(fitted.half_width, None, None, fitted.n, why)
+    return {
+        "method": fitted and fitted.method,
+        "labels_missing": made.labels_missing,
+        "why_missing": made.why_missing or None,
+        "half_width": figure(half_width),
+        "knots": fitted and {"judge": list(fitted.judge), "human": list(fitted.human)},
+        **{name: figure(getattr(made, name)) for name in names},
+    }
+
+
+def bias_group(items: Items, grades: Grades, judge_name: str) -> Figure:
+    """What moves the judge other than quality."""
+    clusters, outputs = items.clusters.tolist(), [grades.outputs[i] for i in items.output]
+    if items.is_categorical:
+        group = {name: missing(NOT_A_SCALE) for name in ("length", "self_preference", "reviewer")}
+        return group | {"position": _position(items)}
+    lengths = [float(o["length"]) for o in outputs]
+    return {
+        "length": figure(probes.length_bias(items.judge, items.human, lengths, clusters)),
+        "position": missing("not defined, because nothing is compared in pairs"),
+        "self_preference": _self_preference(items, outputs, judge_name),
+        "reviewer": _reviewers(items, grades.people),
+    }
+
+
+def family_of(model: str) -> str:
+    """The maker of a model by the words of its name, "" when not known."""
+    words = re.split(r"[^a-z]+", model.lower())
+    return next((family for family, names in FAMILIES.items() if any(w.startswith(names) for w in words if w)), "")
+
+
+def _mean_score(human: Floats, resamples: Resamples) -> Estimate:
+    """The mean over reviews, not over outputs."""
+    given = ~np.isnan(human)
+    if not given.any():
+        return Estimate.missing("not defined, because no output has a human score")
+    columns = np.stack([given.sum(axis=1), np.where(given, human, 0.0).sum(axis=1)], axis=1).astype(float)
+    found = bootstrap(columns, mean_statistic, resamples)
+    return Estimate(found.value, found.low, found.high, int(given.sum()), found.why_missing, found.method)
+
+
+def _mean_by_model(items: Items, grades: Grades) -> Figure:
+    models = np.array([grades.outputs[i]["model"] for i in items.output], dtype=object)
+    names = sorted(set(models) - {""})
+    if not 1 < len(names) <= MAX_MODELS:
+        return {}
+    return {name: figure(_mean_score(items.human[models == name], items.resamples.of(models == name))) for name in names}
+
+
+def _limits(limits: errors.Limits) -> Figure:
+    low, high = figure(limits.low), figure(limits.high)
+    if low["value"] is None:
+        return low
+    ci = [low["ci"], high["ci"]] if low["ci"] and high["ci"] else None
+    return {"value": [low["value"], high["value"]], "ci": ci, "n": low["n"], "why_missing": low["why_missing"]}
+
+
+def _decision(items: Items) -> Figure:
+    names = ("precision", "recall", "f1", "false_pass_rate", "agreement")
+    if items.threshold is None or items.is_categorical:
+        why = NOT_A_SCALE if items.is_categorical else NO_THRESHOLD
+        return {name: missing(why) for name in ("confusion", *names)}
+    made = decision.decide(items.judge_passes, items.human_passes, items.resamples)
+    counts = {name: getattr(made, name) for name in ("true_pass", "false_pass", "false_fail", "true_fail")}
+    why = "counts have no interval" if made.n else "not defined, because no output has both verdicts"
+    confusion = {"value": counts if made.n else None, "ci": None, "n": made.n, "why_missing": why}
+    return {"confusion": confusion} | {name: figure(getattr(made, name)) for name in names}
+
+
+def _reliability(items: Items) -> Figure:
+    if items.threshold is None or items.is_categorical:
+        why = NOT_A_SCALE if items.is_categorical else NO_THRESHOLD
+        return {"ece": missing(why), "brier": missing(why), "reliability": []}
+    low, high = items.scale
+    stated, passed = np.clip((items.judge - low) / (high - low), 0, 1), items.human_passes
+    bins = reliability.reliability_bins(stated, passed)
+    return {
+        "ece": figure(reliability.ece(stated, passed, items.resamples)),
+        "brier": figure(reliability.brier(stated, passed, items.resamples)),
+        "reliability": [{"low": b.low, "high": b.high, "stated": b.stated, "passed": figure(b.passed)} for b in bins],
+    }
+
+
+def _position(items: Items) -> Figure:
+    """Only for values such as model_a, tie, model_b: the first is the first answer, the last the second."""
+    if len(items.values) == 3 and items.values[1] == "tie":
+        return figure(probes.position_bias(1 - items.judge, 1 - items.human, items.clusters.tolist()))
+    return missing("not defined, because the values are not a first answer, a tie and a second answer")
+
+
+def _self_preference(items: Items, outputs: list[dict[str, Any]], judge_name: str) -> Figure:
+    own = family_of(judge_name)
+    if not own:
+        return missing("not defined, because the judge's name tells no model family")
+    families = [family_of(o["model"]) for o in outputs]
+    is_own = np.array([np.nan if not f else float(f == own) for f in families])
+    if np.isnan(is_own).all():
+        return missing("not defined, because no output's model tells its family")
+    return figure(probes.self_preference(items.judge, items.human, is_own, items.clusters.tolist()))
+
+
+def _reviewers(items: Items, people: tuple[str, ...]) -> Figure:
+    """The spread of severities (their standard deviation), and each reviewer's."""
+    found = probes.reviewer_severity(items.human, people, items.clusters.tolist())
+    known = [e.value for e in found.values() if e.value is not None]
+    if len(known) < 2:
+        why = next((e.why_missing for e in found.values()), "not defined, because no output has a human score")
+        return missing(why) | {"by_reviewer": {}}
+    spread = math.sqrt(sum(value**2 for value in known) / (len(known) - 1))
+    n = sum(e.n for e in found.values())
+    why = "each reviewer has an interval of their own"
+    return {"value": spread, "ci": None, "n": n, "why_missing": why, "by_reviewer": {name: figure(e) for name, e in found.items()}}
