@@ -68,8 +68,14 @@ class Grade:
         if file is not None:
             head["file"] = file
         order = ("failure_category", "error", "duration_s", "peak_memory_mb", "grader", "sandbox", "stdout", "stderr")
-        return {**head, "runs": self.runs, "passed": self.passed, "score": self.score, "criteria": criteria,
-                **{name: data[name] for name in order}}
+        return {
+            **head,
+            "runs": self.runs,
+            "passed": self.passed,
+            "score": self.score,
+            "criteria": criteria,
+            **{name: data[name] for name in order},
+        }
 
 
 class GraderError(RuntimeError):
@@ -89,9 +95,7 @@ def grade_of(task: str, rubric: Rubric, criteria: Iterable[CriterionScore], *, r
 
 def _criterion_json(criterion: CriterionScore) -> dict[str, Any]:
     data = asdict(criterion)
-    data["evidence"] = [
-        {"line_start": e.line_start, "line_end": e.line_end, "kind": e.kind, "text": e.text} for e in criterion.evidence
-    ]
+    data["evidence"] = [{"line_start": e.line_start, "line_end": e.line_end, "kind": e.kind, "text": e.text} for e in criterion.evidence]
     if not criterion.unscored_reason:
         del data["unscored_reason"]
     return data

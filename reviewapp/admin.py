@@ -34,5 +34,15 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return False
 
 
-for model in (models.Task, models.Variant, models.Rubric, models.Grader, models.Run, models.Output, models.Grade, models.Job, models.Snapshot):
+for model in (
+    models.Task,
+    models.Variant,
+    models.Rubric,
+    models.Grader,
+    models.Run,
+    models.Output,
+    models.Grade,
+    models.Job,
+    models.Snapshot,
+):
     admin.site.register(model, ReadOnlyAdmin)

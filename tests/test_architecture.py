@@ -30,7 +30,9 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize(("package", "forbidden"), [("graders", {"reviewapp", "django", "celery"}), ("tasks", {"reviewapp", "graders", "django"})])
+@pytest.mark.parametrize(
+    ("package", "forbidden"), [("graders", {"reviewapp", "django", "celery"}), ("tasks", {"reviewapp", "graders", "django"})]
+)
 def test_imports_point_one_way(package, forbidden):
     wrong = {str(p.relative_to(ROOT)): imports_of(p) & forbidden for p in modules() if p.is_relative_to(ROOT / package)}
     assert not {path: names for path, names in wrong.items() if names}
@@ -89,7 +91,8 @@ def test_models_and_migrations_agree():
 
 
 def test_the_production_settings_pass_the_deploy_check(tmp_path):
-    env = {"PATH": "/usr/bin:/bin", "DATA_DIR": str(tmp_path), "SECRET_KEY": "x1y2" * 20 + "abcdefghijklmnop", "ALLOWED_HOSTS": "example.org"}
+    key = "x1y2" * 20 + "abcdefghijklmnop"
+    env = {"PATH": "/usr/bin:/bin", "DATA_DIR": str(tmp_path), "SECRET_KEY": key, "ALLOWED_HOSTS": "example.org"}
     command = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr

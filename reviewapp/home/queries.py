@@ -103,7 +103,9 @@ def automatic_verdicts(task: Task) -> dict[int, dict[int, Verdict]]:
     """grader id -> output id -> (overall, passed) of its newest grade, over the latest version of each output."""
     grades = Grade.objects.filter(output__task=task, output__is_latest=True, mode=Grade.Mode.AUTOMATIC, retraction__isnull=True)
     found: dict[int, dict[int, Verdict]] = defaultdict(dict)
-    for grader_id, output_id, overall, passed in grades.order_by("id").values_list("grader_id", "output_id", "overall", "passed").iterator(5000):
+    for grader_id, output_id, overall, passed in (
+        grades.order_by("id").values_list("grader_id", "output_id", "overall", "passed").iterator(5000)
+    ):
         found[grader_id][output_id] = (overall, passed)
     return found
 

@@ -87,7 +87,9 @@ def test_an_undecided_code_grade_is_no_verdict():
     assert label_of([fact], "neural_memory").passed is None
 
 
-@pytest.mark.parametrize(("votes", "verdict"), [([], None), ([None], None), ([True, False], None), ([True, None], True), ([True, False, False], False)])
+@pytest.mark.parametrize(
+    ("votes", "verdict"), [([], None), ([None], None), ([True, False], None), ([True, None], True), ([True, False, False], False)]
+)
 def test_majority(votes, verdict):
     assert majority(votes) is verdict
 

@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from graders.sandbox import health
+from reviewapp.celery import QUEUES
 from reviewapp.models import User
 from reviewapp.samples.load import load_samples
 
@@ -32,7 +33,8 @@ class Command(BaseCommand):
         self.prepare()
         url = f"http://127.0.0.1:{port}/"
         processes = [self.start("web", web_command(port)), self.start("worker", worker_command())]
-        self.stdout.write(f"\nTouchstone: {url}\n  sign in as  reviewer / {DEMO_PASSWORD}   or  admin / {DEMO_PASSWORD}\n  Ctrl-C stops everything\n")
+        self.stdout.write(f"\nTouchstone: {url}\n  sign in as  reviewer / {DEMO_PASSWORD}   or  admin / {DEMO_PASSWORD}")
+        self.stdout.write("  Ctrl-C stops everything\n")
         self.stdout.flush()
         self.wait(processes)
 
@@ -79,8 +81,7 @@ def web_command(port: str) -> list[str]:
 
 
 def worker_command() -> list[str]:
-    schedule = str(settings.DATA_DIR / "beat")
-    queues = "grade-cpu,grade-gpu,judge,rollout,export"
-    return [
-        str(BIN / "celery"), "--quiet", "-A", "reviewapp", "worker", "-B", f"--schedule={schedule}", "-Q", queues, "--loglevel=warning", "--concurrency=2"
-    ]  # fmt: skip
+    schedule = f"--schedule={settings.DATA_DIR / 'beat'}"
+    queues = ",".join(QUEUES)
+    options = ["-B", schedule, "-Q", queues, "--loglevel=warning", "--concurrency=2"]
+    return [str(BIN / "celery"), "--quiet", "-A", "reviewapp", "worker", *options]
