@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def alt_test_group(items: Items, people: tuple[str, ...], epsilon: float) -> Fig
         "passes": test.passes,
         "p_values": {person.name: person.p_value for person in test.people},
         "advantage": {person.name: person.advantage for person in test.people},
-        "left_out": list(test.left_out),
+        "n_left_out": len(test.left_out),
         "epsilon": epsilon,
         "n": advantage["n"],
         "why_missing": test.why_missing or None,
@@ -144,6 +145,7 @@ def bias_group(items: Items, grades: Grades, judge_name: str) -> Figure:
     }
 
 
+@cache
 def family_of(model: str) -> str:
     """The maker of a model by the words of its name, "" when not known."""
     words = re.split(r"[^a-z]+", model.lower())

@@ -35,7 +35,7 @@ def pass_rate_group(judge: Floats, human: Floats, grades: Grades) -> dict[str, A
         "ppi": figure(
             corrected_rate(judge[judged], judge[both], human[both], clusters_all=clusters[judged], clusters_labelled=clusters[both])
         ),
-        "pass_at_k": {str(k): figure(_pass_at_k(verdicts, grades, k)) for k in KS},
+        "pass_at_k": _pass_at_k(verdicts, grades),
     }
 
 
@@ -50,10 +50,11 @@ def _people_alone(human: Floats, clusters: np.ndarray) -> Estimate:
     return corrected_rate(human, human, human, clusters_all=clusters, clusters_labelled=clusters)
 
 
-def _pass_at_k(verdicts: Floats, grades: Grades, k: int) -> Estimate:
+def _pass_at_k(verdicts: Floats, grades: Grades) -> dict[str, Any]:
     by_prompt: dict[int, list[float]] = {}
     for output, verdict in zip(grades.outputs, verdicts, strict=True):
         if not np.isnan(verdict):
             by_prompt.setdefault(output["prompt_id"] or -output["id"], []).append(verdict)
     n, passes = [len(v) for v in by_prompt.values()], [int(sum(v)) for v in by_prompt.values()]
-    return pass_at_k(n, passes, k, Resamples(range(len(n)), rng=np.random.default_rng(0)))
+    draws = Resamples(range(len(n)), rng=np.random.default_rng(0))
+    return {str(k): figure(pass_at_k(n, passes, k, draws)) for k in KS}

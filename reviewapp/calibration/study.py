@@ -23,7 +23,9 @@ class StudyError(ValueError):
     """What was asked for can't be studied, with what is allowed."""
 
 
-def study(task: Task, judge: Grader | None, mode: str = "blind", epsilon: float = DEFAULT_EPSILON) -> dict[str, Any]:
+def study(
+    task: Task, judge: Grader | None, mode: str = "blind", epsilon: float = DEFAULT_EPSILON, *, n_boot: int = N_BOOT
+) -> dict[str, Any]:
     """All figures, pooled over criteria and for each; `judge` None gives people's alone. The same data give the same figures."""
     if mode not in MODES:
         raise StudyError(f"mode is {mode!r}, allowed: {', '.join(MODES)}")
@@ -34,7 +36,7 @@ def study(task: Task, judge: Grader | None, mode: str = "blind", epsilon: float 
     grades = read_grades(task, judge, mode)
     is_labelled = ~np.isnan(grades.human).all(axis=(1, 2)) if grades.people else np.zeros(len(grades.outputs), dtype=bool)
     labelled = np.flatnonzero(is_labelled)
-    draws = Resamples([grades.clusters[i] for i in labelled], rng=np.random.default_rng(0), n_boot=N_BOOT)
+    draws = Resamples([grades.clusters[i] for i in labelled], rng=np.random.default_rng(0), n_boot=n_boot)
     counted = labelled if judge is None else labelled[~np.isnan(grades.judge[labelled]).all(axis=1)]
     return {
         "task": task.slug,

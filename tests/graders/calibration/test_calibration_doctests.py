@@ -7,7 +7,10 @@ from importlib import import_module
 
 import pytest
 
-MODULES = ("agreement", "inference", "rates", "result")
+MODULES = (
+    "agreement", "alpha", "alt_test", "decision", "errors", "icc", "inference", "noise", "passes", "probes", "rank", "rates",
+    "reliability", "result",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -17,7 +20,7 @@ def test_examples_in_the_docstrings_come_out(name):
 
 
 def test_importing_the_package_loads_no_heavy_library():
-    names = ", ".join(f"graders.calibration.{name}" for name in MODULES)
+    names = ", ".join(f"graders.calibration.{name}" for name in (*MODULES, "recalibration", "resample"))
     heavy = "{'scipy', 'statsmodels', 'sklearn', 'pandas', 'ppi_py', 'numba', 'django'}"
     code = f"import sys, {names}; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
