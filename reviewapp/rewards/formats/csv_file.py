@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,7 +42,7 @@ class CsvWriter:
     def _line(self, row: dict[str, Any]) -> bytes:
         given = row["criteria"]
         cells = [cell(value) for cell, value in zip(CELLS_BEFORE, get_before(row), strict=True)]
-        cells += [_criterion(*given[key].values()) if key in given else NO_CRITERION for key in self._keys]
+        cells += [_criterion(tuple(given[key].values())) if key in given else NO_CRITERION for key in self._keys]
         cells += [cell(value) for cell, value in zip(CELLS_AFTER, get_after(row), strict=True)]
         return (",".join(cells) + EOL).encode()
 
@@ -52,7 +51,9 @@ class CsvWriter:
 
 
 def _text(value: str | None) -> str:
-    return "" if value is None else '"' + value.replace('"', '""') + '"'
+    if value is None:
+        return ""
+    return f'"{value}"' if '"' not in value else '"' + value.replace('"', '""') + '"'
 
 
 def _flag(value: bool | None) -> str:
@@ -63,22 +64,24 @@ def _json(value: Any) -> str:
     return _text(orjson.dumps(value).decode()) if value else EMPTY[type(value)]
 
 
-# Names and scores are few and repeat; finding one takes a third of writing it.
-@lru_cache(50_000, typed=True)
-def _name(value: str | None) -> str:
-    return _text(value)
+class Written(dict[Any, str]):
+    """Cells that were written before. Names and scores are few and repeat, and finding one is faster than writing it."""
+
+    def __init__(self, write: Callable[[Any], str]) -> None:
+        super().__init__()
+        self._write = write
+
+    def __missing__(self, value: Any) -> str:
+        if len(self) > MOST_WRITTEN:
+            self.clear()
+        cell = self[value] = self._write(value)
+        return cell
 
 
-@lru_cache(50_000, typed=True)
-def _number(value: float | None) -> str:
-    return "" if value is None else repr(value)
-
-
-@lru_cache(50_000, typed=True)
-def _criterion(*parts: Any) -> str:
-    return ",".join([_text(part) if isinstance(part, str) else _number(part) for part in parts])
-
-
+MOST_WRITTEN = 50_000
+_name = Written(_text).__getitem__
+_number = Written(lambda value: "" if value is None else repr(value)).__getitem__
+_criterion = Written(lambda parts: ",".join([_text(p) if isinstance(p, str) else _number(p) for p in parts])).__getitem__
 EMPTY = {list: '"[]"', dict: '"{}"'}
 LONG_TEXTS = ("output_id", "prompt", "content", "content_missing", "reference")
 CELLS: dict[Kind, Callable[[Any], str]] = {
