@@ -9,6 +9,7 @@ from typing import Any
 from django.core.cache import cache
 from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Left
 
 from reviewapp.models import Flag, Grade, Grader, Output, OutputBody, Task, User, Variant
@@ -42,7 +43,8 @@ def filtered(filters: Filters, user: User | None = None) -> QuerySet[Output]:
     if filters.flagged:
         is_flagged = Q(pk__in=Flag.objects.filter(resolved_at__isnull=True).values("output_id"))
         outputs = outputs.filter(is_flagged if filters.flagged == "yes" else ~is_flagged)
-    return search.matching(outputs, filters.q)
+    ids = search.matching_ids(filters.q)
+    return _keep(outputs, "id", ids) if ids else outputs
 
 
 def for_list(outputs: QuerySet[Output]) -> QuerySet[Output]:
@@ -123,7 +125,7 @@ def _verdict(who: str, verdict: str) -> Q:
     return Q(**{f"{who}_passed": VERDICT[verdict]})
 
 
-def _keep(outputs: QuerySet[Output], field: str, values: Sequence[Any], tasks: Sequence[int] = ()) -> QuerySet[Output]:
+def _keep(outputs: QuerySet[Output], field: str, values: Sequence[Any] | RawSQL, tasks: Sequence[int] = ()) -> QuerySet[Output]:
     """Rows whose field is one of these values; `tasks` when its index begins with the task.
 
     SQLite has no statistics of our tables: with an index on the field it would use that one and then sort, however

@@ -4,7 +4,7 @@ A search is a list of words; "several words" in quotes stand one after the other
 All must be found, in the content or in the external id. A word is a run of letters and digits, so that surprise_gate
 and nn.Module are phrases of two words. Nothing that a person types is syntax of the database.
 
-On PostgreSQL the index is part of the insert. On SQLite that would halve the speed of an import (docs/search.md),
+On PostgreSQL the index is part of the insert. On SQLite that would halve the speed of an import (docs/outputs.md),
 so `index_new` follows behind it in the background; the newest few outputs that it has not reached yet are read as
 they are, and of more than a few the page says that they can't be found yet. Beyond the first 200,000 characters
 a content is not searched.
@@ -74,17 +74,23 @@ def terms_of(text: str) -> list[Term]:
 
 def matching(outputs: QuerySet, text: str) -> QuerySet:
     """Those of these outputs that the text is found in; all of them when it has no word."""
+    ids = matching_ids(text)
+    return outputs.filter(pk__in=ids) if ids else outputs
+
+
+def matching_ids(text: str) -> RawSQL | None:
+    """The ids of the outputs that the text is found in, as a subquery; None when it has no word."""
     terms = terms_of(text)
     if not terms:
-        return outputs
+        return None
     if connection.vendor == "postgresql":
-        return outputs.filter(pk__in=_postgres(terms))
+        return _postgres(terms)
     sql = "SELECT rowid FROM reviewapp_search WHERE reviewapp_search MATCH %s"
     words = " AND ".join(f'"{term.text}"' + (" *" if term.is_prefix else "") for term in terms)
     params: list[object] = [f"({{content}} : ({words})) OR ({{external_id}} : ({words}))"]
     if tail := _in_tail(terms):
         sql += f" UNION SELECT value FROM json_each('{tail}')"  # noqa: S608 - integers
-    return outputs.filter(pk__in=RawSQL(sql, params))  # noqa: S611
+    return RawSQL(sql, params)  # noqa: S611
 
 
 def _postgres(terms: list[Term]) -> RawSQL:
