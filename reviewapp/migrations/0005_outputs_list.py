@@ -4,34 +4,35 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('reviewapp', '0004_jobs_by_state'),
+        ("reviewapp", "0004_jobs_by_state"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='output',
-            index=models.Index(condition=models.Q(('is_latest', True)), fields=['task', 'human_score', 'id'], name='output_by_task_human'),
+            model_name="output",
+            index=models.Index(condition=models.Q(("is_latest", True)), fields=["task", "human_score", "id"], name="output_by_task_human"),
         ),
         migrations.AddIndex(
-            model_name='output',
-            index=models.Index(condition=models.Q(('is_latest', True)), fields=['task', 'disagreement', 'id'], name='output_by_task_differ'),
+            model_name="output",
+            index=models.Index(
+                condition=models.Q(("is_latest", True)), fields=["task", "disagreement", "id"], name="output_by_task_differ"
+            ),
         ),
         migrations.AddIndex(
-            model_name='output',
-            index=models.Index(condition=models.Q(('is_latest', True)), fields=['task', 'length', 'id'], name='output_by_task_length'),
+            model_name="output",
+            index=models.Index(condition=models.Q(("is_latest", True)), fields=["task", "length", "id"], name="output_by_task_length"),
         ),
         migrations.AddIndex(
-            model_name='output',
-            index=models.Index(condition=models.Q(('is_latest', True)), fields=['task', 'created_at', 'id'], name='output_by_task_created'),
+            model_name="output",
+            index=models.Index(condition=models.Q(("is_latest", True)), fields=["task", "created_at", "id"], name="output_by_task_created"),
         ),
         migrations.AddIndex(
-            model_name='output',
-            index=models.Index(condition=models.Q(('is_latest', True)), fields=['model', 'id'], name='output_by_model'),
+            model_name="output",
+            index=models.Index(condition=models.Q(("is_latest", True)), fields=["model", "id"], name="output_by_model"),
         ),
         migrations.AddIndex(
-            model_name='output',
-            index=models.Index(condition=models.Q(('is_latest', True)), fields=['failure_category', 'id'], name='output_by_failure'),
+            model_name="output",
+            index=models.Index(condition=models.Q(("is_latest", True)), fields=["failure_category", "id"], name="output_by_failure"),
         ),
     ]

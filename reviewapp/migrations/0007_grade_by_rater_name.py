@@ -4,14 +4,13 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('reviewapp', '0006_search'),
+        ("reviewapp", "0006_search"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='grade',
-            index=models.Index(fields=['rater_name', 'output'], name='grade_by_rater_name'),
+            model_name="grade",
+            index=models.Index(fields=["rater_name", "output"], name="grade_by_rater_name"),
         ),
     ]
