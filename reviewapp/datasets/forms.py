@@ -28,7 +28,7 @@ class SpecForm(forms.Form):
     policy = forms.CharField(required=False, max_length=40)
     split = forms.CharField(required=False, max_length=60)
     seed = forms.IntegerField(required=False, min_value=0, max_value=MAX_SEED)
-    filter = forms.CharField(required=False, max_length=2000)
+    filter = forms.CharField(required=False, max_length=10_000)
     no_samples = forms.BooleanField(required=False)
     license = forms.RegexField(required=False, regex=r"^[A-Za-z0-9.+-]+$", max_length=60, error_messages={
         "invalid": "A license is named by letters, digits, dots, plus and minus, such as cc-by-4.0."})  # fmt: skip

@@ -15,13 +15,13 @@ def warnings_of(reader: Reader) -> list[str]:
         what = "All rows are" if counts.samples == counts.rows else f"{counts.samples:,} of {counts.rows:,} rows are"
         found.append(f"{what} samples written for the demo (is_sample): not for training.")
     if counts.rows and n_human < FEW_HUMAN_LABELS:
-        found.append(f"{n_human} labels are by people; under {FEW_HUMAN_LABELS} say little about how far the rest can be trusted.")
+        found.append(f"{count(n_human, 'label is', 'labels are')} by people; fewer than {FEW_HUMAN_LABELS} say little of the rest.")
     if n := counts.source["judge"]:
-        found.append(f"{n:,} labels are a judge's own scores: no calibrator has been fitted to what people say.")
+        found.append(f"{count(n, 'label is', 'labels are')} a judge's own: no calibrator is fitted to what people say.")
     if n := counts.left_out[UNDECIDED]:
-        found.append(f"{n:,} outputs are left out as undecided: graded, with neither a score nor a verdict.")
+        found.append(f"{count(n, 'output is', 'outputs are')} left out as undecided: graded, with neither a score nor a verdict.")
     if counts.without_content:
-        found.append(f"{counts.without_content:,} rows have no content: their import gave scores only.")
+        found.append(f"{count(counts.without_content, 'row has', 'rows have')} no content: the import gave scores only.")
     return found + _split_warnings(reader)
 
 
@@ -37,3 +37,7 @@ def _split_warnings(reader: Reader) -> list[str]:
     if n := reader.splitter.joined:
         found.append(f"{n:,} prompts share an answer with another prompt; each such group is kept in one split, or it would leak.")
     return found
+
+
+def count(n: int, one: str, many: str) -> str:
+    return f"{n:,} {one if n == 1 else many}"

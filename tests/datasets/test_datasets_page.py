@@ -66,8 +66,8 @@ def test_the_preview_counts_labels_by_source_and_side(as_reviewer, graded):
 @pytest.mark.parametrize(
     ("query", "warning"),
     [
-        ({}, "6 labels are by people; under 30"),
-        ({}, "1 labels are a judge&#x27;s own scores"),
+        ({}, "6 labels are by people; fewer than 30"),
+        ({}, "1 label is a judge&#x27;s own"),
         ({"split": "0.9,0.05,0.05"}, "is empty: whole prompts are put on one side"),
     ],
 )
