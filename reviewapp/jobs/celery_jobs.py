@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from billiard.process import current_process
@@ -19,6 +18,7 @@ from celery.worker import state as worker_state
 from django.conf import settings
 
 from reviewapp.jobs import broker, queue
+from reviewapp.jobs.stop import Stop, WorkerStopping
 from reviewapp.jobs.work import work_on
 
 # One byte that the processes of the pool, forked later, share with the worker: 1 once it is asked to stop.
@@ -26,18 +26,15 @@ _stopping = mmap.mmap(-1, 1)
 _worker: dict[str, Any] = {"consumer": None}
 
 
-class WorkerStopping(BaseException):
-    """Raised in the middle of a job by SIGTERM. No Exception, so that no grader takes it for a fault of its own."""
-
-
 @shared_task(name="jobs.wake", acks_late=True)
 def wake(job_id: int) -> str:
     """Claim and do one job; nothing if it is not free."""
     if _stopping[0]:
         return "stopping"
+    stop = Stop()
     try:
-        with _stoppable():
-            job = work_on(job_id)
+        with _listening(stop):
+            job = work_on(job_id, stop)
     except WorkerStopping:
         return "handed back"
     return job.state if job else "not free"
@@ -59,17 +56,12 @@ def sweep_at_start(sender: Any, **_: Any) -> None:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """In a process of the pool, SIGTERM leaves the job, which work_on then hands back."""
+def _listening(stop: Stop) -> Iterator[None]:
+    """In a process of the pool, SIGTERM asks for a stop, on which work_on hands the job back."""
     if current_process()._name == "MainProcess":
         yield
         return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # handing back must not be interrupted
-        raise WorkerStopping
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.ask())
     try:
         yield
     finally:

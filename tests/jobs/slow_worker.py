@@ -6,7 +6,7 @@ from reviewapp.celery import app
 
 django.setup()
 
-from tests.jobs.slow_grader import register  # noqa: E402 it needs the models
+from tests.jobs.slow_grader import register  # it needs the models
 
 register()
 

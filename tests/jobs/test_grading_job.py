@@ -10,6 +10,7 @@ from graders.sandbox.run import forget_trials
 from reviewapp.catalog.sync import save_grader, save_task
 from reviewapp.jobs import handlers
 from reviewapp.jobs.queue import cancel, enqueue
+from reviewapp.jobs.stop import Stop, WorkerStopping
 from reviewapp.jobs.work import work_on
 from reviewapp.models import Grade, Job, Output
 from tasks.task import SHIPPED_TASKS, load_task
@@ -161,3 +162,30 @@ def test_the_rubric_of_the_grade_is_the_one_that_was_used(slow, monkeypatch):
     job = work(output, slow)
     assert Output.objects.get(pk=output.pk).task.rubric != used
     assert job.grade.rubric == used
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stop_asked_for_while_the_job_is_claimed_hands_it_back(slow):
+    job = enqueue("grade", output=slow_output(), grader=slow)
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(WorkerStopping):
+        work_on(job.pk, stop)
+    job.refresh_from_db()
+    assert (job.state, job.claims, job.grade) == ("queued", 0, None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stop_asked_for_while_the_result_is_written_lets_it_be_written(slow, monkeypatch):
+    stop = Stop()
+
+    def handler(job, report):
+        def write(job):
+            stop.ask()
+            return {"text": "written"}
+
+        return write
+
+    monkeypatch.setattr("reviewapp.outputs.jobs.run", handler)
+    ended = work_on(enqueue("grade", output=slow_output(), grader=slow).pk, stop)
+    assert (ended.state, ended.result) == ("done", {"text": "written"})
