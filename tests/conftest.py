@@ -40,7 +40,10 @@ def reviewer(db):
 
 @pytest.fixture
 def admin(db):
-    return make_user("root", role="admin")
+    """An admin who sees the judges in lists."""
+    user = make_user("root", role="admin")
+    user.show_judges(True)
+    return user
 
 
 @pytest.fixture

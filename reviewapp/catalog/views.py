@@ -39,8 +39,8 @@ def task(request: HttpRequest, slug: str) -> HttpResponse:
         "shown": shown,
         "against": against,
         "diff": diff_lines(against.prompt, shown.prompt) if shown and against else None,
-        "passes": examples(task, True),
-        "fails": examples(task, False),
+        "passes": examples(task, True, request.user),
+        "fails": examples(task, False, request.user),
         "n_outputs": sum(row["n"] for row in counts.values()),
     }
     return render(request, "catalog/task.html", context)

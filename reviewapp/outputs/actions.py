@@ -15,7 +15,6 @@ from reviewapp import access
 from reviewapp.catalog.sync import save_grader
 from reviewapp.jobs.queue import Enqueued, enqueue_gradings
 from reviewapp.models import Grader, SavedView
-from reviewapp.outputs.blind import SESSION_KEY
 from reviewapp.outputs.filters import MAX_IDS, Filters, is_id, parse_query
 from reviewapp.outputs.paging import parse_order
 from reviewapp.outputs.queries import filtered
@@ -25,9 +24,10 @@ MAX_NAME, MAX_QUERY = 100, 2000
 
 
 @require_POST
-@access.role_required("viewer")
+@access.role_required("adjudicator")
 def hide_judge(request: HttpRequest) -> HttpResponse:
-    request.session[SESSION_KEY] = request.POST.get("hide") == "1"
+    """Reviewers have no such choice: the list would make their next grades assisted without their noticing."""
+    request.user.show_judges(request.POST.get("hide") != "1")
     return _back(request)
 
 

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest
-
 from reviewapp.models import User
 from reviewapp.outputs.filters import TELLING, Filters
 from reviewapp.outputs.paging import DEFAULT_ORDER, Order
-
-SESSION_KEY = "outputs_hide_judge"
-
-
-def hides_judge(request: HttpRequest) -> bool:
-    """As this person last chose; at first only reviewers work blind."""
-    user = request.user
-    return bool(request.session.get(SESSION_KEY, user.role == User.Role.REVIEWER and not user.is_superuser))
-
 
 def is_all_graded(filters: Filters, user: User) -> bool:
     """Whether the filters keep only what this person has graded, so that there is nothing to hide."""

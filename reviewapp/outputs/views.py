@@ -17,7 +17,7 @@ from graders import registry
 from reviewapp import access
 from reviewapp.models import Output, SavedView, User
 from reviewapp.outputs import search
-from reviewapp.outputs.blind import hides_judge, is_all_graded, without_telling
+from reviewapp.outputs.blind import is_all_graded, without_telling
 from reviewapp.outputs.chips import chips_of
 from reviewapp.outputs.facets import Counts, count, facets
 from reviewapp.outputs.filters import LABEL_STATES, SCORES, VERDICTS, Choices, Filters, load_choices, parse
@@ -74,6 +74,7 @@ def show_list(request: HttpRequest, params: QueryDict, *refused: str) -> HttpRes
     page = read_page(for_list(outputs), listing.order, listing.cursor, is_few=bool(listing.filters) and not counts.is_more)
     context = {
         "listing": listing,
+        "may_show_judge": request.user.has_role(User.Role.ADJUDICATOR),
         "rows": rows_of(request.user, listing, page),
         "columns": columns_of(listing),
         "shows_task": len(listing.filters.task) != 1,
@@ -95,7 +96,7 @@ def read_listing(request: HttpRequest, params: QueryDict) -> Listing:
     filters, problems = parse(params, choices)
     order, problem = parse_order(params.get("sort", ""))
     problems += [problem] if problem else []
-    hides, notes = hides_judge(request), []
+    hides, notes = request.user.hides_judges, []
     is_blind = hides and not is_all_graded(filters, request.user)
     if is_blind:
         filters, order, notes = without_telling(filters, order)

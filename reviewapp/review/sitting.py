@@ -50,7 +50,8 @@ class Sitting:
             return self.draft.mode
         if self.standing:
             return "reveal"
-        return "assisted" if self.mine else "blind"
+        has_seen = self.mine or self.user.may_have_seen_judge(self.output.created_at)
+        return "assisted" if has_seen else "blind"
 
     @property
     def is_form(self) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from django.urls import reverse
 
 from reviewapp.catalog.sync import sync_tasks
-from tests.make import make_judge_grade, make_output
+from tests.make import make_human_grade, make_judge_grade, make_output
 
 
 @pytest.fixture
@@ -45,3 +45,14 @@ def test_passes_and_failures_are_linked(as_viewer, db):
 
 def test_an_empty_workspace_says_how_to_get_tasks(as_viewer):
     assert b"sync_tasks" in as_viewer.get(reverse("tasks")).content
+
+
+def test_who_works_blind_sees_verdicts_only_of_what_they_have_graded(as_reviewer, reviewer, db):
+    seen, unseen = make_output(external_id="seen-one"), make_output(external_id="unseen-one")
+    nine = {"viability": 9, "upside": 9, "success": 9, "novelty": 9}
+    for output in (seen, unseen):
+        make_judge_grade(output, nine)
+    make_human_grade(seen, reviewer, nine)
+    page = as_reviewer.get(reverse("task", args=["ideas"])).content.decode()
+    assert "seen-one" in page
+    assert "unseen-one" not in page.replace(">seen-one", "")

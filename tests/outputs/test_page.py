@@ -92,17 +92,30 @@ class TestBlindWork:
         assert "Verdict:" not in text
         assert "too_vague" not in text
 
-    def test_it_can_be_turned_off_and_stays_off(self, as_reviewer):
+    def test_an_adjudicator_can_turn_it_off_and_it_stays_off(self):
         make_judged()
-        assert as_reviewer.post("/outputs/hide-judge", {"hide": "0", "query": "model=model-a"}).url == "/outputs/?model=model-a"
-        assert ">6.05<" in page(as_reviewer)
-        as_reviewer.post("/outputs/hide-judge", {"hide": "1"})
-        assert ">6.05<" not in page(as_reviewer)
+        client = signed_in(make_user("judy", role="adjudicator"))
+        assert ">6.05<" not in page(client)
+        assert client.post("/outputs/hide-judge", {"hide": "0", "query": "model=model-a"}).url == "/outputs/?model=model-a"
+        assert ">6.05<" in page(client)
+        client.post("/outputs/hide-judge", {"hide": "1"})
+        assert ">6.05<" not in page(client)
 
-    @pytest.mark.parametrize("role", ["viewer", "adjudicator", "admin"])
-    def test_others_see_the_judge_at_first(self, role):
+    def test_who_has_seen_the_judges_in_the_list_grades_no_longer_blind(self):
+        (seen,) = make_judged()
+        client = signed_in(make_user("judy", role="adjudicator"))
+        client.post("/outputs/hide-judge", {"hide": "0"})
+        client.post("/outputs/hide-judge", {"hide": "1"})
+        later = make_output()
+        assert "Assisted: judge visible" in client.get(f"/outputs/{seen.pk}/").content.decode()
+        assert "Blind: judge hidden" in client.get(f"/outputs/{later.pk}/").content.decode()
+
+    def test_a_reviewer_cannot_turn_it_off(self, as_reviewer):
+        assert as_reviewer.post("/outputs/hide-judge", {"hide": "0"}).status_code == 403
+
+    def test_a_viewer_grades_nothing_and_sees_all(self, as_viewer):
         make_judged()
-        assert ">6.05<" in page(signed_in(make_user("zoe", role=role)))
+        assert ">6.05<" in page(as_viewer)
 
     def test_all_that_the_reviewer_graded_can_be_sorted_by_the_judge(self, as_reviewer, reviewer):
         first, second = make_judged(2)
@@ -111,8 +124,8 @@ class TestBlindWork:
         Output.objects.filter(pk=first.pk).update(judge_score=9)
         assert names(as_reviewer, "reviewer=me&sort=-judge") == ["o0", "o1"]
 
-    def test_hiding_is_a_post(self, as_reviewer):
-        assert as_reviewer.get("/outputs/hide-judge").status_code == 405
+    def test_hiding_is_a_post(self, as_admin):
+        assert as_admin.get("/outputs/hide-judge").status_code == 405
 
 
 def test_an_empty_workspace_says_what_to_do(as_admin, as_viewer):

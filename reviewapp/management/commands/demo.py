@@ -49,7 +49,9 @@ class Command(BaseCommand):
         for name, role in (("reviewer", User.Role.REVIEWER), ("admin", User.Role.ADMIN)):
             if not User.objects.filter(username=name).exists():
                 is_admin = role == User.Role.ADMIN
-                User.objects.create_user(name, password=DEMO_PASSWORD, role=role, is_staff=is_admin, is_superuser=is_admin)
+                user = User.objects.create_user(name, password=DEMO_PASSWORD, role=role, is_staff=is_admin, is_superuser=is_admin)
+                if is_admin:
+                    user.show_judges(True)  # the admin's lists show what the reviewer's hide
         self.stdout.write(load_samples())
 
     def start(self, name: str, command: list[str]) -> tuple[str, subprocess.Popen[bytes]]:
