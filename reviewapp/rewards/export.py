@@ -22,6 +22,7 @@ import reviewapp
 from reviewapp.rewards.card import card_of
 from reviewapp.rewards.formats import Format, Writer, format_named
 from reviewapp.rewards.rows import Reader
+from reviewapp.rewards.selection import filter_without_names
 from reviewapp.rewards.spec import Spec
 from reviewapp.rewards.warnings import warnings_of
 
@@ -44,15 +45,18 @@ def write_export(spec: Spec, folder: Path, on_progress: Progress = lambda stage,
     `on_progress` is called for each batch of outputs, and may raise to stop. Raises SpecError, or ExportError; then `folder` is as it was.
     """
     file_format = format_named(spec.format)
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} is there and not empty: name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_overs(folder)
     part = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_overs(folder)
         with _garbage_collection_paused():
             manifest = _write_all(spec, file_format, part, on_progress)
         part.replace(folder)  # an empty folder gives way
+    except OSError as error:
+        raise ExportError(f"{folder} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return manifest
@@ -116,7 +120,7 @@ def _write_rows(reader: Reader, file_format: Format, folder: Path, on_progress: 
 def manifest_of(reader: Reader, file_format: Format) -> dict[str, Any]:
     """What the export is made of. The seed of reproduction: spec, counts, versions, hashes; no times."""
     counts = reader.counts
-    spec = reader.spec.to_json()
+    spec = reader.spec.to_json() | {"filter": filter_without_names(reader.spec, reader.pseudonym)}
     del spec["user_id"]
     return {
         "format": file_format.name,

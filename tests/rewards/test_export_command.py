@@ -150,6 +150,16 @@ def test_filters_are_those_of_the_outputs_page(tmp_path, graded):
     assert only_row(tmp_path / "out", "--filter", "label=labelled")["output_id"] == "a/1"
 
 
+def test_the_manifest_tells_a_reviewer_of_the_filter_by_pseudonym_only(tmp_path, graded):
+    folder = export(tmp_path / "out", "--filter", "reviewer=ana&label=labelled")
+    assert manifest_of(folder)["spec"]["filter"] == f"label=labelled&reviewer={rows_of(folder)[0]['raters'][0]}"
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path, graded):
+    (tmp_path / "file").write_text("")
+    assert "can't be written" in refused("--format", "csv", "--out", str(tmp_path / "file" / "out"))
+
+
 def test_samples_are_in_and_marked_unless_left_out(tmp_path, graded, reviewer):
     make_human_grade(make_output(graded, is_sample=True), reviewer, {"viability": 5})
     folder = export(tmp_path / "with")
