@@ -22,6 +22,8 @@ from reviewapp.rewards.labels import majority
 # Above this many outputs a summary is allowed to be this old, so that one new grade does not recount them all.
 LARGE_TASK = 5_000
 LARGE_TASK_MAX_AGE_S = 60
+# With fewer, kappa says more of chance than of the judge.
+FEWEST_FOR_KAPPA = 5
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ def _health(task: Task, judged: dict[int, Verdict], humans: dict[int, list[Verdi
             pairs[pk] = (float(judged[pk][column]), float(median(seen)))
     if not pairs:
         return Estimate.missing("no blind human grade beside the judge's")
+    if len(pairs) < FEWEST_FOR_KAPPA:
+        return Estimate.missing(f"only {len(pairs)} graded blind, kappa needs {FEWEST_FOR_KAPPA}", n=len(pairs))
     labels = [0, 1] if column else list(range(int(task.rubric.scale_low), int(task.rubric.scale_high) + 1))
     judge, human = (np.array(scores) for scores in zip(*pairs.values(), strict=True))
     return weighted_kappa(judge, human, labels, rng=np.random.default_rng(0), clusters=[clusters.get(pk, -pk) for pk in pairs])
