@@ -19,6 +19,7 @@ from django.db import DataError, IntegrityError, OperationalError, connection, t
 
 import tasks.task as spec
 from reviewapp.catalog.sync import SyncReport, save_task
+from reviewapp.interchange.bulk import roomy_cache
 from reviewapp.interchange.check import Rules, check_line
 from reviewapp.interchange.lines import MAX_LINE_BYTES, Batch, read_batches, what_it_looks_like
 from reviewapp.interchange.plan import Planned, Seen, plan_batch
@@ -92,7 +93,7 @@ def check_file(
 def write_file(checked: CheckedFile, *, user: User | None = None, sample: bool = False) -> ImportReport:
     """The second reading, in one transaction. Raises ImportRefused, or OperationalError when another try may succeed."""
     try:
-        with _rare_collections():
+        with _rare_collections(), roomy_cache():
             _write(checked, checked.report, user=user, sample=sample)
     except OSError as error:
         raise _refused(f"{checked.path}: {error.strerror or error}") from error

@@ -61,7 +61,7 @@ def what_it_looks_like(path: Path) -> str | None:
 def read_batches(path: Path) -> Iterator[Batch]:
     """The lines that are not blank, in batches of at most 1,000 lines and about 8 MB. Numbers count from 1."""
     with path.open("rb") as file:
-        batch, size, digest = Batch(), 0, hashlib.blake2b(digest_size=16)
+        batch, size, digest = Batch(), 0, hashlib.sha256()
         for number, line, length in _read_lines(file):
             digest.update(line)
             size += length
@@ -70,7 +70,7 @@ def read_batches(path: Path) -> Iterator[Batch]:
             if len(batch.lines) >= BATCH_LINES or size >= BATCH_BYTES:
                 batch.digest, batch.end = digest.digest(), file.tell()
                 yield batch
-                batch, size, digest = Batch(), 0, hashlib.blake2b(digest_size=16)
+                batch, size, digest = Batch(), 0, hashlib.sha256()
         batch.digest, batch.end = digest.digest(), file.tell()
         yield batch
 

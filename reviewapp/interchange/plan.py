@@ -45,7 +45,8 @@ def _latest(by_output: Mapping[tuple[str, str], Record], task_ids: Mapping[str, 
         if task_ids[slug] is None:
             continue
         rows = Output.objects.filter(task_id=task_ids[slug], is_latest=True, external_id__in=external_ids)
-        for row in rows.values_list("external_id", "pk", "version", "content_hash"):
+        # Without the model's ordering, for which SQLite would go through the whole task.
+        for row in rows.order_by().values_list("external_id", "pk", "version", "content_hash"):
             found[slug, row[0]] = row[1:]
     return found
 

@@ -41,7 +41,8 @@ class _Target:
 
     task: Task
     rubric: spec.Rubric
-    criterion_ids: dict[str, int]
+    # (key, id, the middle of its scale if it is binary)
+    criteria: list[tuple[str, int, float | None]]
     variants: list[Variant]
     prompt_ids: dict[bytes, int] = field(default_factory=dict)
 
@@ -99,7 +100,7 @@ class Writer:
         record, target = plan.record, self._targets[plan.record.task]
         summary = labels.summarise(facts, target.task.primary_grader)
         return (
-            plan.output_id, target.task.pk, _variant(target, record).pk, prompts.get(plan.output_id), self.run.pk,
+            plan.output_id, target.task.id, _variant(target, record).id, prompts.get(plan.output_id), self.run.id,
             record.external_id, plan.version, True, record.content_hash, record.model, record.format or target.task.output_format,
             len(record.content), record.content_missing, self._sample, record.metadata, self._now,
             *(getattr(summary, name) for name in labels.SUMMARY_FIELDS),
@@ -138,10 +139,11 @@ class Writer:
 
     def _grade_row(self, grade: _NewGrade) -> tuple[Any, ...]:
         record = grade.record
+        passed = None if grade.passed is None else int(grade.passed)  # sqlite3 binds whole numbers faster than booleans
         rater = record.rater if record.is_human else ""
         return (
-            grade.id, grade.output_id, grade.grader.pk, grade.target.task.rubric_id, record.mode, rater, grade.overall,
-            grade.passed, grade.unscored_reason, record.rationale, "", "{}", grade.key, self._now,
+            grade.id, grade.output_id, grade.grader.id, grade.target.task.rubric_id, record.mode, rater, grade.overall,
+            passed, grade.unscored_reason, record.rationale, "", "{}", grade.key, self._now,
         )  # fmt: skip
 
 
@@ -179,20 +181,20 @@ def _why_unscored(record: GradeRecord) -> str:
 
 
 def _score_rows(grade: _NewGrade) -> Iterator[tuple[Any, ...]]:
-    rubric, ids = grade.target.rubric, grade.target.criterion_ids
-    given = grade.record.criteria
-    for criterion in rubric.criteria:
-        if criterion.key not in given:
+    """In the rubric's order."""
+    given, grade_id = grade.record.criteria, grade.id
+    for key, criterion_id, middle in grade.target.criteria:
+        row = given.get(key)
+        if row is None:
             continue
-        row = given[criterion.key]
         score, value, passed = row["score"], "", None
         if isinstance(score, str):
             score, value = None, score
-        elif criterion.kind == "binary" and score is not None:
-            passed = score > sum(criterion.scale) / 2
+        elif middle is not None and score is not None:
+            passed = score > middle
         reason = "" if score is not None or value else "not_given"
         evidence = orjson.dumps(row["evidence"]).decode() if "evidence" in row else "[]"
-        yield grade.id, ids[criterion.key], score, value, passed, reason, row.get("rationale", ""), evidence
+        yield grade_id, criterion_id, score, value, passed, reason, row["rationale"], evidence
 
 
 def _facts_by_output(grades: Iterable[_NewGrade]) -> dict[int, list[labels.GradeFact]]:
@@ -204,10 +206,10 @@ def _facts_by_output(grades: Iterable[_NewGrade]) -> dict[int, list[labels.Grade
 
 
 def _target(task: Task) -> _Target:
-    criterion_ids = {c.key: c.pk for c in task.rubric.criteria.all()}
+    criteria = [(c.key, c.pk, (c.scale_low + c.scale_high) / 2 if c.kind == "binary" else None) for c in task.rubric.criteria.all()]
     # The current version of a variant before older ones, newer before older.
     variants = list(task.variants.order_by("-is_current", "-version"))
-    return _Target(task, task.rubric.spec, criterion_ids, variants)
+    return _Target(task, task.rubric.spec, criteria, variants)
 
 
 def _variant(target: _Target, record: Record) -> Variant:

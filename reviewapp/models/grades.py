@@ -32,12 +32,15 @@ class Grade(AppendOnlyModel):
         OVERRIDE = "override", "Override"
         ADJUDICATION = "adjudication", "Adjudication"
 
-    output = models.ForeignKey(Output, on_delete=models.PROTECT, related_name="grades")
-    grader = models.ForeignKey(Grader, on_delete=models.PROTECT, related_name="grades")
+    # db_index=False where a constraint or an index below begins with the column: every further index slows imports down.
+    output = models.ForeignKey(Output, on_delete=models.PROTECT, related_name="grades", db_index=False)
+    grader = models.ForeignKey(Grader, on_delete=models.PROTECT, related_name="grades", db_index=False)
     rubric = models.ForeignKey(Rubric, on_delete=models.PROTECT, related_name="grades")
     mode = models.CharField(max_length=16, choices=Mode)
     # A member here, or the name that an import gives its rater.
-    rater = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="grades")
+    rater = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="grades", db_index=False
+    )
     rater_name = models.CharField(max_length=150, blank=True)
     overall = models.FloatField(null=True, blank=True)
     passed = models.BooleanField(null=True, blank=True)
@@ -84,7 +87,7 @@ class Grade(AppendOnlyModel):
 class CriterionScore(AppendOnlyModel):
     """One criterion's score in a grade. `score` on the criterion's scale, `value` for a categorical one."""
 
-    grade = models.ForeignKey(Grade, on_delete=models.PROTECT, related_name="criterion_scores")
+    grade = models.ForeignKey(Grade, on_delete=models.PROTECT, related_name="criterion_scores", db_index=False)
     criterion = models.ForeignKey(Criterion, on_delete=models.PROTECT, related_name="scores")
     score = models.FloatField(null=True, blank=True)
     value = models.CharField(max_length=100, blank=True)

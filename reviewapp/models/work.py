@@ -57,7 +57,7 @@ class Output(models.Model):
         CONFLICT = "conflict", "Raters disagree"
         ADJUDICATED = "adjudicated", "Adjudicated"
 
-    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="outputs")
+    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="outputs", db_index=False)  # output_version_once begins with it
     variant = models.ForeignKey(Variant, on_delete=models.PROTECT, related_name="outputs")
     prompt = models.ForeignKey(Prompt, null=True, blank=True, on_delete=models.PROTECT, related_name="outputs")
     run = models.ForeignKey(Run, null=True, blank=True, on_delete=models.PROTECT, related_name="outputs")
