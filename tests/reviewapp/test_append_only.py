@@ -1,10 +1,12 @@
 """Grades are facts: nothing can change or delete one."""
 
 import pytest
+from django.apps import apps
 from django.db import DatabaseError, connection, transaction
+from django.db.models.signals import post_migrate
 
 from reviewapp.models import CriterionScore, Grade
-from reviewapp.models.append_only import AppendOnlyError
+from reviewapp.models.append_only import AppendOnlyError, remove_triggers
 from tests.make import make_human_grade, make_output
 
 SCORES = {"viability": 6, "upside": 8, "success": 4, "novelty": 7}
@@ -68,3 +70,12 @@ def test_nan_and_infinity_are_refused_by_the_database(grade, value):
 def test_a_grade_without_a_score_must_say_why(grade):
     with pytest.raises(DatabaseError), transaction.atomic():
         Grade.objects.create(output=grade.output, grader=grade.grader, rubric=grade.rubric, mode="automatic", key="silent")
+
+
+@pytest.mark.django_db
+def test_a_migration_that_makes_a_table_anew_leaves_it_append_only(grade):
+    remove_triggers(connection)  # what SQLite does to a table that is altered
+    emit = apps.get_app_config("reviewapp")
+    post_migrate.send(sender=emit, app_config=emit, using="default", plan=[(None, False)], verbosity=0, interactive=False)
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM reviewapp_grade")
