@@ -36,6 +36,7 @@ def test_the_page_says_what_the_job_is_and_how_it_stands(job, as_viewer):
     assert "odd-one" in page
     assert "Queued" in page
     assert "<html" in page
+    assert f'href="/outputs/{job.output_id}/"' in page
 
 
 def test_the_part_alone_answers_htmx_and_asks_again_while_the_job_is_open(job, as_viewer):
@@ -43,6 +44,11 @@ def test_the_part_alone_answers_htmx_and_asks_again_while_the_job_is_open(job, a
     assert response.status_code == 200
     assert text(response).strip().startswith('<section id="job"')
     assert 'hx-trigger="every 1s"' in text(response)
+
+
+def test_on_the_review_page_the_part_does_not_lead_to_where_one_is(job, as_viewer):
+    part = text(as_viewer.get(url(job), **HTMX, HTTP_HX_CURRENT_URL=f"http://testserver/outputs/{job.output_id}/"))
+    assert "Open the output" not in part
 
 
 def test_progress_shows_stage_and_bar(job, as_viewer):
