@@ -6,6 +6,7 @@ from reviewapp.models import User
 from reviewapp.outputs.filters import TELLING, Filters
 from reviewapp.outputs.paging import DEFAULT_ORDER, Order
 
+
 def is_all_graded(filters: Filters, user: User) -> bool:
     """Whether the filters keep only what this person has graded, so that there is nothing to hide."""
     return filters.reviewer in ("me", user.username)

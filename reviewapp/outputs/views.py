@@ -98,9 +98,12 @@ def read_listing(request: HttpRequest, params: QueryDict) -> Listing:
     problems += [problem] if problem else []
     hides, notes = request.user.hides_judges, []
     is_blind = hides and not is_all_graded(filters, request.user)
+    after = params.get("after", "")
     if is_blind:
-        filters, order, notes = without_telling(filters, order)
-    cursor, problem = parse_cursor(params.get("after", ""), order)
+        asked = order
+        filters, order, notes = without_telling(filters, asked)
+        after = after if order == asked else ""  # a place in the other order is none in this
+    cursor, problem = parse_cursor(after, order)
     problems += [problem] if problem else []
     return Listing(filters, order, cursor, choices, hides, is_blind, problems, notes)
 

@@ -9,9 +9,13 @@ from tests.make import make_output, make_task, make_user
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 
+def make_admin():
+    make_user("root", role="admin").show_judges(True)
+
+
 @pytest.fixture
 def as_admin(page):
-    make_user("root", role="admin")
+    make_admin()
     sign_in(page, "root")
     return page
 
@@ -70,7 +74,7 @@ def test_searching_marks_the_place_and_leaves_the_word_in_the_field(as_admin):
 
 
 def test_it_all_works_without_javascript(browser, live_server):
-    make_user("root", role="admin")
+    make_admin()
     make_many()
     context = browser.new_context(base_url=live_server.url, java_script_enabled=False)
     page = context.new_page()

@@ -84,6 +84,7 @@ class TestBlindWork:
         first, _ = make_judged(2)
         Output.objects.filter(pk=first.pk).update(judge_score=9, human_score=1, disagreement=1)
         assert names(as_reviewer, f"sort={sort}") == ["o1", "o0"]
+        assert names(as_reviewer, f"sort={sort}&after=6.05~{first.pk}") == ["o1", "o0"]
 
     def test_facets_do_not_count_verdicts(self, as_reviewer):
         make_judged(2)
