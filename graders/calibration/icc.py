@@ -106,17 +106,18 @@ def _estimate(
 
 def _one_way(sums: Floats) -> Floats:
     items, count, count_squares, total, squares, by_item = sums.T
-    size = (count - count_squares / count) / (items - 1)
-    between = (by_item - total**2 / count) / (items - 1)
-    within = np.maximum(squares - by_item, 0) / (count - items)
+    count = np.maximum(count, 1e-9)  # a resample without items has neither variance
+    size = ratio(count - count_squares / count, items - 1)
+    between = ratio(by_item - total**2 / count, items - 1)
+    within = ratio(np.maximum(squares - by_item, 0), count - items)
     return ratio(between - within, between + (size - 1) * within)
 
 
 def _two_way(sums: Floats) -> Floats:
     items, count, _, total, squares, by_item = sums[:, :6].T
     raters = sums.shape[1] - 6
-    mean = total**2 / count
-    rows = (by_item - mean) / (items - 1)
-    columns_sum = (sums[:, 6:] ** 2).sum(axis=1) / items - mean
-    error = np.maximum(squares - by_item - columns_sum, 0) / ((items - 1) * (raters - 1))
-    return ratio(rows - error, rows + (columns_sum / (raters - 1) - error) / items)
+    mean = ratio(total**2, count)
+    rows = ratio(by_item - mean, items - 1)
+    columns_sum = ratio((sums[:, 6:] ** 2).sum(axis=1), items) - mean
+    error = ratio(np.maximum(squares - by_item - columns_sum, 0), (items - 1) * (raters - 1))
+    return ratio(rows - error, rows + ratio(columns_sum / (raters - 1) - error, items))

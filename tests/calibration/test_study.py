@@ -1,0 +1,169 @@
+"""Which grades a study is made of, and what the command says when it can't make one."""
+
+import json
+from io import StringIO
+
+import numpy as np
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from reviewapp.calibration.study import study
+from reviewapp.models import Retraction
+from tests.make import code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+
+pytestmark = pytest.mark.django_db
+KEYS = ("viability", "upside", "success", "novelty")
+
+
+def scores(value: float) -> dict[str, float]:
+    return dict.fromkeys(KEYS, value)
+
+
+def grade_outputs(task, n: int = 6, *, modes: tuple[str, ...] = ("blind",)):
+    """The judge says i, ana i + 1 and ben i + 2 on output i."""
+    judge, people = make_grader(), [make_user("ana"), make_user("ben")]
+    for i in (number % 8 for number in range(n)):
+        output = make_output(task)
+        make_judge_grade(output, scores(i), judge)
+        for mode in modes:
+            for person, extra in zip(people, (1, 2), strict=True):
+                make_human_grade(output, person, scores(i + extra), mode)
+    return judge
+
+
+def test_blind_grades_alone_count_unless_others_are_asked_for():
+    task = make_task()
+    judge = grade_outputs(task, 4)
+    output, eve = make_output(task), make_user("eve")
+    make_judge_grade(output, scores(1), judge)
+    make_human_grade(output, eve, scores(9), "assisted")
+    counts = {mode: (study(task, judge, mode)["n_outputs"], study(task, judge, mode)["n_humans"]) for mode in ("blind", "assisted", "any")}
+    assert counts == {"blind": (4, 2), "assisted": (1, 1), "any": (5, 3)}
+
+
+def test_the_newest_grade_of_a_person_counts():
+    task = make_task()
+    judge, ana = make_grader(), make_user("ana")
+    output = make_output(task)
+    make_judge_grade(output, scores(5), judge)
+    make_human_grade(output, ana, scores(1))
+    make_human_grade(output, ana, scores(4))
+    assert study(task, judge)["pooled"]["judge"]["bias"]["value"] == 1.0
+
+
+def test_a_grade_taken_back_does_not_count():
+    task = make_task()
+    judge, ana = make_grader(), make_user("ana")
+    output = make_output(task)
+    make_judge_grade(output, scores(5), judge)
+    make_human_grade(output, ana, scores(4))
+    Retraction.objects.create(grade=make_human_grade(output, ana, scores(1)), by=ana)
+    assert study(task, judge)["pooled"]["judge"]["bias"]["value"] == 1.0
+
+
+def test_bias_and_mae_are_in_points_against_the_mean_of_people():
+    task = make_task()
+    found = study(task, grade_outputs(task))["criteria"]["upside"]["judge"]
+    assert (found["bias"]["value"], found["mae"]["value"], found["bias"]["n"]) == (-1.5, 1.5, 6)
+
+
+def test_pass_or_fail_criteria_are_decided_in_the_middle_of_their_scale():
+    task = make_task("memory", code_rubric())
+    judge, ana = make_grader("code"), make_user("ana")
+    for said, truth in ((10, 10), (10, 0), (0, 0), (0, 10), (10, 10)):
+        output = make_output(task)
+        make_judge_grade(output, {"memory_class": said, "surprise_gate": said, "learnable_decay": said}, judge, runs=True)
+        make_human_grade(output, ana, {"memory_class": truth, "surprise_gate": truth, "learnable_decay": truth})
+    confusion = study(task, judge)["criteria"]["surprise_gate"]["judge"]["confusion"]["value"]
+    assert confusion == {"true_pass": 2, "false_pass": 1, "false_fail": 1, "true_fail": 1}
+
+
+def test_a_task_without_labels_has_reasons_in_place_of_figures():
+    task = make_task()
+    judge = make_grader()
+    make_judge_grade(make_output(task), scores(5), judge)
+    found = study(task, judge)
+    assert found["n_outputs"] == 0
+    assert found["pooled"]["judge"]["spearman"]["value"] is None and found["pooled"]["judge"]["spearman"]["why_missing"]
+    assert found["pooled"]["pass_rate"]["raw"]["n"] == 1
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_hardly_any_output_is_no_crash(n):
+    task = make_task()
+    judge = grade_outputs(task, n)
+    json.dumps(study(task, judge), allow_nan=False)
+
+
+def test_the_same_grades_give_the_same_figures():
+    task = make_task()
+    judge = grade_outputs(task)
+    assert study(task, judge) == study(task, judge)
+
+
+def test_the_number_of_queries_does_not_grow_with_outputs(django_assert_max_num_queries):
+    task = make_task()
+    judge = grade_outputs(task, 12)
+    with django_assert_max_num_queries(8):
+        study(task, judge)
+
+
+def test_longer_outputs_are_favoured_and_the_probe_says_so():
+    task, rng = make_task(), np.random.default_rng(0)
+    judge, ana = make_grader(), make_user("ana")
+    for i in range(24):
+        length = int(rng.integers(20, 4000))
+        output = make_output(task, "x" * length, prompt=None)
+        make_human_grade(output, ana, scores(float(i % 5 + 2)))
+        make_judge_grade(output, scores(i % 5 + 2 + (2.0 if length > 1000 else 0.0)), judge)
+    bias = study(task, judge)["criteria"]["novelty"]["bias"]["length"]
+    assert bias["ci"][0] > 0.3
+
+
+def calibrate(*arguments: str) -> str:
+    out = StringIO()
+    call_command("calibrate", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command_prints_an_object_a_line_for_each_judge():
+    task = make_task()
+    grade_outputs(task)
+    make_judge_grade(task.outputs.first(), scores(3), make_grader("other", "2"))
+    lines = calibrate("--task", "ideas", "--json").splitlines()
+    assert [json.loads(line)["judge"] for line in lines] == ["judge@1", "other@2"]
+
+
+def test_the_command_takes_the_newest_version_unless_one_is_named():
+    task = make_task()
+    grade_outputs(task)
+    make_judge_grade(task.outputs.first(), scores(3), make_grader("judge", "2"))
+    named = [json.loads(calibrate("--task", "ideas", "--judge", wanted, "--json")) for wanted in ("judge", "judge@1")]
+    assert [(found["judge"], found["n_outputs"]) for found in named] == [("judge@2", 1), ("judge@1", 6)]
+
+
+def test_the_table_has_a_row_a_figure_and_reasons_below():
+    task = make_task()
+    grade_outputs(task)
+    text = calibrate("--task", "ideas")
+    assert text.startswith("Judge judge@1 on ideas: 6 outputs with blind labels of 2 people.")
+    assert "judge.bias" in text and "-1.500" in text
+    assert "bias.length: not defined, because the outputs have one length" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--task", "nothing"], "no task 'nothing'; tasks: ideas"),
+        (["--task", "ideas", "--judge", "nobody@3"], "no judge 'nobody@3' graded ideas; judges: judge@1"),
+        (["--task", "ideas", "--mode", "open"], "mode is 'open', allowed: blind, assisted, any"),
+        (["--task", "ideas", "--epsilon", "2"], "epsilon is 2, must lie in 0 to 1, such as 0.2"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_what_is_allowed(arguments, said):
+    grade_outputs(make_task(), 1)
+    with pytest.raises(CommandError, match=said) as refused:
+        calibrate(*arguments)
+    assert refused.value.returncode == 2

@@ -1,0 +1,143 @@
+"""Our point values are those of the named libraries, on made-up scores with ties and missing cells."""
+
+import math
+
+import numpy as np
+import pytest
+
+from graders.calibration import agreement, alpha, decision, icc, probes, rank, reliability
+from graders.calibration.alt_test import benjamini_yekutieli
+from graders.calibration.passes import clopper_pearson, pass_at_k
+from graders.calibration.recalibration import recalibrate
+
+
+def make_ratings(seed: int, n: int = 120, raters: int = 4, missing: float = 0.2) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    quality = rng.normal(3, 1, size=(n, 1))
+    table = np.clip(np.round(quality + rng.normal(0, 0.8, size=(n, raters))), 1, 5)
+    return np.where(rng.random(table.shape) < missing, np.nan, table)
+
+
+@pytest.mark.parametrize("metric", alpha.METRICS)
+@pytest.mark.parametrize("seed", range(3))
+def test_alpha_is_that_of_krippendorff(metric, seed):
+    krippendorff = pytest.importorskip("krippendorff")
+    table = make_ratings(seed)
+    theirs = krippendorff.alpha(reliability_data=table.T, level_of_measurement=metric)
+    assert alpha.krippendorff_alpha(table, metric).value == pytest.approx(theirs, abs=1e-12)
+
+
+def test_alpha_of_the_judge_is_that_of_krippendorff_on_pairs_of_judge_and_person():
+    krippendorff = pytest.importorskip("krippendorff")
+    table = make_ratings(7)
+    pairs = np.array([[row[0], score] for row in table for score in row[1:]])
+    theirs = krippendorff.alpha(reliability_data=pairs.T, level_of_measurement="ordinal")
+    assert alpha.judge_alpha(table[:, 0], table[:, 1:], "ordinal").value == pytest.approx(theirs, abs=1e-12)
+
+
+def test_intraclass_correlations_are_those_of_pingouin():
+    pingouin, pandas = pytest.importorskip("pingouin"), pytest.importorskip("pandas")
+    table = make_ratings(3, missing=0)
+    item, rater = np.indices(table.shape)
+    long = pandas.DataFrame({"item": item.ravel(), "rater": rater.ravel(), "score": table.ravel()})
+    theirs = pingouin.intraclass_corr(long, targets="item", raters="rater", ratings="score")["ICC"].to_numpy()
+    assert (icc.icc1(table).value, icc.icc2k(table).value) == pytest.approx((theirs[0], theirs[4]), abs=1e-9)
+
+
+def test_ac2_is_that_of_irrcac():
+    # irrCAC 0.4.4 (needs numpy 1, so not installed here): CAC(frame, weights="quadratic", categories=[1..5], digits=10).gwet()
+    human = [4, 5, 1, 5, 3, 3, 4, 2, 5, 1, 2, 2, 3, 3, 1, 1, 1, 1, 1, 5, 1, 4, 4, 2, 2, 3, 2, 5, 1, 5, 4, 5, 1, 2, 4, 3, 4, 4, 4, 1]
+    judge = [5, 5, 2, 4, 3, 4, 3, 1, 5, 2, 1, 3, 3, 2, 1, 2, 2, 2, 1, 4, 2, 5, 5, 1, 1, 3, 2, 5, 2, 4, 4, 4, 1, 3, 3, 2, 3, 3, 3, 2]
+    assert agreement.gwet_ac2(judge, human, (1, 2, 3, 4, 5)).value == pytest.approx(0.8206416699, abs=1e-10)
+
+
+@pytest.mark.parametrize("decimals", [0, 6])
+def test_correlations_are_those_of_scipy(decimals):
+    from scipy import stats
+
+    rng = np.random.default_rng(4)
+    human = rng.normal(size=150)
+    judge = np.round(human + rng.normal(size=150), decimals)
+    human = np.round(human, decimals)
+    for ours, theirs in ((rank.pearson, stats.pearsonr), (rank.spearman, stats.spearmanr), (rank.kendall_b, stats.kendalltau)):
+        assert ours(judge, human).value == pytest.approx(theirs(judge, human).statistic, abs=1e-12)
+
+
+def test_decisions_are_those_of_scikit_learn():
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    rng = np.random.default_rng(5)
+    human = rng.integers(0, 2, 80)
+    judge = np.where(rng.random(80) < 0.8, human, 1 - human)
+    made = decision.decide(judge, human)
+    precision, recall, f1, _ = precision_recall_fscore_support(human, judge, average="binary")
+    assert (made.precision.value, made.recall.value, made.f1.value) == pytest.approx((precision, recall, f1))
+    assert [made.true_fail, made.false_pass, made.false_fail, made.true_pass] == confusion_matrix(human, judge).ravel().tolist()
+
+
+def test_brier_score_is_that_of_scikit_learn():
+    from sklearn.metrics import brier_score_loss
+
+    rng = np.random.default_rng(6)
+    stated, passed = rng.random(90), rng.integers(0, 2, 90)
+    assert reliability.brier(stated, passed).value == pytest.approx(brier_score_loss(passed, stated))
+
+
+def test_the_calibrator_is_the_isotonic_regression_of_scikit_learn():
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(7)
+    judge = rng.integers(1, 6, 200).astype(float)
+    human = np.clip(judge + rng.normal(0, 1, 200), 1, 5)
+    found = recalibrate(judge, human, human >= 4, (1, 5), range(200), rng=rng).calibrator
+    new = np.array([1, 1.4, 2.5, 3, 4.75, 5])
+    assert found.predict(new) == pytest.approx(IsotonicRegression(out_of_bounds="clip").fit(judge, human).predict(new))
+
+
+def test_benjamini_yekutieli_is_that_of_scipy():
+    from scipy.stats import false_discovery_control
+
+    rng = np.random.default_rng(8)
+    for _ in range(30):
+        p = rng.random(8) ** 4
+        assert benjamini_yekutieli(p) == (false_discovery_control(p, method="by") <= 0.05).tolist()
+
+
+def test_slopes_and_their_errors_are_those_of_statsmodels():
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(9)
+    human, length, prompt = rng.normal(3, 1, 150), rng.integers(50, 5000, 150), rng.integers(0, 30, 150)
+    judge = human + 0.3 * np.log(length) + rng.normal(size=30)[prompt] + rng.normal(size=150)
+    logs = np.log1p(length)
+    design = sm.add_constant(np.stack([(logs - logs.mean()) / logs.std(ddof=1), human], axis=1))
+    theirs = sm.OLS(judge - human, design).fit(cov_type="cluster", cov_kwds={"groups": prompt}, use_t=True)
+    ours = probes.length_bias(judge, human, length, prompt)
+    assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.params[1], *theirs.conf_int()[1]), abs=1e-9)
+
+
+def test_severities_of_reviewers_are_those_of_a_regression_on_outputs_and_reviewers():
+    import statsmodels.api as sm
+
+    table = make_ratings(10, n=40, raters=3)
+    table[:, 1] -= 0.7
+    table[(~np.isnan(table)).sum(axis=1) < 2] = np.nan
+    item, rater = np.nonzero(~np.isnan(table))
+    dummies = np.concatenate([(item[:, None] == np.unique(item)), (rater[:, None] == [1, 2])], axis=1).astype(float)
+    effects = np.append(0, sm.OLS(table[item, rater], dummies).fit().params[-2:])
+    found = probes.reviewer_severity(table, ["a", "b", "c"], range(40))
+    assert [e.value for e in found.values()] == pytest.approx(effects - effects.mean())
+
+
+def test_the_exact_interval_is_that_of_statsmodels():
+    from statsmodels.stats.proportion import proportion_confint
+
+    for passes, n in ((0, 7), (3, 11), (11, 11)):
+        rate = clopper_pearson(passes, n)
+        assert (rate.low, rate.high) == pytest.approx(proportion_confint(passes, n, method="beta"), abs=1e-9)
+
+
+def test_pass_at_k_is_the_binomial_formula():
+    n, passes, k = [10, 12, 30], [0, 3, 29], 5
+    chances = [1 - math.comb(a - c, k) / math.comb(a, k) for a, c in zip(n, passes, strict=True)]
+    assert pass_at_k(n, passes, k).value == pytest.approx(np.mean(chances))

@@ -1,0 +1,117 @@
+"""What can't be known is a sentence that says why: never NaN, never a silent 0, never a crash."""
+
+import numpy as np
+import pytest
+
+from graders.calibration import agreement, alpha, decision, errors, icc, noise, passes, probes, rank, reliability
+from graders.calibration.alt_test import alternative_annotator_test
+from graders.calibration.recalibration import recalibrate
+from graders.calibration.resample import Resamples
+from graders.calibration.result import Estimate
+
+NAN = np.nan
+JUDGES = {
+    "no output": ([], np.empty((0, 2))),
+    "no overlap": ([1, NAN], [[NAN, NAN], [2, 3]]),
+    "one output": ([3], [[2, 4]]),
+    "a judge that always says the same": ([3, 3, 3, 3], [[1, 2], [2, 3], [4, 5], [3, 3]]),
+    "people who always say the same": ([1, 2, 3, 4], [[4, 4]] * 4),
+    "everyone says the same": ([4, 4, 4], [[4, 4]] * 3),
+    "one rater": ([1, 2, 3], [[1], [3], [2]]),
+    "nothing but missing": ([NAN] * 3, [[NAN, NAN]] * 3),
+}
+
+
+def figures(judge, human) -> dict[str, Estimate]:
+    judge, human = np.array(judge, dtype=float), np.array(human, dtype=float)
+    rng, prompts = np.random.default_rng(0), list(range(len(judge)))
+    draws, labels = Resamples(prompts, rng=rng, n_boot=50), (1, 2, 3, 4, 5)
+    passed, truth = np.where(np.isnan(judge), NAN, judge >= 4), decision.majority(np.where(np.isnan(human), NAN, human >= 4))
+    made, limits = decision.decide(passed, truth, draws), errors.limits_of_agreement(judge, human, draws)
+    test = alternative_annotator_test(judge, human, "neg_rmse", 0.2, resamples=draws)
+    calibrated = recalibrate(judge, human, truth, (1, 5), prompts, rng=rng, resamples=draws)
+    found = {f"alpha {m}": alpha.krippendorff_alpha(human, m, draws) for m in alpha.METRICS}
+    found |= {f.__name__: f(judge, human, draws) for f in (rank.pearson, rank.spearman, rank.kendall_b, errors.mae, errors.bias)}
+    found |= {f.__name__: f(human, draws) for f in (icc.icc1, icc.icc2k)}
+    found |= {f.__name__: f((judge - 1) / 4, truth, draws) for f in (reliability.ece, reliability.brier)}
+    found |= {name: getattr(made, name) for name in ("precision", "recall", "f1", "false_pass_rate", "agreement")}
+    found |= {name: getattr(calibrated, name) for name in ("mae_before", "mae_after", "log_loss_before", "log_loss_after")}
+    found |= {"judge alpha": alpha.judge_alpha(judge, human, "ordinal", draws), "ac2": agreement.gwet_ac2(judge, human, labels, draws)}
+    found |= {"kappa": agreement.weighted_kappa(judge, human, labels, rng=rng, resamples=draws)}
+    found |= {"low": limits.low, "high": limits.high, "advantage": test.advantage_probability}
+    found |= {"within": rank.within(rank.spearman, judge, human, ["a"] * len(judge), draws)}
+    found |= {"length": probes.length_bias(judge, human, [9.0] * len(judge), prompts)}
+    found |= {"own": probes.self_preference(judge, human, [1.0] * len(judge), prompts)}
+    found |= {"position": probes.position_bias(judge, human, prompts)}
+    found |= {f"severity {k}": e for k, e in probes.reviewer_severity(human, list("ab")[: human.shape[1]], prompts).items()}
+    return found | {"reviews": noise.reviews_needed(found["icc1"])}
+
+
+@pytest.mark.parametrize("case", JUDGES)
+@pytest.mark.filterwarnings("error")
+def test_a_figure_that_is_not_defined_says_why(case):
+    for name, found in figures(*JUDGES[case]).items():
+        assert (found.value is None or found.low is None) == bool(found.why_missing), name
+        if found.value is None:
+            assert len(found.why_missing) > 10, name
+
+
+@pytest.mark.parametrize(
+    "found, why",
+    [
+        (alpha.krippendorff_alpha([[1, NAN], [NAN, 2]], "ordinal"), "no output has scores of two people"),
+        (icc.icc1([[1, 2]]), "1 output has scores of two people, and it takes 2"),
+        (rank.spearman([1, 2], [3, 3]), "people give all 2 outputs the score 3"),
+        (errors.limits_of_agreement([1], [2]).low, "one output has no spread"),
+        (decision.decide([1, 0], [1, 1]).false_pass_rate, "people fail no output"),
+        (passes.pass_at_k([2, 3], [1, 1], 5), "no prompt has 5 scored outputs"),
+        (probes.self_preference([1, 2, 3, 4], [1, 2, 3, 3], [0] * 4, range(4)), "no output is of the judge's family"),
+        (noise.reviews_needed(Estimate(0.0, -0.1, 0.2, 50)), "people agree no more than by chance: no number of reviews would be enough"),
+    ],
+)
+def test_the_reason_is_in_words(found, why):
+    assert found.why_missing == f"not defined, because {why}"
+
+
+@pytest.mark.parametrize("n, more", [(0, 20), (12, 8), (19, 1)])
+def test_too_few_labels_make_no_calibrator_and_it_says_how_many_more(n, more):
+    scores = np.linspace(1, 5, n)
+    made = recalibrate(scores, scores, scores >= 4, (1, 5), range(n), rng=np.random.default_rng(0))
+    assert (made.calibrator, made.labels_missing) == (None, more)
+    assert f"label {more} more" in made.why_missing
+
+
+@pytest.mark.parametrize("n, method", [(20, "linear"), (49, "linear"), (50, "isotonic")])
+def test_a_calibrator_is_a_line_below_fifty_labels_and_isotonic_from_there(n, method):
+    scores = np.linspace(1, 5, n)
+    made = recalibrate(scores, scores, scores >= 4, (1, 5), range(n), rng=np.random.default_rng(0)).calibrator
+    assert made.method == method
+    assert (np.diff(made.predict(np.linspace(1, 5, 30))) >= 0).all()
+
+
+def test_a_calibrator_takes_a_judges_bias_away_on_prompts_it_has_not_seen():
+    rng = np.random.default_rng(1)
+    human = np.clip(rng.normal(3, 1, 400), 1, 5)
+    judge = np.clip(human + 0.8 + rng.normal(0, 0.4, 400), 1, 5)
+    made = recalibrate(judge, human, human >= 4, (1, 5), np.arange(400) // 4, rng=rng)
+    assert made.bias_before.value > 0.6 and abs(made.bias_after.value) < 0.05
+    assert made.mae_after.value < 0.6 * made.mae_before.value
+
+
+def test_about_95_in_100_human_scores_lie_in_the_interval_of_their_prediction():
+    rng, held = np.random.default_rng(2), []
+    for _ in range(40):
+        human = np.clip(rng.normal(3, 1, 260), 1, 5)
+        judge = np.clip(human + rng.normal(0, 0.7, 260), 1, 5)
+        fitted = recalibrate(judge[:60], human[:60], human[:60] >= 4, (1, 5), range(60), rng=rng).calibrator
+        low, high = fitted.interval(judge[60:])
+        held.append(np.mean((low <= human[60:]) & (human[60:] <= high)))
+    assert 0.93 <= np.mean(held) <= 0.98
+
+
+def test_people_with_fewer_than_thirty_shared_outputs_are_left_out_of_the_annotator_test():
+    rng = np.random.default_rng(3)
+    human = rng.integers(1, 6, size=(40, 3)).astype(float)
+    human[29:, 2] = NAN
+    test = alternative_annotator_test(human[:, 0], human, "neg_rmse", 0.2, names=["ana", "ben", "eve"])
+    assert [person.name for person in test.people] == ["ana", "ben"] and test.left_out == ("eve",)
