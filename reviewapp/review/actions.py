@@ -25,7 +25,18 @@ from django_htmx.http import HttpResponseClientRedirect
 from reviewapp import access
 from reviewapp.grading import record_human_grade, retract
 from reviewapp.models import Draft, Flag, Grade, Skip
-from reviewapp.review.answers import Answers, from_scores, is_answered, missing, read_form, same_verdict, to_grade_answers
+from reviewapp.review.answers import (
+    Answers,
+    begin_override,
+    from_scores,
+    is_answered,
+    leave_override,
+    missing,
+    read_form,
+    same_verdict,
+    to_grade_answers,
+    words,
+)
 from reviewapp.review.panel import headline
 from reviewapp.review.rendering.quotes import find_lines, letters, letters_of_quote
 from reviewapp.review.sitting import SCORES, Sitting, is_retracted, sit_down
@@ -49,7 +60,9 @@ def draft(request: HttpRequest, pk: int) -> HttpResponse:
     errors = _save(request, sitting)
     if not request.htmx:
         return _panel(request, sitting, 422, errors=errors) if errors else _to_output(sitting, request)
-    context = {**total_context(sitting), "errors": errors}
+    if request.POST.get("redraw") and not errors:
+        return _panel_and_marks(request, sitting, "")  # a grader has finished
+    context = {**total_context(sitting), "errors": errors, "is_draft": True}
     return render(request, "review/panel_form.html#total", context, status=422 if errors else 200)
 
 
@@ -62,7 +75,7 @@ def submit(request: HttpRequest, pk: int) -> HttpResponse:
         messages.info(request, "This was submitted already. To change it, use “Change my scores”.")
         return _to_output(sitting, request)
     if errors := _save(request, sitting) + _why_incomplete(sitting):
-        return _panel(request, sitting, 422, errors=errors)
+        return _panel(request, sitting, 422, errors=errors, goes_on=True)
     if newer := _newer_decisions(request, sitting):
         return _panel(request, sitting, 409, decisions=newer)
     return _record_and_show(request, sitting)
@@ -82,9 +95,11 @@ def agree(request: HttpRequest, pk: int) -> HttpResponse:
         return _panel(request, sitting, 409, decisions=newer)
     if judge is None:
         return _panel(request, sitting, 422, errors=["There is no visible judge's grade to agree with."])
-    _begin(sitting, Grade.Mode.ASSISTED, from_scores(judge.criterion_scores.all(), with_words=False))
+    own = _own_answers(request, sitting)
+    agreed = from_scores(judge.criterion_scores.all(), with_words=False)
+    _begin(sitting, Grade.Mode.ASSISTED, {key: words(own.get(key)) | verdict for key, verdict in agreed.items()}, note=_note(sitting))
     if errors := _why_incomplete(sitting):
-        return _panel(request, sitting, 422, errors=[f"The judge left something open. {error}" for error in errors])
+        return _panel(request, sitting, 422, errors=[f"The judge left something open. {error}" for error in errors], goes_on=True)
     return _record_and_show(request, sitting)
 
 
@@ -95,14 +110,19 @@ def mode(request: HttpRequest, pk: int) -> HttpResponse:
     """See the judge first, change one's scores, override the judge, or leave that again."""
     sitting = sit_down(request.user, pk, lock=True)
     wanted = request.POST.get("mode", "")
+    if _is_submitted(request, sitting):
+        return _to_output(sitting, request)
     if wanted == "assisted":
         _begin_assisted(request, sitting)
     elif wanted == "override":
         judge = next((grade for grade in sitting.judges if str(grade.pk) == request.POST.get("judge")), None)
         if judge is None:
             return _panel(request, sitting, 422, errors=["There is no visible judge's grade to override."])
-        _begin(sitting, Grade.Mode.OVERRIDE, from_scores(judge.criterion_scores.all(), with_words=False), supersedes=judge)
+        own = _own_answers(request, sitting)
+        judged = from_scores(judge.criterion_scores.all(), with_words=False)
+        _begin(sitting, Grade.Mode.OVERRIDE, begin_override(own, judged), note=_note(sitting), supersedes=judge)
     elif wanted == "leave" and sitting.draft and sitting.sees_judge:
+        _save(request, sitting)
         _leave(sitting)
     else:
         return _panel(request, sitting, 422, errors=[f"mode is {wanted[:40]!r}, allowed: assisted, override, leave"])
@@ -140,7 +160,7 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
     reason = (request.POST.get("reason", "").strip() or request.POST.get("other", "").strip())[:500]
     if not reason:
         return _panel(request, sitting, 422, errors=["Say why you skip it: the reason is empty."])
-    Skip.objects.update_or_create(output=sitting.output, reviewer=request.user, defaults={"reason": reason})
+    Skip.objects.update_or_create(output=sitting.output, reviewer=request.user, defaults={"reason": reason, "created_at": timezone.now()})
     messages.info(request, f"Output {pk} skipped: {reason}")
     return _go(request, panel_context(request, sitting)["next_url"])
 
@@ -151,10 +171,12 @@ def flag(request: HttpRequest, pk: int) -> HttpResponse:
     """Say that something is wrong with an output; once more takes it back."""
     sitting = sit_down(request.user, pk)
     mine = Flag.objects.filter(output=sitting.output, reviewer=request.user, resolved_at=None)
-    if not mine.update(resolved_at=timezone.now()):
-        Flag.objects.get_or_create(
-            output=sitting.output, reviewer=request.user, resolved_at=None, defaults={"note": request.POST.get("note", "").strip()[:500]}
-        )
+    if mine.update(resolved_at=timezone.now()):
+        messages.info(request, "You took your flag back.")
+    else:
+        note = request.POST.get("note", "").strip()[:500]
+        Flag.objects.get_or_create(output=sitting.output, reviewer=request.user, resolved_at=None, defaults={"note": note})
+        messages.info(request, f"Output {pk} is flagged{f': {note}' if note else ''}. ! takes it back.")
     return _to_output(sitting, request)
 
 
@@ -162,7 +184,15 @@ def flag(request: HttpRequest, pk: int) -> HttpResponse:
 @access.role_required("reviewer")
 @transaction.atomic
 def undo(request: HttpRequest) -> HttpResponse:
-    """Take back one's newest grade: it stays in the history, counts no more, and its answers are a draft again."""
+    """Take back one's newest grade: it stays in the history, counts no more, and its answers are a draft again.
+
+    With `skip`, take back a skip and return to what was skipped.
+    """
+    if number := request.POST.get("skip", ""):
+        skipped = get_object_or_404(Skip, reviewer=request.user, pk=number if number.isdigit() else 0)
+        skipped.delete()
+        messages.info(request, f"Output {skipped.output_id} is not skipped any more.")
+        return _go(request, reverse("review", args=[skipped.output_id]))
     number = request.POST.get("grade", "")
     grade = get_object_or_404(Grade.objects.select_related("retraction"), rater=request.user, pk=number if number.isdigit() else 0)
     sitting = sit_down(request.user, grade.output_id, lock=True)
@@ -211,6 +241,18 @@ def _active_ms(request: HttpRequest, draft: Draft | None) -> int:
     return int(1000 * max(0.0, min(told, passed, ACTIVE_S_A_SAVE)))
 
 
+def _own_answers(request: HttpRequest, sitting: Sitting) -> Answers:
+    """What the reviewer has entered so far, with what is in the form that they leave for another."""
+    if sitting.is_form:
+        _save(request, sitting)
+    answers = sitting.draft.answers if sitting.draft else {}
+    return leave_override(answers, {}) if sitting.mode == "override" else answers
+
+
+def _note(sitting: Sitting) -> str:
+    return sitting.draft.note if sitting.draft else ""
+
+
 def _begin(sitting: Sitting, mode: str, answers: Answers, *, note: str = "", supersedes: Grade | None = None) -> None:
     """Start a draft, or turn the one that is there into this. Its time goes on."""
     seen = sitting.grades[0] if sitting.grades else None
@@ -233,11 +275,21 @@ def _begin_assisted(request: HttpRequest, sitting: Sitting) -> None:
 
 
 def _leave(sitting: Sitting) -> None:
-    """Give up a change. Without a grade of one's own the draft stays: it remembers that the judge was seen."""
-    if sitting.standing:
+    """Leave an override for one's own answers, else give up a change of one's grade.
+
+    Without a grade of one's own the draft stays: it remembers that the judge was seen.
+    """
+    answers = sitting.draft.answers
+    if sitting.mode == "override":
+        is_own = any("own" in answer for answer in answers.values())
+        judged = from_scores(sitting.target.criterion_scores.all(), with_words=False) if sitting.target else {}
+        answers = leave_override(answers, judged)
+    else:
+        is_own = False
+    if sitting.standing and not is_own:
         sitting.draft.delete()
     else:
-        _begin(sitting, Grade.Mode.ASSISTED, {})
+        _begin(sitting, Grade.Mode.ASSISTED, answers, note=sitting.draft.note, supersedes=sitting.standing)
 
 
 def _restore(grade: Grade) -> None:
@@ -321,7 +373,8 @@ def _record(sitting: Sitting) -> Grade:
     if target:
         changed = set(_overridden(sitting, answers))
         judge = from_scores(target.criterion_scores.all(), with_words=False)
-        answers = {c.key: answers[c.key] if c.key in changed else judge.get(c.key, {}) for c in sitting.criteria}
+        kept = {c.key: words(answers.get(c.key)) | judge.get(c.key, {}) for c in sitting.criteria}
+        answers = {key: answers[key] if key in changed else answer for key, answer in kept.items()}
     grade = record_human_grade(
         sitting.output,
         sitting.user,

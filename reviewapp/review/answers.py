@@ -90,6 +90,35 @@ def from_scores(rows: Iterable[CriterionScore], *, with_words: bool) -> Answers:
     return answers
 
 
+def words(answer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was said beside the verdict: the note and the evidence."""
+    return {name: value for name, value in (answer or {}).items() if name in ("note", "evidence") and value}
+
+
+def begin_override(own: Answers, judged: Answers) -> Answers:
+    """The judge's verdicts, with the reviewer's words; the reviewer's own verdicts are kept in `own` for when they leave.
+
+    Scores of the judge that they had changed in an override that they left (`over`) are changed again.
+    """
+    return {
+        key: words(own.get(key)) | own.get(key, {}).get("over", judged.get(key, {})) | ({"own": _verdict(own[key])} if key in own else {})
+        for key in {**own, **judged}
+    }
+
+
+def leave_override(answers: Answers, judged: Answers) -> Answers:
+    """The reviewer's own verdicts again, with their words; what they had changed of the judge's is kept in `over`."""
+    left = {}
+    for key, answer in answers.items():
+        over = {} if same_verdict(answer, judged.get(key)) else {"over": _verdict(answer)}
+        left[key] = words(answer) | answer.get("own", {}) | over
+    return {key: answer for key, answer in left.items() if answer}
+
+
+def _verdict(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: answer[name] for name in ("score", "value", "unsure") if name in answer}
+
+
 def same_verdict(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
     one, other = one or {}, other or {}
     return all(one.get(name) == other.get(name) for name in ("score", "value")) and is_answered(one) == is_answered(other)
@@ -115,10 +144,10 @@ def tally(rubric: Rubric, criteria: Sequence[Criterion], answers: Answers, runs:
     overall = weighted_overall(rubric, scores)
     passed = is_pass(rubric, scores, overall, runs)
     left = len(missing(criteria, answers))
-    if rubric.pass_rule == "overall" and left:  # noqa: S105
+    if rubric.pass_rule == "overall" and left:
         passed = None  # a mean of some criteria says nothing of the whole
     text, unit = overall_text(overall), ""
-    if rubric.pass_rule == "count":  # noqa: S105
+    if rubric.pass_rule == "count":
         text, unit = str(count_passed(rubric, scores)[0]), f"of {sum(c.kind != 'categorical' for c in criteria)} pass"
     return Tally(text, unit, verdict_text(passed), left, rule_text(rubric))
 
@@ -126,7 +155,7 @@ def tally(rubric: Rubric, criteria: Sequence[Criterion], answers: Answers, runs:
 def rule_text(rubric: Rubric) -> str:
     """What a pass is, in words."""
     countable = sum(c.kind != "categorical" for c in rubric.criteria)
-    if rubric.pass_rule == "count":  # noqa: S105
+    if rubric.pass_rule == "count":
         rule = f"all {countable} must pass" if rubric.needed == countable else f"{rubric.needed} of {countable} must pass"
         return f"{rule}, and run" if rubric.requires_run else rule
     criteria = "1 criterion" if len(rubric.criteria) == 1 else f"{len(rubric.criteria)} criteria"

@@ -27,11 +27,12 @@ class Pointer:
 
 def marks_of(sitting: Sitting) -> list[Mark]:
     """Every piece of evidence that this person may see. A judge's stay out until the judge is visible."""
-    marks = [mark for grade in (sitting.judges if sitting.sees_judge else ()) for mark in _grade_marks(grade, "judge")]
+    numbers = {criterion.key: number for number, criterion in enumerate(sitting.criteria, 1)}
+    marks = [mark for grade in (sitting.judges if sitting.sees_judge else ()) for mark in _grade_marks(grade, "judge", numbers)]
     if sitting.is_form:
-        marks += _draft_marks(sitting.draft.answers if sitting.draft else {})
+        marks += _draft_marks(sitting)
     elif sitting.standing:
-        marks += _grade_marks(sitting.standing, "human")
+        marks += _grade_marks(sitting.standing, "human", numbers)
     return marks[:MARKS_SHOWN]
 
 
@@ -54,19 +55,29 @@ def lines_text(item: Mapping[str, Any]) -> str:
     return f"L{start}" if end in (None, start) else f"L{start}–{end}"
 
 
-def _grade_marks(grade: Grade, who: str) -> list[Mark]:
+def _grade_marks(grade: Grade, who: str, numbers: Mapping[str, int]) -> list[Mark]:
+    name = "you" if who == "human" else grade.grader.name
     return [
-        Mark(mark_id(row, i), who, str(item.get("text", "")), row.criterion.title, item.get("line_start"), item.get("line_end"))
+        Mark(
+            mark_id(row, i),
+            who,
+            str(item.get("text", "")),
+            f"{row.criterion.title} · {name}",
+            item.get("line_start"),
+            item.get("line_end"),
+            numbers.get(row.criterion.key),
+        )
         for row in grade.criterion_scores.all()
         for i, item in enumerate(row.evidence)
     ]
 
 
-def _draft_marks(answers: Answers) -> list[Mark]:
+def _draft_marks(sitting: Sitting) -> list[Mark]:
+    answers: Answers = sitting.draft.answers if sitting.draft else {}
     return [
-        Mark(f"m-{key}-{i}", "human", item.get("text", ""), key, item.get("line_start"), item.get("line_end"))
-        for key, answer in answers.items()
-        for i, item in enumerate(answer.get("evidence", ()))
+        Mark(f"m-{c.key}-{i}", "human", item.get("text", ""), f"{c.title} · you", item.get("line_start"), item.get("line_end"), number)
+        for number, c in enumerate(sitting.criteria, 1)
+        for i, item in enumerate(answers.get(c.key, {}).get("evidence", ()))
     ]
 
 

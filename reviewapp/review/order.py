@@ -22,15 +22,21 @@ def next_output(user: User, task: Task) -> Output | None:
     fewest = waiting.order_by("human_count").values_list("human_count", flat=True).first()
     if fewest is None:
         return None
-    level = waiting.filter(human_count=fewest).order_by("content_hash", "id").only("pk", "task_id")
+    level = waiting.filter(human_count=fewest).order_by("content_hash", "id").only("pk", "task_id", "human_count")
     return level.filter(content_hash__gte=_start(user, task)).first() or level.first()
 
 
 def next_anywhere(user: User) -> Output | None:
-    """The next output of the task that this person graded last, else of the first task that has one."""
+    """The next output that no person has graded, of the task that this person graded last if it has one; else any."""
     last = Grade.objects.filter(rater=user).order_by("-created_at").values_list("output__task_id", flat=True).first()
     tasks = sorted(Task.objects.filter(rubric__isnull=False), key=lambda task: (task.pk != last, task.slug))
-    return next((found for task in tasks if (found := next_output(user, task))), None)
+    second_best = None
+    for task in tasks:
+        found = next_output(user, task)
+        if found and not found.human_count:
+            return found
+        second_best = second_best or found
+    return second_best
 
 
 def progress(user: User, task: Task) -> tuple[int, int]:

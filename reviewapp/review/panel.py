@@ -147,13 +147,23 @@ def described(text: str) -> SafeString:
 
 
 def headline(grade: Grade) -> dict[str, str]:
-    """A grade in one line: overall, pass or fail, who."""
+    """A grade in one line: overall (where passes are counted, how many of them), pass or fail, who."""
+    count = passes(grade)
     return {
-        "overall": overall_text(grade.overall),
+        "overall": overall_text(grade.overall) if count is None else f"{count[0]} of {count[1]}",
         "verdict": verdict_text(grade.passed),
         "who": grade.rater_name or str(grade.grader),
         "mode": grade.get_mode_display().lower(),
     }
+
+
+def passes(grade: Grade) -> tuple[int, int] | None:
+    """(criteria passed, criteria that count) under a rule that counts passes; None under any other."""
+    if grade.rubric.pass_rule != "count":
+        return None
+    rows = [(row.score, row.criterion) for row in grade.criterion_scores.all() if row.criterion.kind != "categorical"]
+    passed = sum(score is not None and score > (c.scale_low + c.scale_high) / 2 for score, c in rows)
+    return passed, len(rows)
 
 
 def place(criterion: Criterion, score: float | None) -> str:
@@ -190,7 +200,7 @@ def _said(row: CriterionScore, grade: Grade, who: str, found: Found, base: str, 
 
 def _weight(sitting: Sitting, criterion: Criterion, total: float) -> str:
     """The criterion's part in the overall; a rule that counts passes has none."""
-    if criterion.kind == "categorical" or sitting.rubric.pass_rule == "count":  # noqa: S105
+    if criterion.kind == "categorical" or sitting.rubric.pass_rule == "count":
         return ""
     return f"{criterion.weight / total:.0%}"
 
@@ -210,7 +220,7 @@ def _options(criterion: Criterion, answer: dict) -> list[Option]:
     if low < 0 or low % 1 or high % 1 or high - low >= BUTTONS_AT_MOST:
         return []
     return [
-        Option(str(n), str(n), f"{n if n < 10 else ''}{' t' if n == high else ''}".strip(), is_on=score is not None and int(score) == n)
+        Option(str(n), str(n), f"{n} t" if n == high else str(n), is_on=score is not None and int(score) == n)
         for n in range(int(low), int(high) + 1)
     ]
 

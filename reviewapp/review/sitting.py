@@ -118,10 +118,10 @@ def sit_down(user: User, pk: int, *, lock: bool = False) -> Sitting:
         Output.objects.select_for_update().only("pk").filter(pk=pk).first()
     output = get_object_or_404(outputs, pk=pk)
     draft = Draft.objects.filter(output=output, reviewer=user).select_related("supersedes__rubric", "supersedes__grader").first()
-    mine = output.grades.filter(rater=user).select_related("retraction", "grader").defer("run_log").order_by("-id")
+    mine = output.grades.filter(rater=user).select_related("retraction", "grader", "rubric").defer("run_log").order_by("-id")
     sitting = Sitting(output, user, draft, list(mine))
     if sitting.sees_judge:
-        grades = output.grades.select_related("grader", "rater", "retraction__by").defer("run_log").order_by("-id")
+        grades = output.grades.select_related("grader", "rater", "rubric", "retraction__by").defer("run_log").order_by("-id")
         sitting.grades = list(grades[:HISTORY_ROWS])
         _load_scores(sitting)
     elif sitting.standing:

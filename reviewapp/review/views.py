@@ -12,12 +12,12 @@ from django.views.decorators.http import require_GET
 from django_htmx.http import HttpResponseClientRefresh
 
 from reviewapp import access
-from reviewapp.models import Flag, Grade, Output, Task, User
+from reviewapp.models import Flag, Grade, Output, Skip, Task, User
 from reviewapp.review import order
 from reviewapp.review.answers import rule_text, tally
 from reviewapp.review.evidence import marks_of
 from reviewapp.review.history import grader_reports, history
-from reviewapp.review.panel import DENSE_FROM, headline, rows_of
+from reviewapp.review.panel import DENSE_FROM, headline, passes, rows_of
 from reviewapp.review.rendering.page import Rendered, render_output
 from reviewapp.review.sitting import Sitting, sit_down
 from reviewapp.review.transcript import entries_of
@@ -28,9 +28,11 @@ TABS = {"output": "Output", "transcript": "Transcript", "prompt": "Prompt", "evi
 @require_GET
 @access.role_required("viewer")
 def review(request: HttpRequest, pk: int) -> HttpResponse:
-    if request.htmx:
-        return HttpResponseClientRefresh()  # a grader has finished: what it found is on both sides of the page
     sitting = sit_down(request.user, pk)
+    if request.htmx:  # a grader has finished
+        # What it found is on both sides of the page; a blind reviewer is not to see it yet.
+        told = '<p class="notice">The result is hidden until you submit, or see the judge first.</p>'
+        return HttpResponse(told) if sitting.mode == "blind" else HttpResponseClientRefresh()
     return render(request, "review/review.html", page_context(request, sitting))
 
 
@@ -43,7 +45,7 @@ def review_next(request: HttpRequest) -> HttpResponse:
     if output:
         return redirect("review", pk=output.pk)
     reviewed, total = order.progress(request.user, task) if task else (0, 0)
-    return render(request, "review/done.html", {"task": task, "reviewed": reviewed, "total": total})
+    return render(request, "review/done.html", {"task": task, "reviewed": reviewed, "total": total, **_undoable(request.user)})
 
 
 @require_GET
@@ -77,10 +79,9 @@ def page_context(request: HttpRequest, sitting: Sitting, *, current: str = "", *
         "reviewed": reviewed,
         "total": total,
         "done_width": f"{100 * reviewed / total:.2f}%" if total else "0%",
-        "last": _last_grade(sitting),
         "grade_url": _grade_url(sitting),
     }
-    return context | _tab_context(sitting, tab) | more
+    return context | _undoable(sitting.user) | _tab_context(sitting, tab) | more
 
 
 def total_context(sitting: Sitting) -> dict[str, Any]:
@@ -160,10 +161,12 @@ def _newer(output: Output) -> Output | None:
     return Output.objects.filter(task_id=output.task_id, external_id=output.external_id, is_latest=True).only("pk", "version").first()
 
 
-def _last_grade(sitting: Sitting) -> Grade | None:
-    """This person's newest grade anywhere: what undo takes back."""
-    mine = Grade.objects.filter(rater=sitting.user, retraction__isnull=True).order_by("-created_at", "-id")
-    return mine.select_related("output__task").only("id", "overall", "output__task__title", "created_at").first()
+def _undoable(user: User) -> dict[str, Any]:
+    """What undo takes back: this person's newest grade anywhere or, if they have skipped an output since, that skip."""
+    mine = Grade.objects.filter(rater=user, retraction__isnull=True).order_by("-created_at", "-id")
+    last = mine.select_related("output__task").only("id", "overall", "output__task__title", "created_at").first()
+    skipped = Skip.objects.filter(reviewer=user, **({"created_at__gt": last.created_at} if last else {}))
+    return {"last": last, "skipped": skipped.order_by("-created_at").first()}
 
 
 def _runs(sitting: Sitting) -> bool | None:
@@ -173,6 +176,9 @@ def _runs(sitting: Sitting) -> bool | None:
 
 def _difference(sitting: Sitting) -> str:
     mine, judge = sitting.standing, sitting.judge
+    if mine and judge and (counts := (passes(mine), passes(judge))) and all(counts):
+        value = counts[0][0] - counts[1][0]
+        return f"{value:+d}".replace("-", "−") if value else "0"
     if not mine or not judge or mine.overall is None or judge.overall is None:
         return ""
     value = round(mine.overall - judge.overall, 2)

@@ -23,12 +23,14 @@
     return (row && all("[data-key]", row).find(has)) || all("[data-key]").find((element) => has(element) && !element.closest("[data-row]"));
   }
   function press(element) {
+    if (element.closest(".htmx-added")) return void setTimeout(press, 30, element); // drawn, but not yet wired up by htmx
     if (element.matches(typed)) element.focus();
     else element.click();
     if (element.dataset.step && element.matches("input")) step(Number(element.dataset.step));
   }
 
   let goes = 0; // when "g" was pressed
+  let one = { at: 0 }; // the last "1": with a "0" soon after it is a ten
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     if (event.isComposing || event.altKey) return;
@@ -43,7 +45,9 @@
       if (link) return void (event.preventDefault(), link.click());
     }
     if (key === "g") goes = Date.now();
-    const element = control(isSend ? "Ctrl+Enter" : key);
+    const isTen = key === "0" && one.row === current() && Date.now() - one.at < 700;
+    const element = (isTen && control("10")) || control(isSend ? "Ctrl+Enter" : key);
+    one = { row: current(), at: key === "1" ? Date.now() : 0 };
     if (!element) return;
     event.preventDefault();
     press(element);
@@ -58,9 +62,20 @@
     event.preventDefault();
     pick(link.closest("[data-row]"), true);
   });
-  document.addEventListener("focusin", ({ target }) => {
+  // A row unfolds when it is picked. With the mouse that waits for the click: unfolded between press and release, the row
+  // would move away from under the pointer, and the click would be lost.
+  let isPressed = false;
+  const enter = ({ target }) => {
     const row = target.closest("[data-row]");
-    if (row && !row.hasAttribute("aria-current")) pick(row, false);
+    if (row && !isPressed && !row.hasAttribute("aria-current")) pick(row, false);
+  };
+  document.addEventListener("mousedown", () => (isPressed = true), true);
+  for (const name of ["mouseup", "keydown", "dragend"]) document.addEventListener(name, () => (isPressed = false), true);
+  document.addEventListener("focusin", enter);
+  document.addEventListener("click", enter);
+  // A refused submit names where to go on; htmx would give the focus back to where it was.
+  document.addEventListener("htmx:afterSwap", ({ detail }) => {
+    if (detail.target?.id === "rubric") document.querySelector("#rubric [autofocus]")?.focus();
   });
   // A number starts whole, also when it is chosen once more; "." adds the half.
   document.addEventListener("click", ({ target }) => {
@@ -71,11 +86,15 @@
   let selected = "";
   document.addEventListener("selectionchange", () => {
     const selection = getSelection();
-    if (!selection.isCollapsed && document.querySelector("#content")?.contains(selection.anchorNode)) selected = selection.toString().trim();
+    // A click in the panel takes the selection away too; what was selected is then still meant.
+    if (document.querySelector("#content")?.contains(selection.anchorNode)) selected = selection.isCollapsed ? "" : selection.toString().trim();
   });
   document.addEventListener("click", ({ target }) => {
     const quote = target.closest("[data-attach]")?.closest("[data-row]").querySelector("[data-quote]");
-    if (quote && !quote.value) quote.value = selected;
+    if (!quote) return;
+    quote.value = selected;
+    selected = "";
+    getSelection().removeAllRanges();
   }, true);
 
   // Active time: seconds in which the page was visible and something was done within the last 30.

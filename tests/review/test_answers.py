@@ -251,3 +251,31 @@ def test_a_draft_that_no_longer_fits_a_new_rubric_is_refused_with_what_is_allowe
     assert response.status_code == 422
     assert "viability: score 6.0 is out of scale, allowed: 1 to 5" in response.content.decode()
     assert not Grade.objects.exists()
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_a_refused_submit_goes_to_the_first_criterion_that_is_missing(as_reviewer, output, htmx):
+    response = post(as_reviewer, "submit", output, htmx=htmx, **answers({**IDEA, "upside": ""}))
+    assert response.status_code == 422
+    assert 'id="c-upside" data-row tabindex="-1" aria-current="true" autofocus' in response.content.decode()
+
+
+def test_a_ten_has_the_keys_one_and_nought(as_reviewer, output):
+    assert 'value="10" data-key="10 t"' in page(as_reviewer, output)
+
+
+def test_flagging_says_so_and_shows(as_reviewer, output):
+    post(as_reviewer, "flag", output, note="leaked answer")
+    html = page(as_reviewer, output)
+    assert f"Output {output.pk} is flagged: leaked answer." in html
+    assert "Flagged by you" in html
+    post(as_reviewer, "flag", output)
+    assert "You took your flag back." in page(as_reviewer, output)
+
+
+def test_marked_lines_of_code_say_of_what_and_whose_they_are(as_reviewer):
+    output = make_output(make_task("memory", code_rubric(), output_format="python"), "class Memory:\n    pass\n")
+    post(as_reviewer, "evidence", output, criterion="surprise_gate", quote="class Memory")
+    html = page(as_reviewer, output)
+    assert 'id="L1" title="Surprise gate · you"' in html
+    assert '<span class="cite human" data-n="2"></span>' in html

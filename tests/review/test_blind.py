@@ -147,3 +147,28 @@ def test_actions_are_posts_of_reviewers(as_reviewer, as_viewer, output, name):
     assert as_viewer.post(url).status_code == 403
     assert as_reviewer.post(reverse(f"review_{name}", args=[10**9])).status_code == 404
     assert Grade.objects.count() == 2
+
+
+def test_the_end_of_a_grading_tells_a_blind_reviewer_that_its_result_is_hidden(as_reviewer, output):
+    response = as_reviewer.get(reverse("review", args=[output.pk]), headers={"HX-Request": "true"})
+    assert "The result is hidden until you submit" in response.content.decode()
+    assert "HX-Refresh" not in response.headers
+    submit(as_reviewer, output)
+    response = as_reviewer.get(reverse("review", args=[output.pk]), headers={"HX-Request": "true"})
+    assert response["HX-Refresh"] == "true"
+
+
+def test_seeing_the_judge_is_asked_about_first(as_reviewer, output):
+    html = page(as_reviewer, output)
+    assert 'popovertarget="assist"' in html
+    assert "You will not be blind on this output again" in html
+
+
+def test_the_job_of_an_output_does_not_link_to_the_page_that_it_is_shown_on(as_reviewer, output):
+    from reviewapp.models import Job
+
+    job = Job.objects.create(kind=Job.Kind.GRADE, output=output, grader=make_grader(), state=Job.State.DONE)
+    here, url = reverse("review", args=[output.pk]), reverse("job", args=[job.pk])
+    headers = {"HX-Request": "true", "HX-Current-URL": f"http://testserver{here}?tab=output"}
+    assert "Open the output" not in as_reviewer.get(url, headers=headers).content.decode()
+    assert f'<a href="{here}">Open the output</a>' in as_reviewer.get(url).content.decode()

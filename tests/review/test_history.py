@@ -152,3 +152,27 @@ def test_the_same_grade_is_never_made_from_an_undone_form(as_reviewer, reviewer,
     submit(as_reviewer, output, IDEA)
     assert output.grades.filter(rater=reviewer).count() == 2
     assert output.grades.filter(rater=reviewer, retraction__isnull=True).count() == 1
+
+
+def test_undo_after_a_skip_takes_the_skip_back_and_returns(as_reviewer, reviewer, output):
+    other = make_output()
+    submit(as_reviewer, output)
+    post(as_reviewer, "skip", other, reason="not my field")
+    html = page(as_reviewer, output)
+    assert f"undo skip of output {other.pk}" in html
+    skip = other.skips.get()
+    assert signed_in(make_user("bo")).post(reverse("review_undo"), {"skip": skip.pk}).status_code == 404
+    response = as_reviewer.post(reverse("review_undo"), {"skip": skip.pk})
+    assert response.url == reverse("review", args=[other.pk])
+    assert not other.skips.exists()
+    assert not Retraction.objects.exists()
+
+
+def test_undo_asks_first_when_the_grade_is_of_another_output(as_reviewer, reviewer, output):
+    other = make_output()
+    submit(as_reviewer, output)
+    assert "Take back your grade of output" not in page(as_reviewer, output)
+    html = page(as_reviewer, other)
+    assert f"Take back your grade of output {output.pk}, made " in html
+    assert 'data-key="z" popovertarget="undo"' in html
+    assert 'data-key="z u"' not in html

@@ -121,3 +121,13 @@ def test_the_order_is_read_off_its_index(outputs, reviewer):
     level = Output.objects.filter(task=outputs[0].task, is_latest=True, human_count=0).order_by("content_hash", "id")
     plan = level.filter(content_hash__gte="5").explain()
     assert "output_by_review_order" in plan or "Seq Scan" in plan  # PostgreSQL reads eight rows as they lie
+
+
+def test_without_a_task_outputs_that_nobody_has_graded_come_before_those_of_other_tasks(as_reviewer, outputs):
+    bo = make_user("bo")
+    for output in outputs:
+        make_human_grade(output, bo, SCORES)
+    fresh = make_output(make_task("zebra"))
+    assert as_reviewer.get(reverse("review_next")).url == reverse("review", args=[fresh.pk])
+    submit(as_reviewer, fresh)
+    assert as_reviewer.get(reverse("review_next")).url.startswith("/outputs/")

@@ -185,3 +185,79 @@ def test_a_quote_of_the_judge_is_marked_and_linked_and_one_made_up_is_called_out
 def test_other_reviewers_grades_show_after_the_reveal(seen, output):
     make_human_grade(output, make_user("bo"), dict.fromkeys(JUDGED, 4))
     assert "Other reviewers" in page(seen, output)
+
+
+def test_overriding_keeps_ones_own_scores_and_notes_and_leaving_gives_them_back(as_reviewer, output, judge):
+    post(as_reviewer, "mode", output, mode="assisted", **answers({"viability": "2", "novelty": "1"}), note_novelty="seen before")
+    html = page(as_reviewer, output)
+    form = {"base": field(html, "base"), "seen": field(html, "seen"), "judge": field(html, "judge")}
+    post(as_reviewer, "mode", output, mode="override", note="unsure of it", note_upside="too high", **form)
+    html = page(as_reviewer, output)
+    assert 'name="answer.viability" value="8" checked' in html
+    assert "seen before</textarea>" in html
+    post(as_reviewer, "mode", output, mode="leave", answer_success="3", note_success="one part is unsolved")
+    html = page(as_reviewer, output)
+    assert 'name="answer.viability" value="2" checked' in html
+    assert 'name="answer.novelty" value="1" checked' in html
+    assert html.count(" checked") == 2
+    for words in ("seen before", "too high", "one part is unsolved", "unsure of it"):
+        assert f"{words}</textarea>" in html
+    begin_override(as_reviewer, output, judge)
+    assert 'name="answer.success" value="3" checked' in page(as_reviewer, output)
+
+
+def test_overriding_while_changing_ones_grade_goes_back_to_the_change(seen, output, judge):
+    post(seen, "mode", output, mode="assisted")
+    post(seen, "draft", output, answer_novelty="1")
+    begin_override(seen, output, judge)
+    post(seen, "mode", output, mode="leave")
+    assert 'name="answer.novelty" value="1" checked' in page(seen, output)
+    submit(seen, output, {})
+    assert output.grades.latest("pk").supersedes.mode == "blind"
+
+
+def test_a_note_on_what_is_not_overridden_is_kept_with_the_grade(seen, output, judge):
+    begin_override(seen, output, judge)
+    submit(seen, output, {"success": "3"}, note_success="needs an unsolved part", note_upside="agreed")
+    assert output.grades.latest("pk").criterion_scores.get(criterion__key="upside").rationale == "agreed"
+
+
+def test_agreeing_keeps_the_notes_that_were_written(as_reviewer, output, judge):
+    post(as_reviewer, "mode", output, mode="assisted")
+    post(as_reviewer, "agree", output, judge=judge.pk, note_novelty="as I found", note="all of it")
+    grade = output.grades.latest("pk")
+    assert (grade.overall, grade.rationale) == (judge.overall, "all of it")
+    assert grade.criterion_scores.get(criterion__key="novelty").rationale == "as I found"
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_a_refused_override_goes_to_the_first_reason_that_is_missing(seen, output, judge, htmx):
+    begin_override(seen, output, judge)
+    response = post(seen, "submit", output, htmx=htmx, **answers({"success": "3", "novelty": "2"}))
+    assert 'id="n-success" name="note.success" autofocus' in response.content.decode()
+
+
+def test_counted_passes_stand_side_by_side_as_counts(as_reviewer):
+    output = make_output(make_task("memory", code_rubric(), output_format="python", primary_grader="memory"), "x = 1")
+    scores = {"memory_class": 10.0, "surprise_gate": 10.0, "learnable_decay": 10.0}
+    make_judge_grade(output, scores, make_grader("memory", kind=Grader.Kind.CODE), runs=True)
+    submit(as_reviewer, output, {**dict.fromkeys(scores, "pass"), "surprise_gate": "unsure"})
+    html = page(as_reviewer, output)
+    assert '<span class="overall num">2 of 3</span>' in html
+    assert '<span class="overall num">3 of 3</span>' in html
+    assert 'you <span class="num">−1</span>' in html
+    history = page(as_reviewer, output, "?tab=history")
+    assert history.count('event-overall">2 of 3<') == history.count('event-overall">3 of 3<') == 1
+    assert "10.00" not in html + history
+
+
+def test_after_a_grading_the_panel_is_drawn_anew_and_what_was_typed_is_saved(as_reviewer, output):
+    output.task.graders = ["judge"]
+    output.task.save()
+    post(as_reviewer, "mode", output, mode="assisted")
+    make_judge_grade(output, JUDGED, rationales={"novelty": "New on the page."})
+    response = post(as_reviewer, "draft", output, htmx=True, redraw="1", note_novelty="half a word")
+    html = response.content.decode()
+    assert html.strip().startswith('<section id="rubric"')
+    assert "New on the page." in html
+    assert "half a word</textarea>" in html

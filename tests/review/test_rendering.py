@@ -234,8 +234,44 @@ def test_evidence_by_line_bands_the_lines():
 
 def test_a_quote_of_code_bands_the_lines_that_it_stands_in():
     rendered = render_output("python", "a = 1\nbeta = gamma(2)\n", [quote("beta = gamma(2)")])
-    assert '<span class="line cited-judge" id="L2">' in rendered.html
+    assert '<span class="line cited-judge" id="L2" title="Novelty">' in rendered.html
 
 
 def test_evidence_on_lines_that_are_not_there_has_no_place():
     assert render_output("python", "a = 1\n", [quote("", line_start=40, line_end=41)]).found == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "target"),
+    [
+        ("See arXiv:2501.00663v2.", "arXiv:2501.00663v2", "https://arxiv.org/abs/2501.00663v2"),
+        ("At https://arxiv.org/abs/1706.03762, too", "https://arxiv.org/abs/1706.03762", "https://arxiv.org/abs/1706.03762"),
+        ("(doi:10.1038/s41586-021-03819-2).", "10.1038/s41586-021-03819-2", "https://doi.org/10.1038/s41586-021-03819-2"),
+        ("10.1016/S0140(05)1 and", "10.1016/S0140(05)1", "https://doi.org/10.1016/S0140(05)1"),
+    ],
+)
+def test_arxiv_numbers_and_dois_are_links(text, shown, target):
+    html = str(render_output("markdown", text).html)
+    assert re.sub("<a [^>]*>", "", html).replace("</a>", "") == f"<p>{text}</p>\n"
+    link = re.search(r"<a ([^>]*)>(.*?)</a>", html)
+    assert link[2] == shown
+    assert f'href="{target}"' in link[1]
+    assert 'target="_blank"' in link[1]
+    assert "noopener" in link[1]
+
+
+@pytest.mark.parametrize("text", ["`arXiv:2501.00663`", "costs 10.5/year"])
+def test_what_is_code_or_no_citation_is_no_link(text):
+    assert "<a " not in render_output("markdown", text).html
+
+
+def test_a_citation_inside_a_link_keeps_the_links_own_target():
+    html = render_output("markdown", "[arXiv:2501.00663](https://example.org)").html
+    assert html.count("<a ") == 1
+    assert 'href="https://example.org"' in html
+
+
+@pytest.mark.parametrize("text", ["a drop of 95%.", "we call it “the surprise gate.”", "it holds (in ten systems)"])
+def test_a_mark_ends_where_its_quote_ends(text):
+    html = render_output("markdown", f"So {text} And more.", [quote(text)]).html
+    assert f">{text}</mark>" in html

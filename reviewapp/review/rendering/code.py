@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import cache
+from html import escape
 from itertools import groupby
 
 from pygments.lexer import Lexer
@@ -94,11 +95,18 @@ def _row(number: int | None, html: str, marks: Sequence[Mark] = (), change: str 
     css = " ".join(filter(None, ("line", change, *sorted({f"cited-{mark.who}" for mark in marks}))))
     if number is None:
         return f'<span class="{css}"><span class="no"></span><span class="src">{html or " "}</span></span>'
-    anchors = "".join(f'<span id="{mark.id}"></span>' for mark in marks if mark.line_start == number)
+    anchors = "".join(f'<span id="{mark.id}"></span>{_margin(mark)}' for mark in marks if mark.line_start == number)
+    title = f' title="{escape(", ".join(dict.fromkeys(mark.label for mark in marks)))}"' if marks else ""
     return (
-        f'<span class="{css}" id="L{number}">{anchors}<a class="no" href="#L{number}" data-n="{number}" aria-label="Line {number}"></a>'
+        f'<span class="{css}" id="L{number}"{title}>{anchors}'
+        f'<a class="no" href="#L{number}" data-n="{number}" aria-label="Line {number}"></a>'
         f'<span class="src">{html or " "}</span></span>'
     )
+
+
+def _margin(mark: Mark) -> str:
+    """The number of the mark's criterion beside the line; drawn by the style sheet, so that a selection does not take it along."""
+    return f'<span class="cite {mark.who}" data-n="{mark.number}"></span>' if mark.number else ""
 
 
 @cache

@@ -12,6 +12,7 @@ from functools import lru_cache
 from html import escape
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import nh3
@@ -26,6 +27,11 @@ from reviewapp.review.rendering.guards import HIGHLIGHT_CHARS, without_turns
 
 Env = MutableMapping[str, Any]
 SAFE_LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
+PAPER = re.compile(
+    r"(?:https?://arxiv\.org/abs/|\barxiv:\s?)(?P<arxiv>\d{4}\.\d{4,5}(?:v\d{1,2})?)\b"
+    r"|(?:https?://(?:dx\.)?doi\.org/)?\b(?P<doi>10\.\d{4,9}/[^\s<>\"\]}|]{1,200})",
+    re.IGNORECASE,
+)
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 MATH_CHARS = 2_000
 MATH_TOTAL = 20_000
@@ -46,7 +52,7 @@ MATH_ATTRIBUTES = {
 }  # fmt: skip
 CLEAN_CONTENT = {"script", "style", "title", "textarea", "iframe", "object", "template", "noscript", "svg", "annotation-xml", "annotation"}
 ATTRIBUTES = {
-    "a": {"href", "title"},
+    "a": {"href", "title", "target"},
     "ol": {"start"},
     "span": {"title"},
     **{f"h{n}": {"id"} for n in range(1, 7)},
@@ -75,16 +81,19 @@ class SafeRenderer(RendererHTML):
     """The default renderer with our own drawing of what could load, run or hide."""
 
     def text(self, tokens: Sequence[Token], idx: int, options: Any, env: Env) -> str:
-        return escape(without_turns(tokens[idx].content), quote=False)
+        text = without_turns(tokens[idx].content)
+        return escape(text, quote=False) if env.get("in_link") else _with_papers(text)
 
     def link_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Env) -> str:
         target = str(tokens[idx].attrGet("href") or "")
         env["is_link_safe"] = bool(SAFE_LINK.match(target))
+        env["in_link"] = True
         if env["is_link_safe"]:
             return f'<a href="{escape(target)}">'
         return f'<span class="dead-link" title="{escape(target)}">'
 
     def link_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Env) -> str:
+        env["in_link"] = False
         return "</a>" if env.get("is_link_safe") else "</span>"
 
     def image(self, tokens: Sequence[Token], idx: int, options: Any, env: Env) -> str:
@@ -173,6 +182,21 @@ def _name_headings(tokens: Sequence[Token]) -> list[Heading]:
 def _plain_text(inline: Token) -> str:
     parts = [child.content for child in inline.children or () if child.type in ("text", "code_inline", "math_inline")]
     return without_turns("".join(parts)).strip()
+
+
+def _with_papers(text: str) -> str:
+    """The text escaped, with each arXiv number and DOI as a link to its page: to look a citation up is the reviewer's job."""
+    parts, at = [], 0
+    for match in PAPER.finditer(text):
+        doi = match["doi"] and match["doi"].rstrip(".,;:!?'\"*_")
+        if doi and doi.endswith(")") and doi.count("(") < doi.count(")"):
+            doi = doi.rstrip(").,")
+        end = match.end("doi") - len(match["doi"]) + len(doi) if doi else match.end()
+        target = f"https://doi.org/{quote(doi, safe='/:;().')}" if doi else f"https://arxiv.org/abs/{match['arxiv']}"
+        shown = escape(text[match.start() : end], quote=False)
+        parts += [escape(text[at : match.start()], quote=False), f'<a href="{escape(target)}" target="_blank">{shown}</a>']
+        at = end
+    return "".join(parts) + escape(text[at:], quote=False)
 
 
 def _mathml(source: str, display: str, env: Env) -> str:

@@ -18,12 +18,13 @@ TAG = re.compile(r'<(?:[^<>"]|"[^"]*")*>')
 UNIT = re.compile(r"&#?\w+;|[^\W_]")
 MATH = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL)
 LINK_TARGET = re.compile(r"\]\([^)\s]*\)")
+CLOSING = "%.)]”\"’'!?"
 LIST_NUMBER = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A piece of evidence to show in the output. `id` is its anchor in the page."""
+    """A piece of evidence to show in the output. `id` is its anchor in the page, `label` says of what and whose it is."""
 
     id: str
     who: Literal["judge", "human"]
@@ -31,6 +32,8 @@ class Mark:
     label: str
     line_start: int | None = None
     line_end: int | None = None
+    # The criterion's number in the rubric.
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,16 @@ def mark_quotes(html: str, marks: Sequence[Mark]) -> tuple[str, set[str]]:
         wanted = letters_of_quote(mark.text)
         at = seen.find(wanted) if len(wanted) >= SHORTEST else -1
         if at >= 0:
-            spans.append(_Span(places[at], places[at + len(wanted) - 1] + 1, mark))
+            spans.append(_Span(places[at], _end(html, places[at + len(wanted) - 1] + 1, mark.text), mark))
     return _wrap(html, spans), {span.mark.id for span in spans}
+
+
+def _end(html: str, end: int, quote: str) -> int:
+    """The end of a quote with the signs that follow its last letter, where the text has them too: 95%.”"""
+    units = list(UNIT.finditer(quote))
+    for sign in quote[units[-1].end() :] if units else "":
+        end += sign in CLOSING and html.startswith(sign, end)
+    return end
 
 
 def _letters_of_html(html: str) -> tuple[str, list[int]]:

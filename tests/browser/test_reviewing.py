@@ -1,0 +1,153 @@
+"""Reviewing with the mouse and the keys, where a form post alone would not show what goes wrong."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from reviewapp.models import Draft, Grade
+from tests.browser.conftest import keep_screenshot
+from tests.make import make_judge_grade, make_output, make_task, make_user
+
+pytestmark = pytest.mark.browser
+
+TEXT = "# An idea\n\nThe reward is wrong in places.\n\nWe saw it in ten systems."
+JUDGED = {"viability": 8.0, "upside": 7.5, "success": 6.0, "novelty": 5.5}
+
+
+def row(page: Page, key: str):
+    return page.locator(f"#c-{key}")
+
+
+def press_on(page: Page, key: str, value: int) -> None:
+    """The mouse goes down on a score and up again where it is, as a hand does it."""
+    box = page.locator(f'#c-{key} label:has([value="{value}"])').bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.wait_for_timeout(50)
+    page.mouse.up()
+
+
+def checked(page: Page, key: str, value: str) -> None:
+    expect(page.locator(f'#c-{key} input[value="{value}"]').first).to_be_checked()
+
+
+@pytest.fixture
+def refusals(page: Page):
+    """Refusals are expected here; Chromium logs each as an error."""
+    yield
+    page.watched.errors = [error for error in page.watched.errors if "422 (Unprocessable" not in error]
+
+
+def select(page: Page, text: str) -> None:
+    page.evaluate(
+        """text => {
+          const node = [...document.querySelectorAll("#content p")].map(p => p.firstChild).find(n => n.textContent.includes(text));
+          const at = node.textContent.indexOf(text);
+          getSelection().setBaseAndExtent(node, at, node, at + text.length);
+        }""",
+        text,
+    )
+
+
+def test_a_click_on_any_score_counts_and_a_refused_submit_goes_to_what_is_missing(signed_in, refusals):
+    page = signed_in
+    output = make_output(make_task(), TEXT)
+    page.goto(f"/outputs/{output.pk}/")
+    for key, value in (("success", 4), ("novelty", 7), ("viability", 6)):
+        press_on(page, key, value)
+        checked(page, key, str(value))
+        expect(row(page, key)).to_have_attribute("aria-current", "true")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(row(page, "novelty")).to_have_attribute("aria-current", "true")
+    page.keyboard.press("Enter")
+    expect(page.locator("#total")).to_contain_text("Not answered: Upside.")
+    expect(row(page, "upside")).to_have_attribute("aria-current", "true")
+    expect(row(page, "upside")).to_be_focused()
+    page.keyboard.type("10")
+    checked(page, "upside", "10")
+    page.keyboard.type("1")
+    page.wait_for_timeout(800)
+    page.keyboard.type("0")
+    checked(page, "upside", "0")
+
+
+def test_a_quote_is_what_is_selected_now_and_shows_on_a_folded_row(signed_in, refusals):
+    page = signed_in
+    output = make_output(make_task(), TEXT)
+    page.goto(f"/outputs/{output.pk}/")
+    select(page, "The reward is wrong")
+    row(page, "viability").get_by_role("button", name="Quote").click()
+    expect(page.locator("#content mark")).to_have_text("The reward is wrong")
+    page.keyboard.press("x")
+    expect(page.locator("#total")).to_contain_text("Select text in the output first")
+    select(page, "in ten systems")
+    page.evaluate("getSelection().collapseToEnd()")
+    page.keyboard.press("x")
+    expect(page.locator("#total")).to_contain_text("Select text in the output first")
+    assert len(Draft.objects.get().answers["viability"]["evidence"]) == 1
+    page.keyboard.press("n")
+    page.keyboard.type("Not so sure.")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    expect(row(page, "viability").locator(".has-note")).to_be_visible()
+    expect(row(page, "viability").locator(".has-quote")).to_have_text("1 quote")
+    expect(row(page, "upside").locator(".has-note")).to_be_hidden()
+    weight = page.locator("#content mark").evaluate("mark => getComputedStyle(mark).fontWeight")
+    assert weight == "400"
+
+
+def test_undo_asks_when_it_is_about_another_output_and_overrides_have_a_key(signed_in, refusals):
+    page = signed_in
+    first, second = (make_output(make_task(), TEXT) for _ in range(2))
+    make_judge_grade(first, JUDGED)
+    page.goto(f"/outputs/{first.pk}/")
+    expect(page.get_by_role("dialog", name="See the judge first")).to_be_hidden()
+    page.get_by_role("button", name="See the judge first").click()
+    expect(page.get_by_role("dialog", name="See the judge first")).to_be_visible()
+    page.get_by_role("button", name="Stay blind").click()
+    page.keyboard.type("6j8j4j7")
+    expect(page.locator("#total")).to_contain_text("all answered")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Submitted")).to_be_visible()
+    page.keyboard.press("o")
+    expect(page.get_by_role("button", name="Submit override")).to_be_visible()
+    page.keyboard.type("jj9")
+    page.keyboard.press("Enter")
+    expect(page.locator("#total")).to_contain_text("No reason: Success")
+    expect(page.get_by_label("Reason on Success")).to_be_focused()
+    page.goto(f"/outputs/{second.pk}/")
+    page.keyboard.press("u")
+    page.keyboard.press("z")
+    asked = page.get_by_role("dialog", name="Undo")
+    expect(asked).to_contain_text(f"Take back your grade of output {first.pk}, made ")
+    page.get_by_role("button", name="Keep it").click()
+    assert not Grade.objects.filter(retraction__isnull=False).exists()
+    page.keyboard.press("s")
+    page.get_by_role("button", name="Broken or empty").click()
+    page.wait_for_url("**/review/next?task=ideas")
+    page.keyboard.press("z")
+    page.wait_for_url(f"**/outputs/{second.pk}/")
+    expect(page.get_by_text("is not skipped any more")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [820, 1280, 1440])
+def test_the_panel_fits_its_column(page, live_server, width):
+    from tests.browser.conftest import sign_in
+
+    make_user("ana")
+    output = make_output(make_task(), TEXT)
+    make_judge_grade(output, JUDGED)
+    sign_in(page, "ana")
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"/outputs/{output.pk}/")
+    page.get_by_role("button", name="See the judge first").click()
+    page.get_by_role("button", name="Show me the judge").click()
+    expect(page.get_by_role("button", name="Agree with all")).to_be_visible()
+    foot = page.locator(".panel-foot")
+    assert foot.evaluate("foot => foot.scrollWidth <= foot.clientWidth")
+    bar = page.get_by_role("link", name=re.compile("Rubric · 4 to answer"))
+    expect(bar).to_be_visible(visible=width < 960)
+    keep_screenshot(page, f"review-assisted-{width}")
