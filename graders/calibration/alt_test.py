@@ -179,8 +179,7 @@ def _test_people(names: Sequence[str], wins: Mask, losses: Mask, mine: Mask, eps
     p_values = [_p_value(difference[mine[:, i], i], epsilon) for i in range(len(names))]
     rejected = benjamini_yekutieli(p_values)
     return tuple(
-        PersonTest(name, int(mine[:, i].sum()), float(wins[mine[:, i], i].mean()), p_values[i], rejected[i])
-        for i, name in enumerate(names)
+        PersonTest(name, int(mine[:, i].sum()), float(wins[mine[:, i], i].mean()), p_values[i], rejected[i]) for i, name in enumerate(names)
     )
 
 

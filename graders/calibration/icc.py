@@ -85,9 +85,7 @@ def icc2k(ratings: Scores, resamples: Resamples | None = None) -> Estimate:
     return _estimate(table, given, np.asarray(given.all(axis=1)), f"the scores of all {table.shape[1]} people", resamples, two_way=True)
 
 
-def _estimate(
-    table: Floats, given: Mask, used: Mask, what: str, resamples: Resamples | None, *, two_way: bool
-) -> Estimate:
+def _estimate(table: Floats, given: Mask, used: Mask, what: str, resamples: Resamples | None, *, two_way: bool) -> Estimate:
     n, n_dropped = int(used.sum()), int((~used).sum())
     if n < 2:
         verb = "output has" if n == 1 else "outputs have"

@@ -86,9 +86,7 @@ def position_bias(judge: Scores, human: Scores, clusters: Iterable[Hashable], le
     return _fit(difference, np.ones((len(difference), 1)), 0, groups[both], level=level, n_dropped=int((~both).sum()))
 
 
-def reviewer_severity(
-    ratings: Scores, names: Sequence[str], clusters: Iterable[Hashable], level: float = 0.95
-) -> dict[str, Estimate]:
+def reviewer_severity(ratings: Scores, names: Sequence[str], clusters: Iterable[Hashable], level: float = 0.95) -> dict[str, Estimate]:
     """Return how many points more each reviewer gives than the mean reviewer, on the same outputs: below 0 is harsh.
 
     Two-way effects (output + reviewer) by least squares; severities sum to 0.

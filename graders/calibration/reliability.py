@@ -119,9 +119,7 @@ def reliability_bins(stated: Scores, passed: Scores, n_bins: int = N_BINS, level
         return ()
     bins = _equal_mass(p, n_bins)
     rows = [bins == number for number in range(bins.max() + 1)]
-    return tuple(
-        Bin(float(p[r].min()), float(p[r].max()), float(p[r].mean()), wilson(int(y[r].sum()), int(r.sum()), level)) for r in rows
-    )
+    return tuple(Bin(float(p[r].min()), float(p[r].max()), float(p[r].mean()), wilson(int(y[r].sum()), int(r.sum()), level)) for r in rows)
 
 
 def _both(stated: Scores, passed: Scores) -> tuple[Floats, Floats, Mask]:

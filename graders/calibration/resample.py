@@ -106,9 +106,7 @@ def bootstrap(columns: Floats, statistic: Statistic, resamples: Resamples | None
     return with_interval(value, resampled, resamples, len(columns), n_dropped)
 
 
-def with_interval(
-    value: float, resampled: Floats | None, resamples: Resamples | None, n: int, n_dropped: int = 0
-) -> Estimate:
+def with_interval(value: float, resampled: Floats | None, resamples: Resamples | None, n: int, n_dropped: int = 0) -> Estimate:
     """Return the value with the expanded percentile interval of its resampled values (n_boot,).
 
     The percentiles are moved outward for few prompts: to the normal probability of the Student quantile with C - 1
