@@ -28,6 +28,17 @@ def press_on(page: Page, key: str, value: int) -> None:
     page.mouse.up()
 
 
+def enlarge_the_note(page: Page) -> None:
+    """The browser keeps the height in a style attribute, which a swap must not copy: the policy forbids it, as an error."""
+    box = page.locator("#note").bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 4, box["y"] + box["height"] - 4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 4, box["y"] + box["height"] + 20)
+    page.mouse.up()
+    assert page.locator("#note").get_attribute("style")
+    page.keyboard.press("Escape")
+
+
 def checked(page: Page, key: str, value: str) -> None:
     expect(page.locator(f'#c-{key} input[value="{value}"]').first).to_be_checked()
 
@@ -62,6 +73,7 @@ def test_a_click_on_any_score_counts_and_a_refused_submit_goes_to_what_is_missin
     page.keyboard.press("j")
     page.keyboard.press("j")
     expect(row(page, "novelty")).to_have_attribute("aria-current", "true")
+    enlarge_the_note(page)
     page.keyboard.press("Enter")
     expect(page.locator("#total")).to_contain_text("Not answered: Upside.")
     expect(row(page, "upside")).to_have_attribute("aria-current", "true")
