@@ -86,7 +86,7 @@ def check_file(
     except OSError as error:
         raise _refused(f"{path}: {error.strerror or error}") from error
     except spec.TaskError as error:
-        raise _refused(f"rubric: {error}") from error
+        raise _refused(f"rubric: {str(error).replace(str(rubric), Path(rubric or '').name)}") from error
     return source
 
 

@@ -22,7 +22,7 @@ def text(row: dict) -> str:
         ({"external_id": ""}, "external_id is empty, it must not be"),
         ({"external_id": "x" * 256}, "external_id has 256 characters, allowed: at most 255"),
         ({"task": 5}, "task is 5, must be text"),
-        ({"task": "poems"}, 'task is "poems", which is not here: define it by a rubric file (--rubric RUBRIC.toml)'),
+        ({"task": "poems"}, 'task is "poems", which is not here: define it by a rubric file (--rubric, '),
         ({"colour": "red"}, "colour is not a known field, allowed: external_id, task, prompt"),
         ({"content": ["a"]}, 'content is ["a"], must be text'),
         ({"content": ""}, "content is empty: give the text"),
