@@ -109,9 +109,17 @@
   const place = () => `draft:${form()?.dataset.reviewer}:${location.pathname}`;
   const say = (text) => document.querySelector("#saved")?.replaceChildren(` · ${text}`);
   document.addEventListener("htmx:configRequest", () => (sent = active));
+  // A submit carries the whole form: a note's save that waited behind it would come too late.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const { path } = event.detail.requestConfig;
+    if (!form()) return;
+    if (path.endsWith("/submit")) form().dataset.submitting = "yes";
+    else if (form().dataset.submitting && path.endsWith("/draft")) event.preventDefault();
+  });
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
     if (!form()) return;
     delete form().dataset.unsaved;
+    if (!detail.successful) delete form().dataset.submitting;
     if (detail.successful) active = Math.max(0, active - sent);
     else if (!detail.xhr.status || detail.xhr.status >= 500) say((form().dataset.unsaved = "not saved yet, trying again"));
   });

@@ -163,3 +163,16 @@ def test_the_panel_fits_its_column(page, live_server, width):
     bar = page.get_by_role("link", name=re.compile("Rubric · 4 to answer"))
     expect(bar).to_be_visible(visible=width < 960)
     keep_screenshot(page, f"review-assisted-{width}")
+
+
+def test_a_note_typed_just_before_the_submit_is_in_the_grade(signed_in):
+    """Its own save waits a second and would come after the submit: it is dropped, and the page stays quiet."""
+    output = make_output(make_task())
+    signed_in.goto(f"/outputs/{output.pk}/")
+    for key in ("6", "j", "6", "j", "6", "j", "6", "n"):
+        signed_in.keyboard.press(key)
+    signed_in.keyboard.type("typed at the last moment")
+    signed_in.keyboard.press("Control+Enter")
+    expect(signed_in.get_by_text("Submitted")).to_be_visible()
+    signed_in.wait_for_timeout(1500)
+    assert output.grades.get().criterion_scores.get(criterion__key="novelty").rationale == "typed at the last moment"
