@@ -49,7 +49,7 @@ class Rubric:
 
     criteria: tuple[Criterion, ...]
     scale: tuple[float, float] = (0.0, 10.0)
-    pass_rule: PassRule = "overall"  # noqa: S105
+    pass_rule: PassRule = "overall"
     pass_threshold: float | None = None
     min_passed: int | None = None
     requires_run: bool = False
@@ -80,7 +80,7 @@ def weighted_overall(rubric: Rubric, scores: Mapping[str, float | None]) -> floa
     None while an undecided criterion could still change it.
     """
     low, high = rubric.scale
-    if rubric.pass_rule == "count":  # noqa: S105
+    if rubric.pass_rule == "count":
         passed, undecided = count_passed(rubric, scores)
         if undecided and passed < rubric.needed:
             return None
@@ -122,7 +122,7 @@ def is_pass(
     """Pass, fail, or None when it is not determined. `runs` is None when nobody ran it (a person's grade)."""
     if rubric.requires_run and runs is False:
         return False
-    if rubric.pass_rule == "count":  # noqa: S105
+    if rubric.pass_rule == "count":
         passed, undecided = count_passed(rubric, scores)
         if passed >= rubric.needed:
             return True

@@ -3,6 +3,6 @@
 `rates` and `passes` pass rates, `inference` one from many judge verdicts and few human ones; `alpha` and `icc` people
 among themselves, `noise` how many of them it takes; `agreement`, `rank`, `errors`, `decision`, `reliability` judge
 against people; `alt_test` whether it may stand in for one; `recalibration` a map from its scores to theirs; `probes` what
-else moves it. Figures are `result.Estimate`, their intervals come from `resample`. scipy and statsmodels take 0.4 to 2 s to import, so they are
-imported where they are used; importing this package costs numpy only.
+else moves it. Figures are `result.Estimate`, their intervals come from `resample`. scipy and statsmodels take 0.4 to
+2 s to import, so they are imported where they are used; importing this package costs numpy only.
 """

@@ -86,7 +86,8 @@ def _meaning_problems(data: Mapping[str, Any], rules: Mapping[str, Rules]) -> It
         yield "content", 'is empty: give the text, or say in "content_missing" why there is none'
     if data["task"] not in rules:
         known = ", ".join(sorted(rules)) or "none yet"
-        reason = f"is {show(data['task'])}, which is not here: define it by a rubric file (--rubric, or the Import page's second field) with [task] slug"
+        how = "define it by a rubric file (--rubric, or the Import page's second field)"
+        reason = f"is {show(data['task'])}, which is not here: {how} with [task] slug"
         yield "task", f"{reason} = {show(data['task'])}. Tasks here: {known}"
         return
     for i, grade in enumerate(data.get("grades", ())):

@@ -53,7 +53,6 @@ class Record(NamedTuple):
         return dict(map(_keyed_grade, self.raw_grades))
 
 
-
 def record_of(line: int, data: Mapping[str, Any]) -> Record:
     """The record of a line whose shape is right. Raises TypeError when a part is nested over 250 levels deep."""
     get = data.get

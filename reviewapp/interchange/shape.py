@@ -106,7 +106,7 @@ def shape_problems(data: Any) -> list[tuple[str, str]]:
 def _too_big(data: Any) -> list[tuple[str, str]]:
     """What would make pydantic list millions of errors for one line is told in one."""
     if not isinstance(data, dict):
-        return [("", f"is {show(data)}, must be an object like {{\"external_id\": …, \"task\": …}}")]
+        return [("", f'is {show(data)}, must be an object like {{"external_id": …, "task": …}}')]
     if len(data) > len(LINE_FIELDS):
         return _unknown(data, LINE_FIELDS, "")
     grades = data.get("grades")

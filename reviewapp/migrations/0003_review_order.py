@@ -5,19 +5,22 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('reviewapp', '0002_append_only'),
+        ("reviewapp", "0002_append_only"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='draft',
-            name='supersedes',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='reviewapp.grade'),
+            model_name="draft",
+            name="supersedes",
+            field=models.ForeignKey(
+                blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to="reviewapp.grade"
+            ),
         ),
         migrations.AddIndex(
-            model_name='output',
-            index=models.Index(condition=models.Q(('is_latest', True)), fields=['task', 'human_count', 'content_hash'], name='output_by_review_order'),
+            model_name="output",
+            index=models.Index(
+                condition=models.Q(("is_latest", True)), fields=["task", "human_count", "content_hash"], name="output_by_review_order"
+            ),
         ),
     ]

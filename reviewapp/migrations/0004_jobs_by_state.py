@@ -4,14 +4,13 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('reviewapp', '0003_review_order'),
+        ("reviewapp", "0003_review_order"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(fields=['state', '-id'], name='job_by_state'),
+            model_name="job",
+            index=models.Index(fields=["state", "-id"], name="job_by_state"),
         ),
     ]

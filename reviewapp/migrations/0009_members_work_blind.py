@@ -4,20 +4,19 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('reviewapp', '0008_fewer_indexes'),
+        ("reviewapp", "0008_fewer_indexes"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='user',
-            name='saw_judges_at',
+            model_name="user",
+            name="saw_judges_at",
             field=models.DateTimeField(blank=True, null=True),
         ),
         migrations.AddField(
-            model_name='user',
-            name='works_blind',
+            model_name="user",
+            name="works_blind",
             field=models.BooleanField(default=True),
         ),
     ]
