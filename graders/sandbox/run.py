@@ -24,6 +24,7 @@ from graders.sandbox.result import Limits, Result, SandboxError
 
 BACKENDS = ("bwrap", "docker", "process")
 GRACE_S = 10.0
+RETRY_WITHIN_S, RETRY_PAUSE_S = 5.0, 0.5
 MIB = 1 << 20
 TRIAL = Limits(wall_s=20, memory_mb=512, address_space_mb=2048, processes=8, disk_mb=8)
 
@@ -46,10 +47,17 @@ def run(
     limits = limits or Limits()
     _check_names([*files, *collect])
     chosen = choose_backend(backend)
-    with _wrapped(chosen, limits) as wrapped:
-        order = _order(wrapped, files, command, limits, stdin=stdin, collect=collect)
-        report = _talk(wrapped, order, limits, chosen)
-    return _result(chosen, report, limits)
+    started = time.monotonic()
+    while True:
+        try:
+            with _wrapped(chosen, limits) as wrapped:
+                order = _order(wrapped, files, command, limits, stdin=stdin, collect=collect)
+                return _result(chosen, _talk(wrapped, order, limits, chosen), limits)
+        except SandboxError:
+            # A machine short of processes or memory can refuse to start one: that passes. A command can't cause it.
+            if time.monotonic() - started > RETRY_WITHIN_S:
+                raise
+            time.sleep(RETRY_PAUSE_S)
 
 
 def choose_backend(backend: str = "auto") -> str:
@@ -87,7 +95,7 @@ def health() -> dict[str, Any]:
 
 def forget_trials() -> None:
     """Try the backends anew at the next call: after an installation, and in tests."""
-    _bwrap_mode.cache_clear()
+    _tried_bwrap_mode.cache_clear()
     _docker_refusal.cache_clear()
     backends._bwrap_path.cache_clear()
 
@@ -105,9 +113,17 @@ def _docker_refusal() -> str:
     return backends.refuse_docker()
 
 
-@lru_cache(maxsize=1)
 def _bwrap_mode() -> tuple[bool, str]:
-    """(keep our uid?, why bwrap does not work). Root first tries to drop to a uid of its own, then without."""
+    """(keep our uid?, why bwrap does not work). A success is remembered; a failure may pass, and is tried again."""
+    try:
+        return _tried_bwrap_mode(), ""
+    except SandboxError as error:
+        return True, str(error)
+
+
+@lru_cache(maxsize=1)
+def _tried_bwrap_mode() -> bool:
+    """Whether to keep our uid. Root first tries to drop to a uid of its own, then without. Raises SandboxError."""
     why = ""
     for keep_uid in (False, True) if os.geteuid() == 0 else (True,):
         wrapped = backends.wrap_bwrap(TRIAL, keep_uid=keep_uid)
@@ -118,9 +134,9 @@ def _bwrap_mode() -> tuple[bool, str]:
             why = str(error)
             continue
         if base64.b64decode(report["streams"][2]) == b"ready":
-            return keep_uid, ""
+            return keep_uid
         why = "a trial run failed: " + base64.b64decode(report["streams"][1]).decode(errors="replace")[-300:]
-    return True, why
+    raise SandboxError(why)
 
 
 @contextlib.contextmanager

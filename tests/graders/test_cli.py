@@ -37,7 +37,7 @@ def test_json_is_one_object_a_line_in_the_order_given(capsys, files):
     require_program("bwrap")
     code, lines, err = run(capsys, "grade", "neural_memory", *files, "--json", "--jobs", "2", "--backend", "bwrap")
     rows = [json.loads(line) for line in lines]
-    assert code == 0 and err == "" and [row["file"] for row in rows] == files
+    assert (code, err) == (0, "") and [row["file"] for row in rows] == files
     assert [row["runs"] for row in rows] == [True, False, False] and rows[0]["passed"] is True
 
 
