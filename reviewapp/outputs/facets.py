@@ -1,7 +1,7 @@
 """Counts beside the filters: how many outputs there are, and of which tasks, states, verdicts, models and failures.
 
-Counted over the newest outputs up to a limit, so that a page never counts everything. Kept until something changes,
-and above the limit for a minute.
+Up to MANY outputs the counts are exact and kept until something changes. Of more it is said that there are more, and
+what is beside the facets is counted over the newest SAMPLE of them and kept for a minute: no page counts everything.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from reviewapp.models import Output, Task, User
 from reviewapp.outputs.filters import Choices, Filters
 from reviewapp.outputs.queries import MANY
 
-SAMPLE = MANY
+SAMPLE = 5_000
 SHOWN = 6
-LARGE_MAX_AGE_S = 60
-SMALL_MAX_AGE_S = 3600
+SHORT_S = 60
+LONG_S = 3600
 FIELDS = ("task_id", "label_state", "label_passed", "model", "failure_category", "label_source")
 VERDICT_WORDS = {True: "pass", False: "fail", None: "undecided"}
 
@@ -51,27 +51,30 @@ class Facet:
 
 
 def count(filters: Filters, outputs: QuerySet[Output], user: User, choices: Choices) -> Counts:
-    """Of the outputs that these filters keep. One query, and one more for a large total of whole tasks; none when known."""
+    """Of the outputs that these filters keep. One query when they are few, at most three; none when they are known."""
     who = user.pk if filters.reviewer == "me" else 0
     name = sha256(f"{filters.query}:{who}".encode()).hexdigest()
-    small, large = f"outputs:counts:{choices.revision}:{name}", f"outputs:counts:large:{name}"
-    found: Counts | None = cache.get(small) or cache.get(large)
+    long, short = f"outputs:counts:{choices.revision}:{name}", f"outputs:counts:short:{name}"
+    found: Counts | None = cache.get(long) or cache.get(short)
     if found is None:
         found = _count(filters, outputs)
-        is_large = found.is_sampled
-        cache.set(large if is_large else small, found, LARGE_MAX_AGE_S if is_large else SMALL_MAX_AGE_S)
+        # Flags and the index of the search change without a task's revision.
+        is_short = found.is_sampled or bool(filters.q or filters.flagged)
+        cache.set(short if is_short else long, found, SHORT_S if is_short else LONG_S)
     return found
 
 
 def _count(filters: Filters, outputs: QuerySet[Output]) -> Counts:
-    rows = list(outputs.order_by("-id").values_list(*FIELDS)[: SAMPLE + 1])
-    total, is_more = len(rows), len(rows) > SAMPLE
-    if is_more and not replace(filters, task=()):
-        total, is_more = _count_whole_tasks(filters), False
-    rows = rows[:SAMPLE]
+    newest = outputs.order_by("-id").values_list(*FIELDS)
+    rows = list(newest[:SAMPLE])
+    total = len(rows) if len(rows) < SAMPLE else outputs[: MANY + 1].count()
+    is_large = total > MANY
+    if not is_large and total > SAMPLE:
+        rows += newest[SAMPLE:MANY]
+    is_exact = not is_large or not replace(filters, task=())
     return Counts(
-        total=min(total, SAMPLE) if is_more else total,
-        is_more=is_more,
+        total=(_count_whole_tasks(filters) if is_large else total) if is_exact else MANY,
+        is_more=not is_exact,
         by_task=Counter(row[0] for row in rows),
         by_label=Counter(row[1] for row in rows),
         by_verdict=Counter(VERDICT_WORDS[row[2]] for row in rows if row[5]),

@@ -157,7 +157,8 @@ def test_going_back_in_the_browser_gets_the_whole_page(as_admin):
 
 
 def test_counts_above_the_limit_are_of_the_newest(as_admin, monkeypatch):
-    monkeypatch.setattr("reviewapp.outputs.facets.SAMPLE", 3)
+    monkeypatch.setattr("reviewapp.outputs.facets.MANY", 3)
+    monkeypatch.setattr("reviewapp.outputs.facets.SAMPLE", 2)
     make_task("other")
     for i in range(5):
         make_output(make_task(), model=f"m{i % 2}")
