@@ -34,6 +34,7 @@ from tasks.fields import read_toml
 Progress = Callable[[str, int, int], None]
 ADVISORY_LOCK = 7_221_883  # one import at a time on PostgreSQL; SQLite has one writer anyway
 PREVIEW_ROWS = 5
+LARGE = 1000  # rows after which statistics are gathered anew
 
 
 @dataclass
@@ -259,6 +260,10 @@ def _write(source: CheckedFile, report: ImportReport, *, user: User | None, samp
         source.on_progress("Writing", batch.end, source.size)
     writer.finish()
     report.run_id = writer.run.pk if writer.run else None
+    if connection.vendor == "postgresql" and report.outputs_new + report.grades_new > LARGE:
+        # Its planner goes by statistics: without those of the new rows a page over them takes minutes.
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE reviewapp_prompt, reviewapp_output, reviewapp_grade, reviewapp_criterionscore")
 
 
 def _save_tasks(source: CheckedFile, report: ImportReport) -> list[Task]:
