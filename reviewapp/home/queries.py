@@ -21,7 +21,8 @@ from reviewapp.rewards.labels import majority
 
 # Above this many outputs a summary is allowed to be this old, so that one new grade does not recount them all.
 LARGE_TASK = 5_000
-LARGE_TASK_MAX_AGE_S = 60
+LARGE_TASK_MAX_AGE_S = 300
+RESAMPLED_PAIRS = 2_000_000
 # With fewer, kappa says more of chance than of the judge.
 FEWEST_FOR_KAPPA = 5
 
@@ -171,7 +172,10 @@ def _health(task: Task, judged: dict[int, Verdict], humans: dict[int, list[Verdi
         return Estimate.missing(f"only {len(pairs)} graded blind, kappa needs {FEWEST_FOR_KAPPA}", n=len(pairs))
     labels = [0, 1] if column else list(range(int(task.rubric.scale_low), int(task.rubric.scale_high) + 1))
     judge, human = (np.array(scores) for scores in zip(*pairs.values(), strict=True))
-    return weighted_kappa(judge, human, labels, rng=np.random.default_rng(0), clusters=[clusters.get(pk, -pk) for pk in pairs])
+    prompts = [clusters.get(pk, -pk) for pk in pairs]
+    # The interval of many labels is narrow, and few resamples show it; of few labels many are cheap.
+    n_boot = min(1000, max(100, RESAMPLED_PAIRS // len(pairs)))
+    return weighted_kappa(judge, human, labels, rng=np.random.default_rng(0), clusters=prompts, n_boot=n_boot)
 
 
 def _health_word(health: Estimate) -> str:

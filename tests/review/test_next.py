@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from django.db import connection
 from django.urls import reverse
 
 from reviewapp.models import Output, Skip
@@ -117,10 +118,11 @@ def test_an_unknown_task_is_not_found_and_a_viewer_does_not_review(as_reviewer, 
     assert as_reviewer.post(reverse("review_next")).status_code == 405
 
 
+@pytest.mark.skipif(connection.vendor == "postgresql", reason="PostgreSQL reads a few rows as they lie, by whichever index")
 def test_the_order_is_read_off_its_index(outputs, reviewer):
     level = Output.objects.filter(task=outputs[0].task, is_latest=True, human_count=0).order_by("content_hash", "id")
     plan = level.filter(content_hash__gte="5").explain()
-    assert "output_by_review_order" in plan or "Seq Scan" in plan  # PostgreSQL reads eight rows as they lie
+    assert "output_by_review_order" in plan
 
 
 def test_without_a_task_outputs_that_nobody_has_graded_come_before_those_of_other_tasks(as_reviewer, outputs):
