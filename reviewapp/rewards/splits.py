@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from functools import lru_cache
 from hashlib import blake2b, sha256
 
 import numpy as np
@@ -22,6 +23,7 @@ class SplitError(ValueError):
     """A split that can't be read."""
 
 
+@lru_cache(maxsize=32)
 def parse_split(text: str) -> tuple[tuple[str, float], ...]:
     """(name, share) of each side: "0.9,0.05,0.05" is train, validation, test; two are train, test; "1" is all in train."""
     parts = [part.strip() for part in text.split(",")]
