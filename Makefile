@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PORT DATA_DIR
 
-.PHONY: demo test test-fast check bench serve worker migrate static clean
+.PHONY: demo test test-fast check bench serve worker migrate clean
 
 demo: $(VENV)/.installed
 	@DEMO=1 $(BIN)/python manage.py demo

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from tasks.task import Rubric, is_pass, weighted_overall
 
 EvidenceKind = Literal["static", "trace", "run", "quote"]
-UNSCORED_REASONS = ("undecided", "parse_failure", "refused", "timeout", "sandbox_error", "does_not_run", "not_given")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from django.core.cache import cache
 from django.db.models import Count, Max, Q
-from django.utils import timezone
 
 from graders.calibration.agreement import weighted_kappa
 from graders.calibration.inference import corrected_rate
@@ -49,7 +48,6 @@ class TaskSummary:
     health: Estimate
     health_word: str
     band_word: str
-    counted_at: Any
 
 
 def task_summaries() -> list[tuple[Task, TaskSummary]]:
@@ -88,7 +86,6 @@ def summarise_task(task: Task) -> TaskSummary:
         health=health,
         health_word=_health_word(health),
         band_word=_band_word(corrected, task),
-        counted_at=timezone.now(),
     )
 
 

@@ -28,7 +28,6 @@ from reviewapp.models import Grade, Output, Task
 POLICIES = ("human-only", "human-then-calibrated", "judge-raw")
 DEFAULT_POLICY = "human-then-calibrated"
 AUTOMATIC, ADJUDICATION = Grade.Mode.AUTOMATIC.value, Grade.Mode.ADJUDICATION.value
-SOURCES = ("adjudicated", "human", "calibrated_judge", "judge", "code")
 
 
 # Made by the hundred thousand in an import or an export, where a named tuple costs a fifth of a frozen dataclass.
