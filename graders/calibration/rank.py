@@ -107,8 +107,7 @@ def within(
     known: dict[object, Correlation] = {pearson: _pearson, spearman: _spearman, kendall_b: _kendall}
     compute = known[correlation]
     x, y, both = scored_by_both(judge, human)
-    named = list(groups)
-    numbers = cluster_numbers("groups", named, len(both))[both]
+    numbers = cluster_numbers("groups", groups, len(both))[both]
     part = resamples and resamples.of(both)
     values, weights, draws, used = [], [], [], np.zeros(len(x), dtype=bool)
     for number in np.unique(numbers):

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, score_array, scored_by_both
+from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, cluster_numbers, score_array, scored_by_both
 from graders.calibration.resample import Resamples, bootstrap, mean_statistic
 from graders.calibration.result import Estimate
 
@@ -123,15 +123,15 @@ def recalibrate(
     check_range("judge", x, *scale)
     check_range("human", y, *scale)
     verdicts = score_array("passed", passed)[both]
-    names = [name for name, is_used in zip(clusters, both, strict=True) if is_used]
-    n, n_prompts = len(x), len(set(names))
+    prompts = cluster_numbers("clusters", clusters, len(both))[both]
+    n, n_prompts = len(x), len(np.unique(prompts))
     n_dropped = int((~both).sum())
     needed = max(MIN_LABELS, int(np.ceil(level / (1 - level) - 1e-9)))
     if why := _why_refused(n, n_prompts, needed):
         none = Estimate.missing(why, n, n_dropped)
         return Recalibration(None, max(needed - n, MIN_PROMPTS - n_prompts, 1), why, none, none, none, none, none, none)
     method: Method = "isotonic" if n >= MIN_ISOTONIC else "linear"
-    folds = _folds(names, rng)
+    folds = _folds(prompts, rng)
     after = np.clip(_unseen(x, y, folds, method), *scale)
     knots = _knots(x, y, method)
     half_width = float(np.sort(np.abs(after - y))[int(np.ceil((n + 1) * level)) - 1])
@@ -162,12 +162,12 @@ def _why_refused(n: int, n_prompts: int, needed: int) -> str:
     return ""
 
 
-def _folds(names: list[Hashable], rng: np.random.Generator) -> Ints:
+def _folds(prompts: Ints, rng: np.random.Generator) -> Ints:
     """Return each output's fold; prompts are dealt out at random, one by one."""
-    number: dict[Hashable, int] = {}
-    prompts = np.array([number.setdefault(name, len(number)) for name in names])
-    dealt = np.arange(len(number)) % min(N_FOLDS, len(number))
-    return np.asarray(rng.permutation(dealt)[prompts])
+    numbers = cluster_numbers("prompts", prompts, len(prompts))
+    n_prompts = int(numbers.max()) + 1
+    dealt = np.arange(n_prompts) % min(N_FOLDS, n_prompts)
+    return np.asarray(rng.permutation(dealt)[numbers])
 
 
 def _unseen(x: Floats, y: Floats, folds: Ints, method: Method) -> Floats:

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from graders.calibration.arrays import Floats, Ints, check_level, cluster_numbers
 from graders.calibration.result import Estimate
 
-MAX_PROMPTS = 2_000  # with more, prompts are drawn in groups formed at random: valid too, and as exact as 2,000 resamples
+# With more, prompts are drawn in groups formed at random: valid too. The width of an interval is then off by 1 in 30 at
+# random (the root of 1 / (2 x 500)), as it is for drawing 2,000 resamples and not all there are.
+MAX_PROMPTS = 500
 CHUNK_CELLS = 4_000_000  # draws held at once: 16 MB
 MAX_CELLS = 20_000_000  # of a table with a row a prompt: 160 MB
 MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
@@ -46,16 +48,16 @@ class Resamples:
     counts : array (n_boot, prompts)
         How often each prompt was drawn.
     unit : str
-        What was drawn: "prompts", or "groups of prompts" when there are over 2,000 of them.
+        What was drawn: "prompts", or "groups of prompts" when there are over 500 of them.
     """
 
     def __init__(self, clusters: Iterable[Hashable], *, rng: np.random.Generator, n_boot: int = 2000, level: float = 0.95):
         check_level(level)
         if n_boot < 1:
             raise ValueError(f"n_boot is {n_boot}, must be at least 1")
-        named = list(clusters)
+        named = clusters if isinstance(clusters, np.ndarray) else list(clusters)
         self.clusters: Ints = cluster_numbers("clusters", named, len(named))
-        n_prompts = int(self.clusters.max()) + 1 if named else 0
+        n_prompts = int(self.clusters.max()) + 1 if len(named) else 0
         self.unit = "prompts"
         if n_prompts > MAX_PROMPTS:
             self.unit = "groups of prompts"
@@ -68,6 +70,11 @@ class Resamples:
     def n_boot(self) -> int:
         """How many resamples there are."""
         return len(self.counts)
+
+    @property
+    def n_drawn_from(self) -> int:
+        """How many prompts (or groups of prompts) the items belong to."""
+        return int(np.count_nonzero(np.bincount(self.clusters)))
 
     def of(self, rows: Mask | Ints) -> Resamples:
         """Return the same draws for some of the items (a mask, or their numbers in any order)."""
@@ -115,7 +122,7 @@ def with_interval(value: float, resampled: Floats | None, resamples: Resamples |
     """
     if resamples is None or resampled is None:
         return Estimate(value, None, None, n, why_missing=NO_RESAMPLES, n_dropped=n_dropped)
-    n_prompts = len(np.unique(resamples.clusters))
+    n_prompts = resamples.n_drawn_from
     if n_prompts < 2:
         return Estimate(value, None, None, n, why_missing="all outputs belong to one prompt", n_dropped=n_dropped)
     defined = resampled[np.isfinite(resampled)]

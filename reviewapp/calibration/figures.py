@@ -80,7 +80,7 @@ def judge_group(items: Items, rng: np.random.Generator) -> Figure:
         "spearman": figure(rank.spearman(judge, human, draws)),
         "kendall_b": figure(rank.kendall_b(judge, human, draws)),
         "pearson": figure(rank.pearson(judge, human, draws)),
-        "spearman_within": figure(rank.within(rank.spearman, judge, human, items.criterion.tolist(), draws)),
+        "spearman_within": figure(rank.within(rank.spearman, judge, human, items.criterion, draws)),
         "mae": figure(errors.mae(judge, human, draws)),
         "bias": figure(errors.bias(judge, human, draws)),
         "loa": _limits(errors.limits_of_agreement(judge, human, draws)),
@@ -115,7 +115,7 @@ def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
         head = {"method": None, "labels_missing": None, "why_missing": NOT_A_SCALE, "half_width": missing(NOT_A_SCALE), "knots": None}
         return head | {name: missing(NOT_A_SCALE) for name in names}
     made = recalibration.recalibrate(
-        items.judge, items.human, items.human_passes, items.scale, items.clusters.tolist(), rng=rng, resamples=items.resamples
+        items.judge, items.human, items.human_passes, items.scale, items.clusters, rng=rng, resamples=items.resamples
     )
     fitted = made.calibrator
     why = "the half width of an interval has none itself"
@@ -132,15 +132,15 @@ def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
 
 def bias_group(items: Items, grades: Grades, judge_name: str) -> Figure:
     """What moves the judge other than quality."""
-    clusters, outputs = items.clusters.tolist(), [grades.outputs[i] for i in items.output]
+    clusters, models = items.clusters, [grades.outputs.model[i] for i in items.output]
     if items.is_categorical:
         group = {name: missing(NOT_A_SCALE) for name in ("length", "self_preference", "reviewer")}
         return group | {"position": _position(items)}
-    lengths = [float(o["length"]) for o in outputs]
+    lengths = grades.outputs.length[items.output]
     return {
         "length": figure(probes.length_bias(items.judge, items.human, lengths, clusters)),
         "position": missing("not defined, because nothing is compared in pairs"),
-        "self_preference": _self_preference(items, outputs, judge_name),
+        "self_preference": _self_preference(items, models, judge_name),
         "reviewer": _reviewers(items, grades.people),
     }
 
@@ -163,11 +163,14 @@ def _mean_score(human: Floats, resamples: Resamples) -> Estimate:
 
 
 def _mean_by_model(items: Items, grades: Grades) -> Figure:
-    models = np.array([grades.outputs[i]["model"] for i in items.output], dtype=object)
-    names = sorted(set(models) - {""})
+    number = {name: i for i, name in enumerate(sorted(set(grades.outputs.model)))}
+    models = np.array([number[name] for name in grades.outputs.model], dtype=np.int64)[items.output]
+    present = set(models.tolist())
+    names = [name for name, i in number.items() if name and i in present]
     if not 1 < len(names) <= MAX_MODELS:
         return {}
-    return {name: figure(_mean_score(items.human[models == name], items.resamples.of(models == name))) for name in names}
+    rows = {name: models == number[name] for name in names}
+    return {name: figure(_mean_score(items.human[mine], items.resamples.of(mine))) for name, mine in rows.items()}
 
 
 def _limits(limits: errors.Limits) -> Figure:
@@ -207,24 +210,24 @@ def _reliability(items: Items) -> Figure:
 def _position(items: Items) -> Figure:
     """Only for values such as model_a, tie, model_b: the first is the first answer, the last the second."""
     if len(items.values) == 3 and items.values[1] == "tie":
-        return figure(probes.position_bias(1 - items.judge, 1 - items.human, items.clusters.tolist()))
+        return figure(probes.position_bias(1 - items.judge, 1 - items.human, items.clusters))
     return missing("not defined, because the values are not a first answer, a tie and a second answer")
 
 
-def _self_preference(items: Items, outputs: list[dict[str, Any]], judge_name: str) -> Figure:
+def _self_preference(items: Items, models: list[str], judge_name: str) -> Figure:
     own = family_of(judge_name)
     if not own:
         return missing("not defined, because the judge's name tells no model family")
-    families = [family_of(o["model"]) for o in outputs]
+    families = [family_of(model) for model in models]
     is_own = np.array([np.nan if not f else float(f == own) for f in families])
     if np.isnan(is_own).all():
         return missing("not defined, because no output's model tells its family")
-    return figure(probes.self_preference(items.judge, items.human, is_own, items.clusters.tolist()))
+    return figure(probes.self_preference(items.judge, items.human, is_own, items.clusters))
 
 
 def _reviewers(items: Items, people: tuple[str, ...]) -> Figure:
     """The spread of severities (their standard deviation), and each reviewer's."""
-    found = probes.reviewer_severity(items.human, people, items.clusters.tolist())
+    found = probes.reviewer_severity(items.human, people, items.clusters)
     known = [e.value for e in found.values() if e.value is not None]
     if len(known) < 2:
         why = next((e.why_missing for e in found.values()), "not defined, because no output has a human score")

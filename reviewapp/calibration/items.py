@@ -9,10 +9,8 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
-from reviewapp.calibration.grades import Grades
+from reviewapp.calibration.grades import CATEGORICAL, Grades
 from reviewapp.models import Criterion, Rubric
-
-CATEGORICAL = "categorical"
 
 
 @dataclass(frozen=True)
@@ -49,28 +47,40 @@ class Items:
         return majority(self.passes(self.human))
 
 
-def items_of(grades: Grades, rubric: Rubric, columns: list[int], labelled: Ints, resamples: Resamples) -> Items:
-    """The labelled outputs on these criteria. Where their scales differ, all are put on the rubric's.
+def scored_rows(grades: Grades) -> Ints:
+    """Which rows of Grades.human have a score: a grade may have none at all."""
+    return np.flatnonzero(~np.isnan(grades.human).all(axis=(1, 2))) if grades.human.size else np.empty(0, dtype=np.int64)
 
-    Categorical criteria are pooled with no others.
+
+def pooled_columns(grades: Grades) -> list[int]:
+    """Criteria on a scale; where there is none of them, those categorical ones that have the values of the first."""
+    numeric = [i for i, c in enumerate(grades.criteria) if c.kind != CATEGORICAL]
+    return numeric or [i for i, c in enumerate(grades.criteria) if c.values == grades.criteria[0].values]
+
+
+def items_of(grades: Grades, rubric: Rubric, columns: list[int], rows: Ints, resamples: Resamples) -> Items:
+    """The labelled outputs (rows of Grades.human; `resamples` are of them) on these criteria.
+
+    Where their scales differ, all are put on the rubric's. Categorical criteria are pooled with no others.
     """
     chosen = [grades.criteria[c] for c in columns]
     first, scales = chosen[0], {(c.scale_low, c.scale_high) for c in chosen}
     is_categorical = first.kind == CATEGORICAL
     scale = scales.pop() if len(scales) == 1 else (rubric.scale_low, rubric.scale_high)
-    judge = [_onto(grades.judge[labelled, c], grades.criteria[c], scale) for c in columns]
-    human = [_onto(grades.human[labelled][:, :, c], grades.criteria[c], scale) for c in columns]
-    rows = np.tile(np.arange(len(labelled)), len(columns))
+    outputs = grades.labelled[rows]
+    judge = [_onto(grades.judge[outputs, c], grades.criteria[c], scale) for c in columns]
+    human = [_onto(grades.human[rows, :, c], grades.criteria[c], scale) for c in columns]
+    tiled = np.tile(np.arange(len(rows)), len(columns))
     return Items(
         judge=np.concatenate(judge),
         human=np.concatenate(human),
-        output=labelled[rows],
-        criterion=np.repeat(np.array(columns), len(labelled)),
+        output=outputs[tiled],
+        criterion=np.repeat(np.array(columns), len(rows)),
         is_categorical=is_categorical,
         scale=scale,
         labels=_labels(chosen, scale),
         threshold=_threshold(chosen, rubric, scale),
-        resamples=resamples.of(rows),
+        resamples=resamples.of(tiled),
         values=tuple(first.values) if is_categorical else (),
     )
 

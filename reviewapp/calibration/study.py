@@ -11,7 +11,7 @@ from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
 from reviewapp.calibration.figures import alt_test_group, bias_group, calibrator_group, human_group, judge_group
 from reviewapp.calibration.grades import MODES, Grades, read_grades
-from reviewapp.calibration.items import CATEGORICAL, Items, items_of
+from reviewapp.calibration.items import Items, items_of, pooled_columns, scored_rows
 from reviewapp.calibration.rates import pass_rate_group
 from reviewapp.models import Grader, Task
 
@@ -34,9 +34,9 @@ def study(
     if task.rubric is None:
         raise StudyError(f"task {task.slug} has no rubric: its grades have no criteria")
     grades = read_grades(task, judge, mode)
-    is_labelled = ~np.isnan(grades.human).all(axis=(1, 2)) if grades.people else np.zeros(len(grades.outputs), dtype=bool)
-    labelled = np.flatnonzero(is_labelled)
-    draws = Resamples([grades.clusters[i] for i in labelled], rng=np.random.default_rng(0), n_boot=n_boot)
+    rows = scored_rows(grades)
+    labelled = grades.labelled[rows]
+    draws = Resamples(grades.clusters[labelled], rng=np.random.default_rng(0), n_boot=n_boot)
     counted = labelled if judge is None else labelled[~np.isnan(grades.judge[labelled]).all(axis=1)]
     return {
         "task": task.slug,
@@ -44,24 +44,18 @@ def study(
         "mode": mode,
         "n_outputs": len(counted),
         "n_humans": len(grades.people),
-        "pooled": _groups(grades, task, judge, _pooled_columns(grades), labelled, draws=draws, epsilon=epsilon),
+        "pooled": _groups(grades, task, judge, pooled_columns(grades), rows, draws=draws, epsilon=epsilon),
         "criteria": {
-            criterion.key: _groups(grades, task, judge, [column], labelled, draws=draws, epsilon=epsilon)
+            criterion.key: _groups(grades, task, judge, [column], rows, draws=draws, epsilon=epsilon)
             for column, criterion in enumerate(grades.criteria)
         },
     }
 
 
-def _pooled_columns(grades: Grades) -> list[int]:
-    """Criteria on a scale; where there is none of them, those categorical ones that have the values of the first."""
-    numeric = [i for i, c in enumerate(grades.criteria) if c.kind != CATEGORICAL]
-    return numeric or [i for i, c in enumerate(grades.criteria) if c.values == grades.criteria[0].values]
-
-
 def _groups(
-    grades: Grades, task: Task, judge: Grader | None, columns: list[int], labelled: Ints, *, draws: Resamples, epsilon: float
+    grades: Grades, task: Task, judge: Grader | None, columns: list[int], rows: Ints, *, draws: Resamples, epsilon: float
 ) -> dict[str, Any]:
-    items, rng = items_of(grades, task.rubric, columns, labelled, draws), np.random.default_rng(0)
+    items, rng = items_of(grades, task.rubric, columns, rows, draws), np.random.default_rng(0)
     return {
         "human": human_group(items, grades),
         "judge": judge_group(items, rng),
