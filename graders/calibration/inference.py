@@ -3,7 +3,7 @@
 The judge's own rate is off by the judge's mistakes. Where both judged, the humans show how far it is off; the judge's
 verdicts on everything else make the interval shorter. The estimator is that of ppi_py, which the tests compare; it is
 not imported here: it takes 2 s, knows no clusters, and its normal interval has no width when the labels are all alike.
-Labels are taken as a random sample; unequal inclusion probabilities are not handled yet.
+Labels are taken as a random sample; for weights and strata see `weighted`.
 """
 
 from __future__ import annotations
