@@ -142,7 +142,11 @@ def _alpha(values: Floats, codes: Ints, metric: Metric, resamples: Resamples | N
     if resamples is None or len(codes) * n_cells > MAX_CELLS or not resamples.fits(n_cells):
         return bootstrap(columns, _moment_statistic, resamples, n_dropped)
     value = float(_moment_statistic(columns.sum(axis=0)[None])[0])
-    resampled = _ordinal_statistic(resamples.sums(_coincidences(codes, len(values))))
+    if codes.shape[1] == 2:  # every unit has both scores, so it is one cell of a table and its mirror image
+        tables = resamples.counts_of(codes[:, 0] * len(values) + codes[:, 1], n_cells).reshape(-1, len(values), len(values))
+        resampled = _ordinal_statistic((tables + tables.transpose(0, 2, 1)).reshape(-1, n_cells))
+    else:
+        resampled = _ordinal_statistic(resamples.sums(_coincidences(codes, len(values))))
     return with_interval(value, resampled, resamples, len(codes), n_dropped)
 
 

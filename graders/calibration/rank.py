@@ -8,14 +8,16 @@ Point values are those of scipy.stats, which the tests compare; it has no cluste
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, scored_by_both
+from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both
 from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
 MAX_RANKED_CELLS = 2_500  # tables with more cells keep the ranks (Spearman) or the order (Kendall) of the whole
+FEWEST_SHARED = 10  # outputs on which two people and the judge can be compared
 WHY_NONE = "not defined, because no output has both a judge score and a human one"
 
 Resampled = tuple[float, Floats | None]
@@ -125,6 +127,81 @@ def within(
     resampled = np.average(every, axis=0, weights=weights) if every else None
     value = float(np.average(values, weights=weights))
     return with_interval(value, resampled, part and part.of(used), n, len(both) - n)
+
+
+@dataclass(frozen=True)
+class SecondReviewer:
+    """How well one more reviewer ranks outputs, as the others would rank them: the judge, people, and judge less people."""
+
+    judge: Estimate
+    people: Estimate
+    difference: Estimate
+
+
+def second_reviewer(judge: Scores, human: Scores, groups: Iterable[Hashable], resamples: Resamples | None = None) -> SecondReviewer:
+    """Return Spearman's correlation of the judge, and of one person, with the mean of the other people.
+
+    The fair comparison: both are held to the same scores, on the same outputs. (Against the mean of everyone, a person
+    would be held to their own score among others.) Each review in turn is taken out, the first that each output has, then
+    the second and so on; who gave it does not matter. Inside each group, then averaged by the number of outputs.
+
+    Parameters
+    ----------
+    judge : array (n,)
+        Judge scores, NaN or None where unscored.
+    human : array (n, raters)
+        People's scores, NaN or None where a rater gave none.
+    groups : iterable (n,)
+        The criterion of each item.
+    resamples : Resamples of the n items, optional
+        For the intervals; that of the difference is paired.
+
+    Returns
+    -------
+    SecondReviewer
+        n counts outputs with the judge's and two people's scores. Not defined when no turn has ten of them on which
+        each side's scores differ.
+
+    Examples
+    --------
+    >>> human = [[i % 5, (i + 1) % 5] for i in range(20)]
+    >>> found = second_reviewer([i % 5 for i in range(20)], human, [0] * 20)
+    >>> found.judge.value, found.people.value, found.difference.value
+    (0.5, 0.0, 0.5)
+    """
+    scores, people = score_array("judge", judge), score_array("human", human, ndim=(2,))
+    if len(scores) != len(people):
+        raise ValueError(f"judge has {len(scores)} outputs, human {len(people)}; one row an output in both")
+    numbers = cluster_numbers("groups", groups, len(scores))
+    given = ~np.isnan(people)
+    used = (given.sum(axis=1) >= 2) & ~np.isnan(scores)
+    n, n_dropped = int(used.sum()), int((~used).sum())
+    turn, total = np.cumsum(given, axis=1), np.where(given, people, 0.0).sum(axis=1)
+    values, draws, weights = [], [], []
+    for group in np.unique(numbers[used]):
+        for place in range(int(turn[used].max())):
+            rows = np.flatnonzero(used & (numbers == group) & (turn[:, -1] > place))
+            own = people[rows, np.argmax((turn[rows] == place + 1) & given[rows], axis=1)]
+            rest = (total[rows] - own) / (turn[rows, -1] - 1)
+            if len(rows) < FEWEST_SHARED or min(np.ptp(own), np.ptp(rest), np.ptp(scores[rows])) == 0:
+                continue
+            part = resamples and resamples.of(rows)
+            pair = [_spearman(side, rest, part) for side in (scores[rows], own)]
+            values.append([value for value, _ in pair])
+            draws.append([drawn for _, drawn in pair])
+            weights.append(float(len(rows)))
+    if not values:
+        none = Estimate.missing(f"not defined, because fewer than {FEWEST_SHARED} outputs have different scores of two people", n, n_dropped)
+        return SecondReviewer(none, none, none)
+    mine, theirs = np.average(values, axis=0, weights=weights)
+    part = resamples and resamples.of(used)
+    mine_drawn, theirs_drawn = (None, None) if part is None else np.average(np.array(draws), axis=0, weights=weights)
+    gap = None if mine_drawn is None or theirs_drawn is None else mine_drawn - theirs_drawn
+    return SecondReviewer(
+        with_interval(float(mine), mine_drawn, part, n, n_dropped),
+        with_interval(float(theirs), theirs_drawn, part, n, n_dropped),
+        with_interval(float(mine - theirs), gap, part, n, n_dropped),
+    )
 
 
 def _estimate(judge: Scores, human: Scores, compute: Correlation, resamples: Resamples | None) -> Estimate:

@@ -275,8 +275,8 @@ def _influence(study: _Study, labelled: Floats, everything: Floats | None, *, re
     added[study.labelled] += w * np.sqrt(loss) * (labelled - centre[study.labelled])
     if everything is None:
         return added
-    about = (everything - everything.mean()) / n_all
-    return added + about if residual_only else about - added
+    about: Floats = (everything - everything.mean()) / n_all
+    return np.asarray(added + about if residual_only else about - added)
 
 
 def _loss_of_one(weights: Floats) -> float:

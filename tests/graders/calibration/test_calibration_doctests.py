@@ -9,7 +9,7 @@ import pytest
 
 MODULES = (
     "agreement", "alpha", "alt_test", "decision", "errors", "icc", "inference", "noise", "passes", "probes", "rank", "rates",
-    "reliability", "result", "weighted",
+    "reliability", "result", "sampling", "weighted",
 )  # fmt: skip
 
 

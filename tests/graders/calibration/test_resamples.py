@@ -68,12 +68,12 @@ def test_outputs_of_one_prompt_count_for_less():
     assert together.high - together.low > 1.3 * (apart.high - apart.low)
 
 
-def test_over_two_thousand_prompts_are_drawn_in_groups():
+def test_over_five_hundred_prompts_are_drawn_in_groups():
     judge, human, prompt = make_study(np.random.default_rng(6), prompts=6000, each=1)
     found = errors.mae(judge, human, Resamples(prompt, rng=np.random.default_rng(7)))
     half = 1.96 * np.abs(judge - human.mean(axis=1)).std() / 6000**0.5
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.08)
-    assert "2000 groups of prompts" in found.method
+    assert "500 groups of prompts" in found.method
 
 
 @pytest.mark.parametrize("spread", [rank.spearman, rank.kendall_b])
