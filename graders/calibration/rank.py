@@ -191,7 +191,9 @@ def second_reviewer(judge: Scores, human: Scores, groups: Iterable[Hashable], re
             draws.append([drawn for _, drawn in pair])
             weights.append(float(len(rows)))
     if not values:
-        none = Estimate.missing(f"not defined, because fewer than {FEWEST_SHARED} outputs have different scores of two people", n, n_dropped)
+        none = Estimate.missing(
+            f"not defined, because fewer than {FEWEST_SHARED} outputs have different scores of two people", n, n_dropped
+        )
         return SecondReviewer(none, none, none)
     mine, theirs = np.average(values, axis=0, weights=weights)
     part = resamples and resamples.of(used)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ GRADE_MODES = {
 }
 SCORE = np.dtype([("grade", np.int64), ("criterion", np.int64), ("score", np.float64)])
 CATEGORICAL = "categorical"
+FETCHED = 10_000  # rows at once
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def _newest(grades: QuerySet[Grade]) -> tuple[tuple[str, ...], Newest, Newest]:
     by_people: Newest = {}
     by_judge: Newest = {}
     fields = ("id", "output_id", "mode", "rater_name", "passed")
-    for pk, output, mode, name, passed in sorted(_raw(grades.filter(retraction__isnull=True).values_list(*fields))):
+    for pk, output, mode, name, passed in sorted(_raw(grades.filter(retraction__isnull=True).values_list(*fields)), key=itemgetter(0)):
         if mode == Grade.Mode.AUTOMATIC:
             by_judge[output] = (pk, passed)
         else:
@@ -149,10 +152,11 @@ def _read_scores(task: Task, judge: Grader | None, mode: str, criteria: tuple[Cr
     keys = [criterion.key for criterion in criteria]
     known = {c.pk: c for c in Criterion.objects.filter(rubric__task=task, key__in=keys)} if keys else {}
     of_task = _wanted(CriterionScore.objects.all(), "grade__", task, judge, mode)
-    numeric = [pk for pk, c in known.items() if criteria[keys.index(c.key)].kind != CATEGORICAL]
+    # Which criterion is looked at here: asked of SQLite, it would go through the index of criteria and hop between grades.
+    numeric = {pk: keys.index(c.key) for pk, c in known.items() if criteria[keys.index(c.key)].kind != CATEGORICAL}
     if numeric:
-        rows = of_task.filter(criterion__in=numeric, score__isnull=False).values_list("grade_id", "criterion_id", "score")
-        yield _with_columns(np.fromiter(_raw(rows), dtype=SCORE), {pk: keys.index(known[pk].key) for pk in numeric})
+        rows = of_task.filter(score__isnull=False).values_list("grade_id", "criterion_id", "score")
+        yield _with_columns(np.fromiter(_raw(rows), dtype=SCORE), numeric)
     for column, criterion in enumerate(criteria):
         if criterion.kind == CATEGORICAL:
             codes = {value: float(i) for i, value in enumerate(criterion.values)}
@@ -163,8 +167,10 @@ def _read_scores(task: Task, judge: Grader | None, mode: str, criteria: tuple[Cr
 
 def _with_columns(scores: np.ndarray, columns: dict[int, int]) -> np.ndarray:
     ids = np.array(sorted(columns), dtype=np.int64)
-    scores["criterion"] = np.array([columns[pk] for pk in ids.tolist()])[np.searchsorted(ids, scores["criterion"])]
-    return scores
+    at = np.minimum(np.searchsorted(ids, scores["criterion"]), len(ids) - 1)
+    is_known = ids[at] == scores["criterion"]
+    scores["criterion"] = np.array([columns[pk] for pk in ids.tolist()], dtype=np.int64)[at]
+    return scores[is_known]
 
 
 def _fill(flat: Floats, homes: dict[int, int], scores: np.ndarray) -> None:
@@ -184,7 +190,7 @@ def _raw(rows: QuerySet[Any]) -> Iterator[tuple[Any, ...]]:
     """The rows as the database's driver gives them: Django's own way to the same tuples takes twice as long."""
     with connection.cursor() as cursor:
         cursor.execute(*rows.query.sql_with_params())
-        yield from cursor
+        yield from chain.from_iterable(iter(lambda: cursor.fetchmany(FETCHED), []))
 
 
 def _number(verdict: bool | None) -> float:
