@@ -47,7 +47,7 @@ def ask_probe(
     files: dict[str, bytes | str] = {f"probe/{name}": (PROBES / name).read_bytes() for name in (probe, *modules)}
     files["submission.py"] = source
     order = json.dumps({"nonce": nonce, "path": "submission.py"}).encode()
-    result = sandbox.run(files, ["python", "-B", f"probe/{probe}"], limits, backend, stdin=order)
+    result = sandbox.run(files, ["python", "-B", f"probe/{probe}"], limits, backend, stdin=order, warm=True)
     if not result.channel:
         return Answer(result, None)
     return _read(result, nonce, check)

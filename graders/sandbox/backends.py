@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from graders.sandbox.result import Limits
 
 PROJECT = Path(__file__).resolve().parents[2]
 LAUNCHER = (Path(__file__).parent / "launch.py").read_text(encoding="utf-8")
+ZYGOTE = (Path(__file__).parent / "zygote.py").read_text(encoding="utf-8")
 INSTALL_HINT = "apt-get install bubblewrap"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime")
@@ -64,21 +65,51 @@ def wrap_bwrap(limits: Limits, *, keep_uid: bool) -> Wrapped:
     drops = os.geteuid() == 0 and not keep_uid
     python = interpreter()
     argv = [
-        _bwrap_path() or "bwrap",
-        *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-        *("--as-pid-1", "--die-with-parent", "--new-session", "--hostname", "sandbox", "--clearenv"),
-        *("--cap-drop", "ALL"),
-        *(("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID") if drops else ("--unshare-user",)),
-        *("--proc", "/proc", "--dev", "/dev"),
-        *_scratch("/dev/shm", limits),  # noqa: S108
-        *_scratch("/tmp", limits),  # noqa: S108
-        *_scratch(WORK, limits),
-        *_mounts(),
-        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORK, "--"),
+        *(_bwrap("CAP_SETUID", "CAP_SETGID") if drops else _bwrap()),
+        *("--die-with-parent", "--clearenv", "--proc", "/proc"),
+        *_filesystem(limits.disk_mb),
         *(python, "-I", "-S", "-B", "-c", LAUNCHER),
     ]
-    uid = FIRST_UID + secrets.randbelow(UIDS) if drops else 0
-    return Wrapped(argv, uid, WORK, python, inner_env(WORK))
+    return Wrapped(argv, fresh_uid() if drops else 0, WORK, python, inner_env(WORK))
+
+
+def wrap_warm_parent(control: int, modules: Sequence[str], *, keep_uid: bool) -> Wrapped:
+    """The bwrap call of the warm parent: what a cold run sees, but /proc is its own to mount where root starts it."""
+    drops = os.geteuid() == 0 and not keep_uid
+    python = interpreter()
+    argv = [
+        *(_bwrap("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN") if drops else _bwrap()),
+        *(("--dir", "/proc") if drops else ("--proc", "/proc")),
+        *_filesystem(disk_mb=1),
+        *(python, "-I", "-B", "-c", ZYGOTE, LAUNCHER, str(control), *modules),
+    ]
+    return Wrapped(argv, 0, WORK, python, inner_env(WORK))
+
+
+def fresh_uid() -> int:
+    return FIRST_UID + secrets.randbelow(UIDS)
+
+
+def _bwrap(*capabilities: str) -> list[str]:
+    """Namespaces of its own. With capabilities it is for root to start, who gives root up inside."""
+    return [
+        _bwrap_path() or "bwrap",
+        *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *("--as-pid-1", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"),
+        *(part for name in capabilities for part in ("--cap-add", name)),
+        *(() if capabilities else ("--unshare-user",)),
+    ]
+
+
+def _filesystem(disk_mb: int) -> list[str]:
+    return [
+        *("--dev", "/dev"),
+        *_scratch("/dev/shm", disk_mb),  # noqa: S108
+        *_scratch("/tmp", disk_mb),  # noqa: S108
+        *_scratch(WORK, disk_mb),
+        *_mounts(),
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORK, "--"),
+    ]
 
 
 def _mounts() -> list[str]:
@@ -127,8 +158,8 @@ def _hidden() -> list[Path]:
     return [p for p in places if p != Path("/") and p.exists()]
 
 
-def _scratch(path: str, limits: Limits) -> list[str]:
-    return ["--perms", "1777", "--size", str(limits.disk_mb * MIB), "--tmpfs", path]
+def _scratch(path: str, disk_mb: int) -> list[str]:
+    return ["--perms", "1777", "--size", str(disk_mb * MIB), "--tmpfs", path]
 
 
 @lru_cache(maxsize=1)

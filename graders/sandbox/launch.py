@@ -6,6 +6,7 @@ open while the caller lives; its end means that nobody waits any more, and every
 
 The command can't reach this process: it is made undumpable (its /proc entries belong to root, ptrace is refused),
 its descriptors are closed before exec, and where it is process 1 of a PID namespace it can't be signalled either.
+A command that is forked and not executed (zygote.py) is forked before the order is read: its memory never held it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 POLL_S = 0.05
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
+SECCOMP_MODE_FILTER = 2
 CLONE_NEWUSER = 0x10000000
 CHANNEL_FD = 3
 
@@ -49,8 +52,40 @@ class Head(Tail):
         self.data = (self.data + chunk)[: self.keep + 1]
 
 
-def prctl(option: int, value: int) -> int:
-    return int(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0))
+class FilterProgram(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = [("count", ctypes.c_ushort), ("rows", ctypes.c_char_p)]
+
+
+class Streams:
+    """Both ends of the command's stdin (a file in memory), stdout, stderr and result channel."""
+
+    def __init__(self) -> None:
+        self.given = os.memfd_create("stdin")
+        pipes = [os.pipe() for _ in range(3)]
+        self.inner = (self.given, *(write for _, write in pipes))
+        self.outer = [read for read, _ in pipes]
+
+    def give(self, data: bytes) -> None:
+        os.write(self.given, data)
+        os.lseek(self.given, 0, os.SEEK_SET)
+
+    def close_inner(self) -> None:
+        for fd in self.inner:
+            os.close(fd)
+
+
+def prctl(option: int, value: int, more: Any = 0) -> int:
+    arguments = (ctypes.c_ulong(value), more or ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    return int(ctypes.CDLL(None, use_errno=True).prctl(option, *arguments))
+
+
+def forbid_calls(program: bytes) -> None:
+    """Install the seccomp filter for this process and its children, for good."""
+    rows = FilterProgram(len(program) // 8, program)
+    if prctl(PR_SET_NO_NEW_PRIVS, 1) or prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(rows)):
+        raise OSError(ctypes.get_errno(), "the kernel takes no seccomp filter")
 
 
 def read_order() -> dict[str, Any]:
@@ -80,27 +115,37 @@ def write_files(folder: str, files: dict[str, str]) -> None:
             file.write(base64.b64decode(text))
 
 
-def start(order: dict[str, Any], streams: tuple[int, ...]) -> int:
-    """Fork and exec the command with its limits. `streams`: read ends of stdin, then write ends of the others."""
+def take_streams(streams: tuple[int, ...]) -> None:
+    """Make `streams` descriptors 0, 1, 2, CHANNEL_FD and so on of this process; close everything else."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in streams]
+    for target, source in enumerate(high):
+        os.dup2(source, target)
+    os.closerange(len(high), 1 << 20)
+
+
+def confine(rlimits: dict[str, int], calls: str) -> None:
+    """Limits, signals as they come, and no call that a program has no business with."""
+    for name, value in rlimits.items():
+        number = getattr(resource, name)
+        hard = resource.getrlimit(number)[1]
+        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(number, (bound, bound))
+    for number in range(1, signal.NSIG):
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    forbid_calls(base64.b64decode(calls))
+
+
+def start(order: dict[str, Any], streams: Streams) -> int:
+    """Fork and exec the command with its limits."""
     pid = os.fork()
     if pid:
         return pid
     try:
         os.setsid()
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in streams]
-        for source, target in zip(high, (0, 1, 2, CHANNEL_FD), strict=True):
-            os.dup2(source, target)
-        os.closerange(CHANNEL_FD + 1, 4096)
-        for name, value in order["rlimits"].items():
-            number = getattr(resource, name)
-            hard = resource.getrlimit(number)[1]
-            bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(number, (bound, bound))
-        for number in range(1, signal.NSIG):
-            with contextlib.suppress(OSError, ValueError):
-                signal.signal(number, signal.SIG_DFL)
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        take_streams(streams.inner)
         os.chdir(order["folder"])
+        confine(order["rlimits"], order["calls"])
         os.execvpe(order["command"][0], order["command"], order["env"])  # noqa: S606
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -233,23 +278,18 @@ def drain(pipes: dict[int, Tail]) -> None:
                     break
 
 
-def main() -> None:
-    order = read_order()
-    if order["uid"]:
-        give_up_root(order["uid"])
+def serve(streams: Streams, start_command: Callable[[dict[str, Any]], int]) -> None:
+    """Read the order, run the command, report and exit."""
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    order = read_order()
     write_files(order["folder"], order["files"])
-    given = os.memfd_create("stdin")
-    os.write(given, base64.b64decode(order["stdin"]))
-    os.lseek(given, 0, os.SEEK_SET)
-    out, err, channel = os.pipe(), os.pipe(), os.pipe()
-    streams = (given, out[1], err[1], channel[1])
+    streams.give(base64.b64decode(order["stdin"]))
     began = time.monotonic()
-    pid = start(order, streams)
-    for fd in streams:
-        os.close(fd)
-    tails = {out[0]: Tail(order["tail_bytes"]), err[0]: Tail(order["tail_bytes"]), channel[0]: Head(order["channel_bytes"])}
+    pid = start_command(order)
+    streams.close_inner()
+    keep = order["tail_bytes"]
+    tails = dict(zip(streams.outer, (Tail(keep), Tail(keep), Head(order["channel_bytes"])), strict=True))
     watch = Watch(order, pid, tails)
     status, broken = watch.wait()
     wall = time.monotonic() - began
@@ -270,6 +310,14 @@ def main() -> None:
     sys.stdout.write(json.dumps(report))
     sys.stdout.flush()
     os._exit(0)
+
+
+def main() -> None:
+    head = json.loads(sys.stdin.buffer.readline())
+    if head["uid"]:
+        give_up_root(head["uid"])
+    streams = Streams()
+    serve(streams, lambda order: start(order, streams))
 
 
 if __name__ == "__main__":

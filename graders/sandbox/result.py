@@ -54,6 +54,9 @@ class Result:
     files: dict[str, bytes] = field(default_factory=dict)
     # Whether the run could reach the network: only the process backend can't shut it out.
     network: bool = False
+    # Forked from a parent that had torch imported; else `why_cold` says why not, "" when it was not asked for.
+    warm: bool = False
+    why_cold: str = ""
 
     def facts(self) -> dict[str, Any]:
         """What a grade keeps of the run: everything but the streams and files."""

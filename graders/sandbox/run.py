@@ -18,9 +18,11 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
-from graders.sandbox import backends
+from graders.sandbox import backends, seccomp
+from graders.sandbox import warm as warm_parent
 from graders.sandbox.backends import Wrapped
 from graders.sandbox.result import Limits, Result, SandboxError
+from graders.sandbox.warm import Pipes
 
 BACKENDS = ("bwrap", "docker", "process")
 GRACE_S = 10.0
@@ -37,10 +39,12 @@ def run(
     *,
     stdin: bytes = b"",
     collect: Sequence[str] = (),
+    warm: bool = False,
 ) -> Result:
     """Run `command` in a fresh sandbox whose work folder holds `files`; "python" is this interpreter.
 
-    The command may write to descriptor 3 (Result.channel); `collect` names files to hand back.
+    The command may write to descriptor 3 (Result.channel); `collect` names files to hand back. `warm`: a command
+    `python FILE...` is forked from a parent that has torch imported, where that can be done; Result.warm tells.
     Raises SandboxError when no backend can be used or the sandbox itself fails; a command that
     crashes, hangs or breaks a limit is a Result.
     """
@@ -50,9 +54,12 @@ def run(
     started = time.monotonic()
     while True:
         try:
+            if warm and (report := _warm_report(chosen, files, command, limits, stdin=stdin, collect=collect)):
+                return _result(chosen, report, limits, warm=True)
             with _wrapped(chosen, limits) as wrapped:
                 order = _order(wrapped, files, command, limits, stdin=stdin, collect=collect)
-                return _result(chosen, _talk(wrapped, order, limits, chosen), limits)
+                report = _talk(wrapped, order, limits, chosen)
+                return _result(chosen, report, limits, why_cold=_why_cold(chosen, command) if warm else "")
         except SandboxError:
             # A machine short of processes or memory can refuse to start one: that passes. A command can't cause it.
             if time.monotonic() - started > RETRY_WITHIN_S:
@@ -168,7 +175,7 @@ def _order(
 ) -> dict[str, Any]:
     cpu_s = math.ceil(limits.cpu_s if limits.cpu_s is not None else 2 * limits.wall_s)
     return {
-        "uid": wrapped.uid,
+        "calls": seccomp.program(),
         "folder": wrapped.folder,
         "env": wrapped.env,
         "command": [wrapped.python if part == "python" and i == 0 else part for i, part in enumerate(command)],
@@ -188,6 +195,8 @@ def _order(
             "RLIMIT_FSIZE": limits.file_mb * MIB,
             "RLIMIT_CORE": 0,
             "RLIMIT_NOFILE": 1024,
+            "RLIMIT_MEMLOCK": MIB,
+            "RLIMIT_MSGQUEUE": MIB,
             **({"RLIMIT_NPROC": limits.processes} if wrapped.folder == backends.WORK else {}),
         },
     }
@@ -199,8 +208,7 @@ def _b64(data: bytes | str) -> str:
 
 def _talk(wrapped: Wrapped, order: Mapping[str, Any], limits: Limits, backend: str) -> dict[str, Any]:
     """Start the launcher, give it its order, wait for the report; kill all of it when it overstays."""
-    text = json.dumps(order).encode()
-    cap = 2 * (limits.channel_kb * 1024 + len(order["collect"]) * limits.collect_mb * MIB) + MIB
+    head = json.dumps({"uid": wrapped.uid}).encode() + b"\n"
     kept = ("PATH", "DOCKER_HOST", "HOME") if backend == "docker" else ()
     process = subprocess.Popen(
         wrapped.argv,
@@ -210,40 +218,81 @@ def _talk(wrapped: Wrapped, order: Mapping[str, Any], limits: Limits, backend: s
         start_new_session=True,
         env={name: os.environ[name] for name in kept if name in os.environ},
     )
+    assert process.stdin and process.stdout and process.stderr
+    pipes = Pipes(process.stdin, process.stdout, process.stderr)
     try:
-        out, err = _exchange(process, b"%d\n%s" % (len(text), text), time.monotonic() + limits.wall_s + GRACE_S, cap)
+        out, err = _exchange(pipes, head + _framed(order), limits, len(order["collect"]))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        pipes.close()
     return _parse_report(out, err, backend)
 
 
-def _exchange(process: subprocess.Popen[bytes], order: bytes, deadline: float, cap: int) -> tuple[bytes, bytes]:
+def _warm_report(
+    backend: str, files: Mapping[str, bytes | str], command: Sequence[str], limits: Limits, *, stdin: bytes, collect: Sequence[str]
+) -> dict[str, Any] | None:
+    """The report of a run forked from the warm parent; None when this run has to start cold."""
+    if _why_cold(backend, command):
+        return None
+    inside = Wrapped([], 0, backends.WORK, "python", backends.inner_env(backends.WORK))
+    order = _order(inside, files, command, limits, stdin=stdin, collect=collect)
+    report = None
+    try:
+        parent, pipes = warm_parent.begin(limits, keep_uid=_bwrap_mode()[0])
+    except SandboxError as error:
+        warm_parent.give_up(str(error))
+        return None
+    try:
+        out, err = _exchange(pipes, _framed(order), limits, len(collect))
+        report = _parse_report(out, err, backend)
+    except SandboxError as error:
+        if "warm start:" in str(error):
+            warm_parent.give_up(str(error))
+            return None
+        raise
+    finally:
+        pipes.close()
+        warm_parent.end(parent, is_broken=report is None)
+    return report
+
+
+def _why_cold(backend: str, command: Sequence[str]) -> str:
+    if backend != "bwrap":
+        return f"the {backend} backend has no warm start"
+    if not warm_parent.can_fork(command):
+        return "the command is not a Python file"
+    return warm_parent.why_not()
+
+
+def _framed(order: Mapping[str, Any]) -> bytes:
+    text = json.dumps(order).encode()
+    return b"%d\n%s" % (len(text), text)
+
+
+def _exchange(pipes: Pipes, order: bytes, limits: Limits, n_collected: int) -> tuple[bytes, bytes]:
     """Write the order and read both streams to their end; stdin stays open, as its end means "stop"."""
-    assert process.stdin and process.stdout and process.stderr
+    deadline = time.monotonic() + limits.wall_s + GRACE_S
+    cap = 2 * (limits.channel_kb * 1024 + n_collected * limits.collect_mb * MIB) + MIB
     out, err = bytearray(), bytearray()
-    sinks = {process.stdout: out, process.stderr: err}
+    sinks = {pipes.report: out, pipes.complaints: err}
     left = memoryview(order)
-    os.set_blocking(process.stdin.fileno(), False)
+    os.set_blocking(pipes.order.fileno(), False)
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdin, selectors.EVENT_WRITE)
+        selector.register(pipes.order, selectors.EVENT_WRITE)
         for stream in sinks:
             selector.register(stream, selectors.EVENT_READ)
         reading = len(sinks)
         while reading and (wait_s := deadline - time.monotonic()) > 0 and len(out) <= cap and len(err) <= MIB:
             for key, _ in selector.select(wait_s):
-                if key.fileobj is process.stdin:
+                if key.fileobj is pipes.order:
                     try:
                         left = left[os.write(key.fd, left[: 1 << 16]) :]
                     except BrokenPipeError:
                         left = left[:0]
                     if not left:
-                        selector.unregister(process.stdin)
+                        selector.unregister(pipes.order)
                 elif chunk := os.read(key.fd, 1 << 16):
                     sinks[key.fileobj].extend(chunk)  # type: ignore[index]
                 else:
@@ -263,7 +312,7 @@ def _parse_report(out: bytes, err: bytes, backend: str) -> dict[str, Any]:
         raise SandboxError(f"sandbox {backend} failed: {told}") from None
 
 
-def _result(backend: str, report: Mapping[str, Any], limits: Limits) -> Result:
+def _result(backend: str, report: Mapping[str, Any], limits: Limits, *, warm: bool = False, why_cold: str = "") -> Result:
     try:
         stdout, stderr, channel = (base64.b64decode(text) for text in report["streams"])
         return Result(
@@ -282,6 +331,8 @@ def _result(backend: str, report: Mapping[str, Any], limits: Limits) -> Result:
             channel=channel if len(channel) <= limits.channel_kb * 1024 else b"",
             files={name: base64.b64decode(text) for name, text in report["files"].items()},
             network=backend == "process",
+            warm=warm,
+            why_cold=why_cold,
         )
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise SandboxError(f"sandbox {backend} sent a report that is not ours: {error}") from None

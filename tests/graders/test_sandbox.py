@@ -1,4 +1,7 @@
-"""The sandbox contains hostile programs: what they can't see, can't reach and can't leave behind. Real bwrap runs."""
+"""The sandbox contains hostile programs: what they can't see, can't reach and can't leave behind. Real bwrap runs.
+
+Most is asked of both starts: cold (a fresh interpreter) and warm (forked from a parent that has torch imported).
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,21 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def bwrap():
+def start(request):
+    """How the programs of a test start; with `both_starts` it runs once for each."""
     require_program("bwrap")
+    START[:] = [getattr(request, "param", "cold")]
+
+
+START = ["cold"]
+both_starts = pytest.mark.parametrize("start", ["cold", "warm"], indirect=True)
 
 
 def run(code: str, limits: Limits = QUICK, **rest: object) -> Result:
-    return graders.sandbox.run({"main.py": code}, ["python", "main.py"], limits, "bwrap", **rest)  # type: ignore[arg-type]
+    is_warm = START == ["warm"]
+    result = graders.sandbox.run({"main.py": code}, ["python", "main.py"], limits, "bwrap", warm=is_warm, **rest)  # type: ignore[arg-type]
+    assert result.warm == is_warm, result.why_cold
+    return result
 
 
 def tells(code: str, limits: Limits = QUICK) -> str:
@@ -51,12 +63,14 @@ def test_a_program_gets_its_files_and_stdin_and_gives_files_back():
     assert (result.exit_code, result.files, result.backend, result.network) == (0, {"out.txt": b"given told"}, "bwrap", False)
 
 
+@both_starts
 def test_exit_codes_and_signals_are_told_apart():
     assert run("raise SystemExit(7)").exit_code == 7
     result = run("import os\nos.kill(os.getpid(), 11)")
     assert (result.exit_code, result.signal) == (None, 11)
 
 
+@both_starts
 def test_time_and_memory_are_measured():
     result = run("x = bytearray(100 << 20)\nsum(range(3_000_000))")
     assert result.peak_memory_mb > 90 and result.cpu_s > 0 and result.wall_s > 0
@@ -80,12 +94,14 @@ def test_a_command_that_does_not_exist_is_a_result():
 # --- what it can't see ---
 
 
+@both_starts
 def test_the_environment_holds_no_secrets(monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "key-of-ours")
-    seen = tells("import os\nprint(dict(os.environ))\nprint(open('/proc/1/cmdline').read())")
+    seen = tells("import os\nprint(open('/proc/1/cmdline').read())\nprint(dict(os.environ))")
     assert "key-of-ours" not in seen and "'OMP_NUM_THREADS': '1'" in seen
 
 
+@both_starts
 def test_the_first_process_gives_away_neither_environment_nor_memory():
     code = (
         "for n in ('environ', 'mem', 'fd/0', 'maps'):\n  try: open('/proc/1/' + n, 'rb').read(1); print('read', n)\n  except OSError: pass"
@@ -93,6 +109,7 @@ def test_the_first_process_gives_away_neither_environment_nor_memory():
     assert tells(code) == ""
 
 
+@both_starts
 def test_project_data_and_home_are_not_there(tmp_path, monkeypatch):
     secret = tmp_path / "db.sqlite3"
     secret.write_text("rows")
@@ -109,15 +126,18 @@ def test_project_data_and_home_are_not_there(tmp_path, monkeypatch):
     assert tells(f"import os\nprint([p for p in {places!r} if os.path.exists(p)])") == "[]"
 
 
+@both_starts
 def test_of_the_project_folder_only_the_interpreter_is_shown():
     shown = tells(f"import os\nprint(sorted(os.listdir({str(REPO)!r})) if os.path.isdir({str(REPO)!r}) else [])")
     assert shown in ("[]", f"[{Path(sys.prefix).name!r}]")
 
 
+@both_starts
 def test_other_processes_are_not_seen():
     assert int(tells("import os\nprint(len([p for p in os.listdir('/proc') if p.isdigit()]))")) == 2
 
 
+@both_starts
 def test_system_and_interpreter_are_read_only():
     code = (
         "import sys\nfor p in ('/usr/x', '/etc/x', '/x', '/dev/x', sys.prefix + '/lib/x', '/proc/sys/kernel/core_pattern'):\n"
@@ -129,6 +149,7 @@ def test_system_and_interpreter_are_read_only():
 # --- network ---
 
 
+@both_starts
 def test_a_service_of_the_host_on_loopback_is_out_of_reach():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -136,6 +157,7 @@ def test_a_service_of_the_host_on_loopback_is_out_of_reach():
         assert tells(code) == "no"
 
 
+@both_starts
 def test_there_is_no_way_out_and_no_name_service():
     places = (("1.1.1.1", 53), ("8.8.8.8", 443), ("example.com", 80))
     code = f"import socket\nfor a in {places!r}:\n  try: socket.create_connection(a, 2); print('reached')\n  except OSError: pass"
@@ -143,6 +165,7 @@ def test_there_is_no_way_out_and_no_name_service():
     assert tells("print([l.split(':')[0].strip() for l in open('/proc/net/dev').readlines()[2:]])") == "['lo']"
 
 
+@both_starts
 def test_abstract_sockets_of_the_host_are_out_of_reach():
     name = f"\0touchstone-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as server:
@@ -155,12 +178,14 @@ def test_abstract_sockets_of_the_host_are_out_of_reach():
 # --- privileges ---
 
 
+@both_starts
 def test_it_has_no_capabilities_and_gains_none():
     status = tells("print(open('/proc/self/status').read())")
     lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     assert int(lines["CapEff"], 16) == 0 and int(lines["CapPrm"], 16) == 0 and lines["NoNewPrivs"].strip() == "1"
 
 
+@both_starts
 def test_it_has_namespaces_of_its_own():
     kinds = ("user", "pid", "net", "ipc", "uts", "mnt")
     inside = tells(f"import os\nprint(*[os.readlink('/proc/self/ns/' + k) for k in {kinds!r}])").split()
@@ -168,6 +193,7 @@ def test_it_has_namespaces_of_its_own():
     assert not set(inside) & set(ours)
 
 
+@both_starts
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have something to give up")
 def test_started_by_root_it_runs_as_nobody_else_does():
     uid = int(tells("import os\nprint(os.getuid())"))
@@ -178,17 +204,20 @@ def test_started_by_root_it_runs_as_nobody_else_does():
 # --- limits ---
 
 
+@both_starts
 def test_a_hung_program_costs_its_limit_and_no_more():
     began = time.monotonic()
     result = run("import time\ntime.sleep(60)", Limits(wall_s=1))
     assert result.timed_out and result.limit == "wall" and time.monotonic() - began < 5
 
 
+@both_starts
 def test_ignoring_sigterm_helps_nothing():
     code = "import signal, time\nfor s in (15, 2, 1): signal.signal(s, signal.SIG_IGN)\ntime.sleep(60)"
     assert run(code, Limits(wall_s=1)).timed_out
 
 
+@both_starts
 def test_daemons_do_not_outlive_the_run():
     mark = f"daemon-{os.getpid()}"
     code = f"{DAEMON.format(mark=mark)}\ntime.sleep(0.3)"
@@ -211,22 +240,26 @@ def test_a_daemon_is_killed_at_the_timeout_too():
     assert run(code, Limits(wall_s=1)).timed_out and time.monotonic() - began < 5
 
 
+@both_starts
 def test_a_fork_bomb_is_limited():
     began = time.monotonic()
     result = run("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", Limits(wall_s=3, processes=16))
     assert result.limit in ("processes", "wall") and time.monotonic() - began < 8
 
 
+@both_starts
 def test_a_memory_bomb_is_limited():
     result = run("x = []\nwhile True: x.append(bytearray(1 << 20))", Limits(wall_s=20, memory_mb=200, address_space_mb=800))
     assert result.exit_code != 0 and result.peak_memory_mb < 900
 
 
+@both_starts
 def test_memory_of_several_processes_counts_together():
     code = "import os, time\nfor _ in range(5): os.fork() or time.sleep(0)\nx = bytearray(60 << 20)\ntime.sleep(5)"
     assert run(code, Limits(wall_s=10, memory_mb=300, processes=64)).limit == "memory"
 
 
+@both_starts
 def test_an_output_bomb_is_cut_and_its_tail_kept():
     result = run("while True: print('x' * 1000)", Limits(wall_s=20, output_mb=1, tail_kb=4))
     assert result.limit == "output" and len(result.stdout) <= 4096
@@ -234,16 +267,19 @@ def test_an_output_bomb_is_cut_and_its_tail_kept():
     assert quiet.stdout.endswith("end\n") and len(quiet.stdout) == 1024 and quiet.stdout_bytes == 100_005
 
 
+@both_starts
 @pytest.mark.parametrize("folder", [".", "/tmp", "/dev/shm"])
 def test_a_file_bomb_is_limited(folder):
     code = f"n = 0\ntry:\n  while True:\n    open({folder!r} + f'/f{{n}}', 'wb').write(b'x' * (1 << 20)); n += 1\nexcept OSError: print(n)"
     assert int(tells(code)) <= 16
 
 
+@both_starts
 def test_one_large_file_is_limited():
     assert run("open('f', 'wb').write(b'x' * (12 << 20))").exit_code != 0
 
 
+@both_starts
 def test_cpu_time_is_limited():
     result = run("while True: pass", Limits(wall_s=10, cpu_s=1))
     assert result.wall_s < 6 and result.signal is not None
@@ -252,6 +288,7 @@ def test_cpu_time_is_limited():
 # --- results ---
 
 
+@both_starts
 def test_links_pipes_and_large_files_are_not_results():
     code = (
         "import os\nos.symlink('/proc/self/status', 'link')\nos.mkfifo('pipe')\nos.mkdir('dir')\n"
@@ -263,11 +300,13 @@ def test_links_pipes_and_large_files_are_not_results():
     assert result.files == {"ok": b"fine"}
 
 
+@both_starts
 def test_what_it_prints_is_no_report():
     result = run("import json\nprint(json.dumps({'exit_code': 0, 'files': {'ok': ''}}))\nraise SystemExit(3)")
     assert result.exit_code == 3 and result.files == {}
 
 
+@both_starts
 def test_it_can_not_kill_or_trace_the_first_process():
     code = (
         "import os, ctypes\nfor s in (9, 15, 19, 11):\n  try: os.kill(1, s)\n  except OSError: pass\n"
@@ -276,11 +315,13 @@ def test_it_can_not_kill_or_trace_the_first_process():
     assert run(code).stdout in ("-1\n", "")
 
 
+@both_starts
 def test_two_runs_share_nothing():
     run("open('/tmp/left', 'w').write('x')\nopen('left', 'w').write('x')")
     assert tells("import os\nprint(os.path.exists('/tmp/left'), os.path.exists('left'))") == "False False"
 
 
+@both_starts
 def test_runs_in_threads_are_independent():
     seen: list[str] = []
     threads = [threading.Thread(target=lambda n=n: seen.append(tells(f"print({n})"))) for n in range(4)]
