@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Scores, scored_by_both
+from graders.calibration.arrays import Floats, Ints, Scores, scored_by_both
 from graders.calibration.rank import WHY_NONE
-from graders.calibration.resample import Resamples, bootstrap, mean_statistic, with_interval
+from graders.calibration.resample import Resamples, bootstrap, mean_statistic, ratio, with_interval
 from graders.calibration.result import Estimate
 
 NORMAL_QUANTILE = 1.96  # as Bland and Altman write it
@@ -64,6 +64,43 @@ def bias(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Es
     if not len(x):
         return Estimate.missing(WHY_NONE, 0, len(both))
     return _mean(x - y, resamples and resamples.of(both), int((~both).sum()))
+
+
+def bias_by(
+    judge: Scores, human: Scores, groups: Ints, n_groups: int, resamples: Resamples | None = None, *, fewest: int = 1
+) -> tuple[Estimate, ...]:
+    """Return the bias in each group of outputs (a model's, a reviewer's), from one pass over the resamples.
+
+    Parameters
+    ----------
+    judge, human, resamples
+        As in `mae`.
+    groups : array of int (n,)
+        Each output's group, 0 to n_groups - 1; below 0 it is in none.
+    fewest : int
+        Groups with fewer outputs have no bias here.
+
+    Examples
+    --------
+    >>> [found.value for found in bias_by([3, 4, 5], [2, 2, 5], np.array([0, 0, 1]), 2)]
+    [1.5, 0.0]
+    """
+    x, y, both = scored_by_both(judge, human)
+    mine = groups[both]
+    inside = mine >= 0
+    difference, cells = (x - y)[inside], mine[inside]
+    counts = np.bincount(cells, minlength=n_groups)
+    means = np.bincount(cells, weights=difference, minlength=n_groups) / np.maximum(counts, 1)
+    part = resamples and resamples.of(both).of(inside)
+    drawn = None if part is None else ratio(part.counts_of(cells, n_groups, difference), part.counts_of(cells, n_groups))
+    found = []
+    for group, (n, mean) in enumerate(zip(counts.tolist(), means.tolist(), strict=True)):
+        if n < max(fewest, 1):
+            found.append(Estimate.missing(f"not shown, because {n} outputs have both scores" if n else WHY_NONE, n))
+        else:
+            of_group = part and part.of(cells == group)
+            found.append(with_interval(mean, None if drawn is None else drawn[:, group], of_group, n))
+    return tuple(found)
 
 
 def limits_of_agreement(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Limits:

@@ -88,10 +88,13 @@ class Resamples:
         by_prompt = np.stack([np.bincount(self.clusters, weights=c, minlength=n_prompts) for c in columns.T], axis=1)
         return self._weigh(by_prompt.astype(np.float64, copy=False))
 
-    def counts_of(self, cells: Ints, n_cells: int) -> Floats:
-        """Return how many items of each resample lie in each cell: (n_boot, n_cells). `cells` (n,) is each item's."""
+    def counts_of(self, cells: Ints, n_cells: int, values: Floats | None = None) -> Floats:
+        """Return how many items of each resample lie in each cell, or the sum of their values: (n_boot, n_cells).
+
+        `cells` (n,) is each item's.
+        """
         n_prompts = self.counts.shape[1]
-        by_prompt = np.bincount(self.clusters * n_cells + cells, minlength=n_prompts * n_cells)
+        by_prompt = np.bincount(self.clusters * n_cells + cells, weights=values, minlength=n_prompts * n_cells)
         return self._weigh(by_prompt.reshape(n_prompts, n_cells).astype(np.float64))
 
     def fits(self, n_cells: int) -> bool:
