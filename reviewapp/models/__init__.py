@@ -1,14 +1,18 @@
 """The tables, one module a subject."""
 
 from reviewapp.models.accounts import User
+from reviewapp.models.calibrators import Calibrator
 from reviewapp.models.catalog import Criterion, Grader, Rubric, Task, Variant
 from reviewapp.models.datasets import SavedView, Snapshot
 from reviewapp.models.grades import CriterionScore, Grade, Retraction
 from reviewapp.models.jobs import Job
+from reviewapp.models.queues import Claim, Queue, QueueItem
 from reviewapp.models.review import Draft, Flag, Skip
 from reviewapp.models.work import Output, OutputBody, Prompt, Run
 
 __all__ = [
+    "Calibrator",
+    "Claim",
     "Criterion",
     "CriterionScore",
     "Draft",
@@ -19,6 +23,8 @@ __all__ = [
     "Output",
     "OutputBody",
     "Prompt",
+    "Queue",
+    "QueueItem",
     "Retraction",
     "Rubric",
     "Run",

@@ -6,12 +6,13 @@ Three fences: the model's save and delete, the query set's update and delete, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-APPEND_ONLY_TABLES = ("reviewapp_grade", "reviewapp_criterionscore", "reviewapp_retraction")
+APPEND_ONLY_TABLES = ("reviewapp_grade", "reviewapp_criterionscore", "reviewapp_retraction", "reviewapp_calibrator")
 
 
 class AppendOnlyError(TypeError):
@@ -48,18 +49,24 @@ class AppendOnlyModel(models.Model):
 def install_triggers(connection: BaseDatabaseWrapper) -> None:
     """Make UPDATE and DELETE of the append-only tables fail in the database itself."""
     with connection.cursor() as cursor:
-        for sql in _statements(connection.vendor, create=True):
+        for sql in _statements(connection.vendor, _tables(connection), create=True):
             cursor.execute(sql)
 
 
 def remove_triggers(connection: BaseDatabaseWrapper) -> None:
     """For the reverse migration, and for a test database that must be emptied."""
     with connection.cursor() as cursor:
-        for sql in _statements(connection.vendor, create=False):
+        for sql in _statements(connection.vendor, _tables(connection), create=False):
             cursor.execute(sql)
 
 
-def _statements(vendor: str, *, create: bool) -> list[str]:
+def _tables(connection: BaseDatabaseWrapper) -> list[str]:
+    """Those that are there: a migration runs this before later ones have made theirs."""
+    there = connection.introspection.table_names()
+    return [table for table in APPEND_ONLY_TABLES if table in there]
+
+
+def _statements(vendor: str, tables: Sequence[str], *, create: bool) -> list[str]:
     statements = []
     if vendor == "postgresql" and create:
         statements.append(
@@ -67,7 +74,7 @@ def _statements(vendor: str, *, create: bool) -> list[str]:
             "RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation'; "
             "END $$ LANGUAGE plpgsql"
         )
-    for table in APPEND_ONLY_TABLES:
+    for table in tables:
         for event in ("UPDATE", "DELETE"):
             name = f"{table}_no_{event.lower()}"
             if vendor == "postgresql":
