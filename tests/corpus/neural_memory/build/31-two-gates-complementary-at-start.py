@@ -1,0 +1,58 @@
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class NeuralMemory(nn.Module):
+    def __init__(self, d_model=64):
+        super().__init__()
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.surprise_net = nn.Sequential(nn.Linear(2 * d_model, d_model), nn.ReLU(), nn.Linear(d_model, 1))
+        self.decay = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        k = F.normalize(k, dim=-1)
+        M = x.new_zeros(x.size(0), x.size(2), x.size(2))
+        ys = []
+        for t in range(x.size(1)):
+            r = torch.einsum("bij,bj->bi", M, k[:, t])
+            s = torch.sigmoid(self.surprise_net(torch.cat([v[:, t], r], -1)))
+            M = torch.sigmoid(self.decay) * M + s[..., None] * torch.einsum("bi,bj->bij", v[:, t], k[:, t])
+            ys.append(torch.einsum("bij,bj->bi", M, q[:, t]))
+        return torch.stack(ys, 1)
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.ln1, self.ln2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
+        self.attn = nn.MultiheadAttention(d_model, n_heads, batch_first=True)
+        self.memory = NeuralMemory(d_model)
+        self.attn_gate = nn.Linear(d_model, d_model)
+        self.mem_gate = nn.Linear(d_model, d_model)
+        with torch.no_grad():       # balanced start: sigmoid(-z) = 1 - sigmoid(z)
+            self.mem_gate.weight.copy_(-self.attn_gate.weight)
+            self.mem_gate.bias.copy_(-self.attn_gate.bias)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def forward(self, x):
+        T = x.size(1)
+        h = self.ln1(x)
+        a = self.attn(h, h, h, attn_mask=torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1), need_weights=False)[0]
+        x = x + torch.sigmoid(self.attn_gate(h)) * a + torch.sigmoid(self.mem_gate(h)) * self.memory(h)
+        return x + self.mlp(self.ln2(x))
+
+
+class MemoryTransformer(nn.Module):
+    def __init__(self, vocab_size=256, d_model=64, n_heads=4, n_layers=2, max_len=512):
+        super().__init__()
+        self.tok, self.pos = nn.Embedding(vocab_size, d_model), nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.head = nn.Linear(d_model, vocab_size)
+
+    def forward(self, tokens):
+        x = self.tok(tokens) + self.pos(torch.arange(tokens.size(1), device=tokens.device))
+        for b in self.blocks:
+            x = b(x)
+        return self.head(x)
