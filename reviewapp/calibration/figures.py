@@ -14,7 +14,7 @@ from graders.calibration.alt_test import Scoring, alternative_annotator_test
 from graders.calibration.arrays import Floats
 from graders.calibration.resample import Resamples, bootstrap, mean_statistic
 from graders.calibration.result import Estimate
-from reviewapp.calibration.grades import Grades
+from reviewapp.calibration.grades import Grades, Outputs
 from reviewapp.calibration.items import Items
 
 Figure = dict[str, Any]
@@ -89,6 +89,14 @@ def judge_group(items: Items, rng: np.random.Generator) -> Figure:
     }
 
 
+def add_second_reviewer(human: Figure, judge: Figure, items: Items) -> None:
+    """Does the judge rank outputs as well as one more reviewer would? Both against the mean of the other people."""
+    names = ((human, "spearman_second", "people"), (judge, "spearman_second", "judge"), (judge, "spearman_gap", "difference"))
+    found = None if items.is_categorical else rank.second_reviewer(items.judge, items.human, items.criterion, items.resamples)
+    for group, name, field in names:
+        group[name] = missing(NOT_A_SCALE) if found is None else figure(getattr(found, field))
+
+
 def alt_test_group(items: Items, people: tuple[str, ...], epsilon: float) -> Figure:
     """The alternative annotator test. Winning rate and advantage probability are plain numbers."""
     scoring: Scoring = "accuracy" if items.is_categorical else "neg_rmse"
@@ -132,15 +140,15 @@ def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
 
 def bias_group(items: Items, grades: Grades, judge_name: str) -> Figure:
     """What moves the judge other than quality."""
-    clusters, models = items.clusters, [grades.outputs.model[i] for i in items.output]
+    clusters, outputs = items.clusters, grades.outputs
     if items.is_categorical:
         group = {name: missing(NOT_A_SCALE) for name in ("length", "self_preference", "reviewer")}
         return group | {"position": _position(items)}
-    lengths = grades.outputs.length[items.output]
+    lengths = outputs.length[items.output]
     return {
         "length": figure(probes.length_bias(items.judge, items.human, lengths, clusters)),
         "position": missing("not defined, because nothing is compared in pairs"),
-        "self_preference": _self_preference(items, models, judge_name),
+        "self_preference": _self_preference(items, outputs, judge_name),
         "reviewer": _reviewers(items, grades.people),
     }
 
@@ -163,13 +171,12 @@ def _mean_score(human: Floats, resamples: Resamples) -> Estimate:
 
 
 def _mean_by_model(items: Items, grades: Grades) -> Figure:
-    number = {name: i for i, name in enumerate(sorted(set(grades.outputs.model)))}
-    models = np.array([number[name] for name in grades.outputs.model], dtype=np.int64)[items.output]
-    present = set(models.tolist())
-    names = [name for name, i in number.items() if name and i in present]
-    if not 1 < len(names) <= MAX_MODELS:
+    models = grades.outputs.model[items.output]
+    present = np.flatnonzero(np.bincount(models)) if len(models) else []
+    named = {name: i for i in present if (name := grades.outputs.models[i])}
+    if not 1 < len(named) <= MAX_MODELS:
         return {}
-    rows = {name: models == number[name] for name in names}
+    rows = {name: models == number for name, number in named.items()}
     return {name: figure(_mean_score(items.human[mine], items.resamples.of(mine))) for name, mine in rows.items()}
 
 
@@ -214,12 +221,12 @@ def _position(items: Items) -> Figure:
     return missing("not defined, because the values are not a first answer, a tie and a second answer")
 
 
-def _self_preference(items: Items, models: list[str], judge_name: str) -> Figure:
+def _self_preference(items: Items, outputs: Outputs, judge_name: str) -> Figure:
     own = family_of(judge_name)
     if not own:
         return missing("not defined, because the judge's name tells no model family")
-    families = [family_of(model) for model in models]
-    is_own = np.array([np.nan if not f else float(f == own) for f in families])
+    families = [family_of(model) for model in outputs.models]
+    is_own = np.array([np.nan if not f else float(f == own) for f in families])[outputs.model[items.output]]
     if np.isnan(is_own).all():
         return missing("not defined, because no output's model tells its family")
     return figure(probes.self_preference(items.judge, items.human, is_own, items.clusters))

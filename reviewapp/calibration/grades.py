@@ -39,7 +39,8 @@ class Outputs:
     prompt: Ints  # 0 where there is none
     variant: Ints
     length: Floats
-    model: tuple[str, ...]
+    model: Ints  # its place among the models
+    models: tuple[str, ...]  # by name; "" is none
 
     def __len__(self) -> int:
         return len(self.id)
@@ -109,7 +110,9 @@ def _read_outputs(task: Task) -> Outputs:
     rows = list(_raw(latest.values_list("id", "prompt_id", "variant_id", "length", "model")))
     ids, prompts, variants, lengths, models = zip(*rows, strict=True) if rows else ((),) * 5
     numbers = [np.array([value or 0 for value in column], dtype=np.int64) for column in (ids, prompts, variants)]
-    return Outputs(*numbers, np.array(lengths, dtype=np.float64), tuple(models))
+    names = tuple(sorted(set(models)))
+    place = {name: i for i, name in enumerate(names)}
+    return Outputs(*numbers, np.array(lengths, dtype=np.float64), np.array([place[m] for m in models], dtype=np.int64), names)
 
 
 def _clusters(task: Task, outputs: Outputs) -> Ints:

@@ -9,7 +9,7 @@ import numpy as np
 from graders.calibration.arrays import Ints
 from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
-from reviewapp.calibration.figures import alt_test_group, bias_group, calibrator_group, human_group, judge_group
+from reviewapp.calibration.figures import add_second_reviewer, alt_test_group, bias_group, calibrator_group, human_group, judge_group
 from reviewapp.calibration.grades import MODES, Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, pooled_columns, scored_rows
 from reviewapp.calibration.rates import pass_rate_group
@@ -35,30 +35,37 @@ def study(
         raise StudyError(f"task {task.slug} has no rubric: its grades have no criteria")
     grades = read_grades(task, judge, mode)
     rows = scored_rows(grades)
-    labelled = grades.labelled[rows]
-    draws = Resamples(grades.clusters[labelled], rng=np.random.default_rng(0), n_boot=n_boot)
-    counted = labelled if judge is None else labelled[~np.isnan(grades.judge[labelled]).all(axis=1)]
+    draws = Resamples(grades.clusters[grades.labelled[rows]], rng=np.random.default_rng(0), n_boot=n_boot)
+
+    def scope(columns: list[int]) -> dict[str, Any]:
+        items = items_of(grades, task.rubric, columns, rows, draws)
+        return groups_of(grades, items, task, judge, columns, epsilon=epsilon)
+
     return {
         "task": task.slug,
         "judge": judge and f"{judge.name}@{judge.version}",
         "mode": mode,
-        "n_outputs": len(counted),
+        "n_outputs": n_studied(grades, rows, judge),
         "n_humans": len(grades.people),
-        "pooled": _groups(grades, task, judge, pooled_columns(grades), rows, draws=draws, epsilon=epsilon),
-        "criteria": {
-            criterion.key: _groups(grades, task, judge, [column], rows, draws=draws, epsilon=epsilon)
-            for column, criterion in enumerate(grades.criteria)
-        },
+        "pooled": scope(pooled_columns(grades)),
+        "criteria": {criterion.key: scope([column]) for column, criterion in enumerate(grades.criteria)},
     }
 
 
-def _groups(
-    grades: Grades, task: Task, judge: Grader | None, columns: list[int], rows: Ints, *, draws: Resamples, epsilon: float
-) -> dict[str, Any]:
-    items, rng = items_of(grades, task.rubric, columns, rows, draws), np.random.default_rng(0)
+def n_studied(grades: Grades, rows: Ints, judge: Grader | None) -> int:
+    """How many outputs have people's scores, and the judge's where there is one."""
+    labelled = grades.labelled[rows]
+    return len(labelled if judge is None else labelled[~np.isnan(grades.judge[labelled]).all(axis=1)])
+
+
+def groups_of(grades: Grades, items: Items, task: Task, judge: Grader | None, columns: list[int], *, epsilon: float) -> dict[str, Any]:
+    """All figures of one scope: these criteria together."""
+    rng = np.random.default_rng(0)
+    human, about_judge = human_group(items, grades), judge_group(items, rng)
+    add_second_reviewer(human, about_judge, items)
     return {
-        "human": human_group(items, grades),
-        "judge": judge_group(items, rng),
+        "human": human,
+        "judge": about_judge,
         "alt_test": alt_test_group(items, grades.people, epsilon),
         "pass_rate": _pass_rate(grades, items, columns),
         "calibrator": calibrator_group(items, rng),

@@ -129,6 +129,16 @@ def test_severities_of_reviewers_are_those_of_a_regression_on_outputs_and_review
     assert [e.value for e in found.values()] == pytest.approx(effects - effects.mean())
 
 
+def test_severities_of_a_full_panel_are_the_mean_differences_with_their_spread():
+    rng = np.random.default_rng(11)
+    table = rng.integers(1, 6, size=(1600, 1)) + rng.integers(-1, 2, size=(1600, 3)).astype(float)
+    found = probes.reviewer_severity(table, ["a", "b", "c"], range(1600))
+    apart = table - table.mean(axis=1, keepdims=True)
+    for estimate, own in zip(found.values(), apart.T, strict=True):
+        assert estimate.value == pytest.approx(own.mean())
+        assert estimate.high - estimate.value == pytest.approx(1.96 * own.std() / 40, rel=0.01)
+
+
 def test_the_exact_interval_is_that_of_statsmodels():
     from statsmodels.stats.proportion import proportion_confint
 

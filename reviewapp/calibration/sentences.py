@@ -1,0 +1,290 @@
+"""What a study says, in plain sentences, the uncomfortable ones first among equals.
+
+Each has a topic, a kind that colours it (good, bad, unsure, or "" for a plain fact) and the text. A sentence that the
+figures don't bear is not made up: with too little data it says what is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from graders.calibration.noise import spearman_brown
+from reviewapp.calibration.words import (
+    between,
+    counted,
+    is_above,
+    is_below,
+    listed,
+    number,
+    percent,
+    points,
+    short,
+    with_interval,
+)
+
+ENOUGH, TOO_LITTLE = 0.8, 0.5  # reliability of the mean review: good; too low to hold a judge to
+ALIKE = 0.1  # difference of rank correlations that counts as none, where the whole interval lies in it
+FEW_OUTPUTS, FEW_PROMPTS = 30, 10
+SMALLEST_BIAS = 1 / 40  # of the scale
+SKEWED = 0.25  # AC2 above kappa by so much: one score is given to nearly everything
+
+
+@dataclass(frozen=True)
+class Sentence:
+    topic: str
+    kind: str
+    text: str
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the sentences are about. `figures` are the groups of this scope; `overview` has a row a criterion."""
+
+    judge: str  # "" without one
+    name: str  # the criterion in words, "" for all together
+    figures: dict[str, Any]
+    overview: tuple[dict[str, Any], ...]
+    scale: tuple[float, float]
+    is_binary: bool
+    is_categorical: bool
+    n_studied: int
+    n_prompts: int
+    reviews: float  # people's scores an output, on average
+    constant: dict[str, Any] | None = None  # what a judge that always gives one score would reach in the annotator test
+
+    @property
+    def rows(self) -> tuple[dict[str, Any], ...]:
+        """The criteria that the scope is about: all, or the one."""
+        return tuple(row for row in self.overview if self.name in ("", row["title"]))
+
+
+def sentences(scope: Scope) -> list[Sentence]:
+    if scope.figures["human"]["mean"]["n"] == 0 and not scope.is_categorical:
+        return [_no_labels(scope)]
+    found = [ceiling(scope)]
+    if scope.judge and scope.n_studied:
+        found += [bias(scope), ranking(scope), agreement(scope), decision(scope), annotator_test(scope), *influences(scope)]
+    found += [few_labels(scope), reviewers(scope)]
+    return [sentence for sentence in found if sentence]
+
+
+def _no_labels(scope: Scope) -> Sentence:
+    who = f"{scope.judge} with people" if scope.judge else "people with each other"
+    return Sentence("Labels", "unsure", f"No output has a score by a person in this mode, so nothing can be said of {who}.")
+
+
+def ceiling(scope: Scope) -> Sentence:
+    """How far people agree: what no judge can be asked to beat, and how many reviews would make it a fair bar."""
+    human = scope.figures["human"]
+    if scope.is_categorical:
+        return _categorical_ceiling(human["alpha_nominal"])
+    single, alpha = human["icc"], human["alpha_ordinal"]
+    if single["value"] is None or alpha["value"] is None:
+        why = (single["why_missing"] or alpha["why_missing"]).removeprefix("not defined, because ")
+        text = f"How far people agree with each other is not known, because {why}. Without it nobody can say how good a judge could be."
+        return Sentence("Ceiling", "unsure", text, "people")
+    head = f"Reviewers agree with each other at α {with_interval(alpha)}."
+    if single["value"] <= 0:
+        return Sentence(
+            "Ceiling", "bad", f"{head} That is no more than chance: no number of such reviews could validate a judge.", "people"
+        )
+    now = spearman_brown(single["value"], max(scope.reviews, 1.0))
+    body = f" The mean of {short(scope.reviews)} reviews an output has a reliability of {number(now)}"
+    if now >= ENOUGH:
+        return Sentence("Ceiling", "good", f"{head}{body}: firm ground to hold a judge to.", "people")
+    needed = human["reviews_needed"]
+    interval = f" ({between(needed, short)})" if needed["ci"] else f" ({needed['why_missing']})"
+    more = f"{short(needed['value'])} reviews an output{interval} for a reliability of {ENOUGH} (Spearman-Brown)."
+    if now < TOO_LITTLE:
+        return Sentence("Ceiling", "bad", f"{head}{body}: too low to validate any judge. It would take {more}", "people")
+    return Sentence("Ceiling", "unsure", f"{head}{body}: read every figure of the judge beside that. It would take {more}", "people")
+
+
+def _categorical_ceiling(alpha: dict[str, Any]) -> Sentence:
+    if alpha["value"] is None:
+        return Sentence("Ceiling", "unsure", f"How far people agree with each other is {alpha['why_missing']}.", "people")
+    return Sentence("Ceiling", "", f"People agree with each other at α {with_interval(alpha)}, where 1 is full and 0 is chance.", "people")
+
+
+def bias(scope: Scope) -> Sentence | None:
+    if scope.is_categorical:
+        return None
+    rows = [row for row in scope.rows if row["bias"]["value"] is not None]
+    if not rows:
+        return Sentence("Bias", "unsure", f"Whether {scope.judge} is generous or harsh is {scope.figures['judge']['bias']['why_missing']}.")
+    if len(rows) == 1:
+        return _one_bias(scope, rows[0])
+    generous = [row for row in rows if is_above(row["bias"])]
+    harsh = [row for row in rows if is_below(row["bias"])]
+    parts = [f"too {word} on {_biases(scope, some)}" for word, some in (("harsh", harsh), ("generous", generous)) if some]
+    level = [row["title"].lower() for row in rows if row not in generous and row not in harsh]
+    if not parts:
+        return Sentence("Bias", "good", f"{scope.judge} is off in no one direction on any of the {len(rows)} criteria.", "error")
+    tail = f" No bias shows on {listed(level)}." if level else ""
+    kind = "bad" if any(_matters(scope, row["bias"]) for row in (*harsh, *generous)) else ""
+    return Sentence("Bias", kind, f"{scope.judge} is {', and '.join(parts)}.{tail}", "error")
+
+
+def _matters(scope: Scope, found: dict[str, Any]) -> bool:
+    """With many labels the smallest bias shows; one of a fortieth of the scale moves hardly any decision."""
+    return abs(found["value"]) >= SMALLEST_BIAS * (scope.scale[1] - scope.scale[0])
+
+
+def _one_bias(scope: Scope, row: dict[str, Any]) -> Sentence:
+    found, of = row["bias"], f" on {row['title'].lower()}" if len(scope.overview) > 1 else ""
+    if is_above(found) or is_below(found):
+        word = "generous" if is_above(found) else "harsh"
+        kind = "bad" if _matters(scope, found) else ""
+        return Sentence("Bias", kind, f"{scope.judge} is {_size(scope, found)} too {word}{of}.", "error")
+    kind, head = ("unsure", "One prompt alone shows") if found["ci"] is None else ("good", "No bias shows")
+    return Sentence("Bias", kind, f"{head}{of}: {scope.judge} differs from people by {with_interval(found, _unit(scope))}.", "error")
+
+
+def _biases(scope: Scope, rows: list[dict[str, Any]]) -> str:
+    return listed([f"{row['title'].lower()}: {_size(scope, row['bias'])}" for row in rows])
+
+
+def _size(scope: Scope, found: dict[str, Any]) -> str:
+    """The size of a bias without its sign, and its interval from small to large."""
+    write = _unit(scope)
+    low, high = sorted(abs(end) for end in found["ci"])
+    value = abs(found["value"])
+    head = write(value) if scope.is_binary else points(value)
+    return f"{head} ({number(low) if not scope.is_binary else write(low)} to {number(high) if not scope.is_binary else write(high)})"
+
+
+def _unit(scope: Scope) -> Any:
+    """Points of the scale; of pass or fail the share of outputs."""
+    span = scope.scale[1] - scope.scale[0]
+    return (lambda value: f"{number(100 * value / span, 0)} %") if scope.is_binary else number
+
+
+def ranking(scope: Scope) -> Sentence | None:
+    if scope.is_categorical or scope.is_binary:
+        return None
+    judge, people = scope.figures["judge"]["spearman_second"], scope.figures["human"]["spearman_second"]
+    gap = scope.figures["judge"]["spearman_gap"]
+    if gap["value"] is None:
+        alone = scope.figures["judge"]["spearman_within"]
+        if alone["value"] is None:
+            return Sentence("Ranking", "unsure", f"How {scope.judge} ranks outputs is {alone['why_missing']}.", "rank")
+        text = f"{scope.judge} ranks outputs as people do with ρ {with_interval(alone)}. There is no second reviewer to compare that with."
+        return Sentence("Ranking", "", text, "rank")
+    by = f"(ρ {number(judge['value'])}, reviewers among themselves {number(people['value'])}; difference {with_interval(gap)})"
+    where = " within each criterion" if not scope.name and len(scope.rows) > 1 else ""
+    if is_above(gap):
+        kind, verdict = "good", "better than a second reviewer would"
+    elif is_below(gap):
+        kind, verdict = "bad", "less well than a second reviewer would"
+    elif gap["ci"] and max(abs(end) for end in gap["ci"]) <= ALIKE:
+        kind, verdict = "good", "as well as a second reviewer would"
+    else:
+        text = f"Whether {scope.judge} ranks outputs as well as a second reviewer would can't be told yet {by}."
+        return Sentence("Ranking", "unsure", text, "rank")
+    return Sentence("Ranking", kind, f"{scope.judge} ranks outputs{where} {verdict} {by}.", "rank")
+
+
+def agreement(scope: Scope) -> Sentence | None:
+    judge = scope.figures["judge"]
+    if scope.is_categorical:
+        found = judge["alpha"]
+        if found["value"] is None:
+            return Sentence("Agreement", "unsure", f"How far {scope.judge} agrees with people is {found['why_missing']}.", "agreement")
+        return Sentence("Agreement", "", f"{scope.judge} agrees with single people at α {with_interval(found)}.", "agreement")
+    kappa, ac2, pooled, within = (judge[name] for name in ("weighted_kappa", "gwet_ac2", "spearman", "spearman_within"))
+    if kappa["value"] is not None and ac2["value"] is not None and ac2["value"] - kappa["value"] > SKEWED:
+        text = (
+            f"Nearly all scores lie together, so κ is low ({with_interval(kappa)}) where AC2 is high ({with_interval(ac2)}): "
+            "agreement that is hard to tell from habit. Read both."
+        )
+        return Sentence("Agreement", "unsure", text, "agreement")
+    if not scope.name and len(scope.rows) > 1 and pooled["value"] is not None and within["value"] is not None:
+        if abs(pooled["value"] - within["value"]) > ALIKE:
+            text = (
+                f"Over all criteria at once ρ is {number(pooled['value'])}, inside the criteria {number(within['value'])}: "
+                "part of the first comes from which criteria score high. Read the second."
+            )
+            return Sentence("Agreement", "unsure", text, "rank")
+    return None
+
+
+def decision(scope: Scope) -> Sentence | None:
+    judge = scope.figures["judge"]
+    wrong, recall = judge["false_pass_rate"], judge["recall"]
+    if wrong["value"] is None or recall["value"] is None:
+        return None
+    missed = {"value": 1 - recall["value"], "ci": recall["ci"] and [1 - recall["ci"][1], 1 - recall["ci"][0]]}
+    text = (
+        f"Of what people fail, {scope.judge} passes {with_interval(wrong, percent)}; "
+        f"of what people pass, it fails {with_interval(missed, percent)}."
+    )
+    return Sentence("Pass or fail", "", text, "decision")
+
+
+def annotator_test(scope: Scope) -> Sentence | None:
+    test = scope.figures["alt_test"]
+    if test["winning_rate"] is None:
+        return None
+    won, n = round(test["winning_rate"] * len(test["p_values"])), len(test["p_values"])
+    may = "may" if test["passes"] else "may not"
+    against = f"the alternative annotator test has it win against {won} of {n} (ε {test['epsilon']:g})"
+    text = f"{scope.judge} {may} stand in for a reviewer: {against}."
+    if test["passes"] or test["advantage_probability"] <= 0.5:
+        return Sentence("Stand-in", "good" if test["passes"] else "bad", text, "alt_test")
+    advantage = {"value": test["advantage_probability"], "ci": test["advantage_probability_ci"]}
+    text += (
+        f" Its advantage probability alone looks good, {with_interval(advantage)}, and misleads: "
+        "it says only how often the judge lands as near to the others as a person does."
+    )
+    if scope.constant:
+        text += f" A judge that gives every output a {short(scope.constant['score'])} would have {number(scope.constant['advantage'])}."
+    return Sentence("Stand-in", "bad", text, "alt_test")
+
+
+def influences(scope: Scope) -> list[Sentence]:
+    """What moves the judge other than quality, where the interval shows it."""
+    found, bias_of = [], scope.figures["bias"]
+    probes = (
+        ("length", "outputs one standard deviation longer get", "at equal human score"),
+        ("self_preference", "models of its own family get", "at equal human score"),
+    )
+    for name, who, how in probes:
+        figure = bias_of[name]
+        if is_above(figure) or is_below(figure):
+            word = "more" if figure["value"] > 0 else "fewer"
+            text = f"From {scope.judge}, {who} {_size(scope, figure)} {word}, {how}."
+            found.append(Sentence("Influence", "bad", text, f"bias_{name}"))
+    position = bias_of["position"]
+    if is_above(position) or is_below(position):
+        side = "first" if position["value"] > 0 else "second"
+        both = {"value": abs(position["value"]), "ci": sorted(abs(end) for end in position["ci"])}
+        text = f"{scope.judge} prefers the {side} answer more often than people do, by {with_interval(both, percent)} of comparisons."
+        found.append(Sentence("Influence", "bad", text, "bias_position"))
+    return found
+
+
+def few_labels(scope: Scope) -> Sentence | None:
+    missing = scope.figures["calibrator"]["labels_missing"]
+    if not scope.judge or not 0 < scope.n_studied:
+        return None
+    if scope.n_studied >= FEW_OUTPUTS and scope.n_prompts >= FEW_PROMPTS and not missing:
+        return None
+    what = f"{counted(scope.n_studied, 'output')} of {counted(scope.n_prompts, 'prompt')}"
+    text = f"{what} {'has' if scope.n_studied == 1 else 'have'} both scores: too few to lean on any figure here."
+    if missing:
+        text += f" Label {missing} more before the judge's scores can be recalibrated."
+    return Sentence("Labels", "unsure", text, "plan")
+
+
+def reviewers(scope: Scope) -> Sentence | None:
+    """Who is plainly more generous or harsher than the others: to tell a harsh reviewer from a bad judge."""
+    by_reviewer = scope.figures["bias"]["reviewer"].get("by_reviewer", {})
+    apart = [(name, f) for name, f in by_reviewer.items() if f["value"] is not None and (is_above(f) or is_below(f))]
+    if not apart or scope.is_categorical:
+        return None
+    name, figure = max(apart, key=lambda pair: abs(pair[1]["value"]))
+    word = "more generous" if figure["value"] > 0 else "harsher"
+    text = f"Reviewers differ among themselves too: {name} is {_size(scope, figure)} {word} than their mean on the same outputs."
+    return Sentence("Reviewers", "", text, "reviewers")
