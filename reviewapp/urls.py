@@ -7,6 +7,7 @@ urlpatterns = [
     path("", include("reviewapp.home.urls")),
     path("", include("reviewapp.outputs.urls")),
     path("", include("reviewapp.review.urls")),
+    path("", include("reviewapp.queues.urls")),
     path("", include("reviewapp.datasets.urls")),
     path("", include("reviewapp.catalog.urls")),
     path("", include("reviewapp.interchange.urls")),

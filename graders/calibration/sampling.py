@@ -7,7 +7,7 @@ takes the worst first: to find faults, never to estimate.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -144,6 +144,31 @@ def disagreement_sample(disagreement: Scores, size: int) -> Sample:
     return Sample("disagreement", indices, np.full(len(differs), np.nan), np.zeros(len(differs), dtype=np.int64))
 
 
+def score_cuts(judge: Scores, n_quantiles: int = 5) -> tuple[float, ...]:
+    """Return the judge scores at which one quantile ends and the next begins, rising; fewer when many scores are equal.
+
+    Examples
+    --------
+    >>> score_cuts([1, 1, 2, 3, 4, 5, None], 2)
+    (2.0,)
+    """
+    if n_quantiles < 1:
+        raise ValueError(f"n_quantiles is {n_quantiles}, must be at least 1")
+    scores = score_array("judge", judge)
+    scores = scores[~np.isnan(scores)]
+    if not len(scores):
+        return ()
+    cuts = np.unique(np.quantile(scores, np.arange(1, n_quantiles) / n_quantiles, method="inverted_cdf"))
+    return tuple(cuts[cuts < scores.max()].tolist())
+
+
+def strata_by(cuts: Sequence[float], judge: Scores) -> Ints:
+    """Return the stratum of each output: how many cuts lie below its judge score; one more than all where it has none."""
+    scores = score_array("judge", judge)
+    below = np.searchsorted(np.asarray(cuts, dtype=np.float64), np.nan_to_num(scores), side="left")
+    return np.where(np.isnan(scores), len(cuts) + 1, below)
+
+
 def score_strata(judge: Scores, groups: Iterable[Hashable] | None = None, n_quantiles: int = 5) -> Ints:
     """Return the stratum of each output: its group (such as its task) and the quantile of its judge score within it.
 
@@ -155,15 +180,11 @@ def score_strata(judge: Scores, groups: Iterable[Hashable] | None = None, n_quan
     [0, 0, 0, 1, 1, 1, 2]
     """
     scores = score_array("judge", judge)
-    if n_quantiles < 1:
-        raise ValueError(f"n_quantiles is {n_quantiles}, must be at least 1")
     group = np.zeros(len(scores), dtype=np.int64) if groups is None else cluster_numbers("groups", groups, len(scores))
-    level = np.full(len(scores), n_quantiles)
+    level = np.zeros(len(scores), dtype=np.int64)
     for number in range(int(group.max(initial=-1)) + 1):
-        mine = (group == number) & ~np.isnan(scores)
-        if mine.any():
-            cuts = np.quantile(scores[mine], np.arange(1, n_quantiles) / n_quantiles, method="inverted_cdf")
-            level[mine] = np.searchsorted(np.unique(cuts), scores[mine], side="left")
+        mine = group == number
+        level[mine] = strata_by(score_cuts(scores[mine], n_quantiles), scores[mine])
     return np.asarray(np.unique(group * (n_quantiles + 1) + level, return_inverse=True)[1])
 
 

@@ -25,6 +25,7 @@ from django_htmx.http import HttpResponseClientRedirect
 from reviewapp import access
 from reviewapp.grading import record_human_grade, retract
 from reviewapp.models import Draft, Flag, Grade, Skip
+from reviewapp.queues.claims import settle
 from reviewapp.review.answers import (
     Answers,
     begin_override,
@@ -387,6 +388,7 @@ def _record(sitting: Sitting) -> Grade:
         rubric=sitting.rubric,
         runs=target.runs if target else None,
     )
+    settle(grade)
     draft.delete()
     Skip.objects.filter(output=sitting.output, reviewer=sitting.user).delete()
     return grade

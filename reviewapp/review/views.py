@@ -13,6 +13,7 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from reviewapp import access
 from reviewapp.models import Flag, Grade, Output, Skip, Task, User
+from reviewapp.queues.claims import queue_at_hand
 from reviewapp.review import order
 from reviewapp.review.answers import rule_text, tally
 from reviewapp.review.evidence import marks_of
@@ -117,7 +118,7 @@ def panel_context(
         "mine": headline(sitting.standing) if sitting.standing else None,
         "difference": _difference(sitting),
         "flag": Flag.objects.filter(output=sitting.output, reviewer=sitting.user, resolved_at=None).first(),
-        "next_url": f"{reverse('review_next')}?{urlencode({'task': sitting.output.task.slug})}",
+        "next_url": _next_url(sitting),
     }
 
 
@@ -159,6 +160,12 @@ def _newer(output: Output) -> Output | None:
     if output.is_latest:
         return None
     return Output.objects.filter(task_id=output.task_id, external_id=output.external_id, is_latest=True).only("pk", "version").first()
+
+
+def _next_url(sitting: Sitting) -> str:
+    """On in the queue that brought the reviewer here, else in the task."""
+    queue = queue_at_hand(sitting.user, sitting.output.pk)
+    return reverse("queue_next", args=[queue.pk]) if queue else f"{reverse('review_next')}?{urlencode({'task': sitting.output.task.slug})}"
 
 
 def _undoable(user: User) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""How the labelled outputs of a task came to be labelled, and what follows for an estimate from them.
+
+- Labels from random queues, and those that no queue asked for, are taken as a random sample. Of the latter nobody knows
+  how they were chosen, which is said.
+- Labels from a stratified or active queue count with one over their probability. Of a queue that is not done, what is
+  before its first open item counts: items are in random order, so that is a sample of the same kind.
+- Several samples together: each is weighted to stand for all outputs, and has a say in proportion to its effective size.
+- What only a disagreement queue asked for is in no estimate.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graders.calibration.arrays import Floats
+from reviewapp.models import Claim, Queue, QueueItem, Skip, Task
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Design:
+    """For l labelled outputs: which count, and with which weight (None: all alike).
+
+    `cuts` when all come from one stratified queue, by the scores of judge `judge_id`. `counts`: policy -> labels.
+    """
+
+    is_counted: np.ndarray  # (l,)
+    weights: Floats | None = None  # (l,)
+    cuts: tuple[float, ...] | None = None
+    judge_id: int | None = None
+    counts: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """How the labels were chosen, for the page."""
+        if not self.counts:
+            return ""
+        parts = [f"{n:,} {'without a queue' if policy == UNKNOWN else f'by a queue, {policy}'}" for policy, n in self.counts]
+        said = f"Labels: {', '.join(parts)}."
+        if any(policy == UNKNOWN for policy, _ in self.counts):
+            said += " How those without a queue were chosen is not known: they are taken as a random sample."
+        if self.weights is not None:
+            said += " Pass rates weight each label by one over the probability with which its output was drawn; the other figures do not."
+        left_out = int((~self.is_counted).sum())
+        return said + (f" {left_out:,} labels of disagreement queues are in no figure." if left_out else "")
+
+
+def read_design(task: Task, outputs: Sequence[int], raters: Sequence[int]) -> Design:
+    """The design of these labelled outputs, each with how many people labelled it. One query when the task has no queue."""
+    queues = {queue.pk: queue for queue in Queue.objects.filter(task=task)}
+    everything = np.ones(len(outputs), dtype=bool)
+    if not queues or not len(outputs):
+        return Design(everything, counts=((UNKNOWN, len(outputs)),) if len(outputs) else ())
+    place = {int(pk): i for i, pk in enumerate(outputs)}
+    samples = _samples(queues, place)
+    origin = _origins(queues, place, raters)
+    even = np.array([bool(found & {UNKNOWN, Queue.Policy.RANDOM.value}) for found in origin], dtype=bool)
+    for pk, sample in samples.items():
+        if queues[pk].policy == Queue.Policy.RANDOM:
+            even[list(sample)] = True
+    weighted = {pk: s for pk, s in samples.items() if s and queues[pk].policy in (Queue.Policy.STRATIFIED, Queue.Policy.ACTIVE)}
+    counted = even.copy()
+    for sample in weighted.values():
+        counted[list(sample)] = True
+    counts = Counter(_named(found, bool(is_even)) for found, is_even in zip(origin, even, strict=True))
+    told = tuple(sorted(counts.items()))
+    if not weighted:
+        return Design(counted, counts=told)
+    only = queues[next(iter(weighted))] if len(weighted) == 1 and not even.any() else None
+    is_strata = only is not None and only.policy == Queue.Policy.STRATIFIED
+    weights = _together(even, list(weighted.values()), len(outputs))
+    return Design(counted, weights, tuple(only.cuts) if is_strata else None, only.judge_id if is_strata else None, told)
+
+
+def _samples(queues: dict[int, Queue], place: dict[int, int]) -> dict[int, dict[int, float]]:
+    """queue id -> place of a labelled output -> its probability, up to the first item that is still open."""
+    items = QueueItem.objects.filter(queue__in=[pk for pk, q in queues.items() if q.is_for_estimates]).order_by("queue_id", "position")
+    skipped = set(Skip.objects.filter(output__queue_items__queue__in=queues).values_list("output_id", flat=True))
+    found: dict[int, dict[int, float]] = {pk: {} for pk in queues}
+    ended: set[int] = set()
+    for queue_id, output_id, chance in items.values_list("queue_id", "output_id", "probability"):
+        if queue_id in ended:
+            continue
+        if output_id in place:
+            found[queue_id][place[output_id]] = chance
+        elif output_id not in skipped:
+            ended.add(queue_id)
+    return found
+
+
+def _origins(queues: dict[int, Queue], place: dict[int, int], raters: Sequence[int]) -> list[set[str]]:
+    """The policies of the queues that asked for each output's labels; `unknown` where a label has no queue."""
+    found: list[set[str]] = [set() for _ in place]
+    asked = [0] * len(place)
+    claims = Claim.objects.filter(item__queue__in=queues, grade__isnull=False, grade__retraction__isnull=True)
+    for output_id, queue_id in claims.values_list("item__output_id", "item__queue_id"):
+        if output_id in place:
+            found[place[output_id]].add(queues[queue_id].policy)
+            asked[place[output_id]] += 1
+    for i, n in enumerate(asked):
+        if n < raters[i]:
+            found[i].add(UNKNOWN)
+    return found
+
+
+def _named(found: set[str], is_even: bool) -> str:
+    """The word under which a label is counted: the evenest of its origins."""
+    if UNKNOWN in found:
+        return UNKNOWN
+    order = (Queue.Policy.RANDOM, Queue.Policy.STRATIFIED, Queue.Policy.ACTIVE, Queue.Policy.DISAGREEMENT)
+    return next((policy.value for policy in order if policy in found), Queue.Policy.RANDOM.value if is_even else UNKNOWN)
+
+
+def _together(even: np.ndarray, samples: list[dict[int, float]], n: int) -> Floats:
+    """Weights of all samples together; NaN for an output in none of them."""
+    parts = [even.astype(np.float64)] if even.any() else []
+    for sample in samples:
+        part = np.zeros(n)
+        part[list(sample)] = 1 / np.array(list(sample.values()))
+        parts.append(part)
+    total = np.zeros(n)
+    for part in parts:
+        effective = part.sum() ** 2 / (part**2).sum()
+        total += effective * part / part.sum()
+    return np.where(total > 0, total, np.nan)
