@@ -1,7 +1,9 @@
 """Running a probe beside a submission and reading its report over a channel that names the run by a nonce.
 
 The probe gets the nonce on stdin before the submission is loaded, and writes one JSON object to descriptor 3.
-What does not parse, does not repeat the nonce or does not fit its schema is no report.
+What does not parse, does not repeat the nonce or does not fit its schema is no report. Before the report may stand lines
+`{"doubt": "line 3 uses sys._getframe"}`, written at once when the program took a step towards the probe (probes/seal.py):
+they name no nonce, as a program can only harm itself with them.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ class Answer:
     result: Result
     facts: Mapping[str, Any] | None
     odd: str = ""
+    doubts: tuple[str, ...] = ()
 
     @property
     def silent(self) -> bool:
@@ -54,17 +57,27 @@ def ask_probe(
 
 
 def _read(result: Result, nonce: str, check: Callable[[Mapping[str, Any]], str]) -> Answer:
-    try:
-        report = json.loads(result.channel, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return Answer(result, None, "what came over the result channel is not one JSON object")
-    if not isinstance(report, dict) or not hmac.compare_digest(str(report.pop("nonce", "")).encode(), nonce.encode()):
-        return Answer(result, None, "the report does not come from the probe")
+    rows = [_parsed(line) for line in result.channel.splitlines()]
+    doubts = tuple(str(row["doubt"])[:300] for row in rows if isinstance(row, dict) and set(row) == {"doubt"})
+    if len(doubts) == len(rows):
+        return Answer(result, None, doubts=doubts)
+    report = rows[-1]
+    if len(doubts) < len(rows) - 1 or not isinstance(report, dict):
+        return Answer(result, None, "what came over the result channel is not one JSON report", doubts)
+    if not hmac.compare_digest(str(report.pop("nonce", "")).encode(), nonce.encode()):
+        return Answer(result, None, "the report does not come from the probe", doubts)
     if result.limit or result.signal or result.exit_code:
-        return Answer(result, None, "the probe reported and then did not end as it does")
+        return Answer(result, None, "the probe reported and then did not end as it does", doubts)
     if wrong := check(report):
-        return Answer(result, None, f"the report does not fit its schema: {wrong}")
-    return Answer(result, report)
+        return Answer(result, None, f"the report does not fit its schema: {wrong}", doubts)
+    return Answer(result, report, doubts=doubts)
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _no_constant(text: str) -> None:

@@ -26,7 +26,7 @@ from graders.sandbox import Limits
 from tasks.task import Criterion, Task
 
 PROBE = "neural_memory_probe.py"
-PARTS = ("oplog", "algebra", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "guard")
+PARTS = ("oplog", "algebra", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "guard", "seal")
 MODULES = tuple(f"{name}.py" for name in PARTS)
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
@@ -71,7 +71,7 @@ class NeuralMemoryGrader:
         return self._grade_of(task, text, answer)
 
     def _grade_of(self, task: Task, text: Source, answer: Answer) -> Grade:
-        facts, result = answer.facts, answer.result
+        facts, result = answer.facts and {**answer.facts, "doubts": answer.doubts}, answer.result
         runs, error, category = _run_facts(answer)
         rows = [_score(c, text, facts, runs, answer.odd) for c in task.rubric.criteria]
         if facts and runs and not category:
@@ -168,6 +168,8 @@ def _unscored(criterion: Criterion, why: str, reason: str, evidence: tuple[Evide
 
 def _doubt(text: Source, facts: Mapping[str, Any]) -> str:
     """Why no pass can be read from this program's trace, or ""."""
+    if facts["doubts"]:
+        return f"{facts['doubts'][0]}, with which a program can alter its own trace"
     if facts["tampered"]:
         return f"the program replaced {facts['tampered'][0]}: its trace can't be relied on"
     if found := doubts(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 
 SAFE_IMPORTS = {
@@ -16,27 +17,28 @@ SAFE_OF = {
 }
 UNSAFE_NAMES = {
     "exec", "eval", "compile", "__import__", "open", "globals", "vars", "setattr", "delattr", "breakpoint", "__builtins__", "__loader__",
+    "__spec__", "locals", "dir", "memoryview", "input",
 }  # fmt: skip
 UNSAFE_TORCH = {
     "_C", "_python_dispatch", "_pytree", "overrides", "library", "_dynamo", "_ops", "hub", "load", "save", "jit", "compile", "fx", "utils",
     "__torch_dispatch__", "__torch_function__", "storage", "_storage", "package", "monkeypatch", "multiprocessing", "distributed",
+    "ops", "classes", "untyped_storage", "frombuffer", "from_file", "from_dlpack", "profiler", "futures", "cpp_extension", "sys", "os",
+    "ctypes", "inspect", "importlib", "builtins", "functools", "warnings",
 }  # fmt: skip
+# Of the names above, those whose use no audit event tells of: a computed name must not begin as one of them.
+UNHEARD = ("modules", "as_strided", "stride_tricks", "ctypes", "attrgetter", "methodcaller", "data_ptr", "frombuffer", "dup")
+TORCH_NAMES = ("torch", "nn", "F", "np", "numpy", "math", "Tensor", "functional", "checkpoint")
 PLAIN_DUNDERS = {
     "__init__", "__name__", "__class__", "__repr__", "__len__", "__call__", "__doc__", "__file__", "__main__", "__version__", "__getitem__",
     "__post_init__", "__iter__", "__next__", "__enter__", "__exit__", "__all__", "__eq__", "__hash__", "__str__", "__contains__",
 }  # fmt: skip
+# On whatever they stand: ways to frames and code, other names for getattr, and arrays over memory that is not theirs.
 UNSAFE_ATTRIBUTES = {
-    "f_back",
-    "f_locals",
-    "f_globals",
-    "gi_frame",
-    "tb_frame",
-    "cr_frame",
-    "modules",
-    "_getframe",
-    "settrace",
-    "setprofile",
-}
+    "f_back", "f_locals", "f_globals", "f_builtins", "f_code", "gi_frame", "gi_code", "tb_frame", "tb_next", "cr_frame", "ag_frame",
+    "_getframe", "settrace", "setprofile", "attrgetter", "methodcaller", "format_map", "vformat", "Formatter", "get_type_hints",
+    "ForwardRef", "make_dataclass", "as_strided", "stride_tricks", "ctypes", "ctypeslib", "frombuffer", "data_ptr", "currentframe",
+    "walk_stack", "get_objects", "get_referrers", "get_referents", "register_at_fork", "dup", "dup2", "writev", "pwrite",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,12 @@ def doubts(source: Source) -> list[Doubt]:
     """Each use that could alter the trace, in order of lines. An honest submission has none."""
     if source.tree is None:
         return []
-    found = [Doubt(getattr(n, "lineno", 0), why) for n in ast.walk(source.tree) if (why := _doubt(n))]
+    nodes = list(ast.walk(source.tree))
+    calls = [n for n in nodes if isinstance(n, ast.Call)]
+    numbering = {id(n.func) for n in calls if _numbers_an_attribute(n)}
+    called = {id(n.func) for n in calls}
+    found = [Doubt(getattr(n, "lineno", 0), why) for n in nodes if id(n) not in numbering and (why := _doubt(n))]
+    found += [Doubt(n.lineno, "getattr as a value") for n in nodes if isinstance(n, ast.Name) and n.id == "getattr" and id(n) not in called]
     return sorted(found, key=lambda d: d.line)
 
 
@@ -96,8 +103,47 @@ def _doubt(node: ast.AST) -> str:
         return node.id
     if isinstance(node, ast.Attribute):
         return _doubt_attribute(node)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("__torch_"):
-        return node.value
+    if isinstance(node, ast.Call):
+        return _doubt_call(node)
+    if isinstance(node, ast.MatchClass):
+        return next((f"the pattern {name}" for name in node.kwd_attrs if _unsafe_attribute(name)), "")
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value if node.value.startswith("__torch_") else ""
+    return ""
+
+
+def _numbers_an_attribute(node: ast.Call) -> bool:
+    """setattr(self, f"head{i}", ...) and its like: a name of the module's own, which begins as no dangerous one does."""
+    if not (isinstance(node.func, ast.Name) and node.func.id in ("getattr", "setattr") and len(node.args) > 1):
+        return False
+    start = _fixed_start(node.args[1])
+    is_own = isinstance(node.args[0], ast.Name) and node.args[0].id == "self"
+    return is_own and start[:1].isalpha() and not any(name.startswith(start) or start.startswith(name) for name in UNHEARD)
+
+
+def _fixed_start(node: ast.expr) -> str:
+    """What a computed text surely begins with."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.split(r"[%{]", node.value)[0]
+    if isinstance(node, ast.JoinedStr):
+        return _fixed_start(node.values[0]) if node.values else ""
+    return _fixed_start(node.left) if isinstance(node, ast.BinOp) else ""
+
+
+def _doubt_call(node: ast.Call) -> str:
+    """Attributes by computed names: getattr with more than a plain constant, and format strings that are not constants."""
+    if isinstance(node.func, ast.Name) and node.func.id == "getattr" and len(node.args) > 1:
+        if _numbers_an_attribute(node):
+            return ""
+        name = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
+        if not isinstance(name, str):
+            return "getattr with a computed name"
+        return f"getattr {name}" if _unsafe_attribute(name) or name in UNSAFE_TORCH else ""
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+        text = node.func.value.value if isinstance(node.func.value, ast.Constant) else None
+        if not isinstance(text, str):
+            return "format of a text that is not a constant"
+        return "a format that reads attributes" if re.search(r"\{[^}]*\._", text) else ""
     return ""
 
 
@@ -119,13 +165,20 @@ def _doubt_attribute(node: ast.Attribute) -> str:
     owner = node.value.id if isinstance(node.value, ast.Name) else ""
     if owner in SAFE_OF and name not in SAFE_OF[owner]:
         return f"{owner}.{name}"
-    if name in UNSAFE_ATTRIBUTES or (owner == "torch" and name in UNSAFE_TORCH):
+    if owner == "sys" and name == "modules":
+        return "sys.modules"
+    if owner in TORCH_NAMES and (name in UNSAFE_TORCH or name.startswith("_")):
         return f"{owner}.{name}"
-    if name.startswith("__") and name.endswith("__") and name not in PLAIN_DUNDERS:
-        return name
+    if _unsafe_attribute(name):
+        return f"{owner}.{name}" if owner else name
     if isinstance(node.ctx, ast.Store) and owner in ("torch", "nn", "F", "Tensor"):
         return f"{owner}.{name} = ..."
     return ""
+
+
+def _unsafe_attribute(name: str) -> bool:
+    is_dunder = name.startswith("__") and name.endswith("__")
+    return name in UNSAFE_ATTRIBUTES or (is_dunder and name not in PLAIN_DUNDERS)
 
 
 def _safe_module(name: str) -> bool:

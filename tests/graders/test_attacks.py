@@ -7,7 +7,10 @@ import functools
 import pytest
 
 from graders import registry
+from graders.code.channel import Answer, ask_probe
+from graders.code.neural_memory import MODULES, PROBE, check_report
 from graders.grade import Grade
+from graders.sandbox import Limits
 from tests.graders.checks import program, task
 from tests.programs import require_program
 
@@ -27,6 +30,12 @@ def bwrap():
 @functools.cache
 def graded(source: str, timeout_s: float = 60) -> Grade:
     return registry.get("neural_memory").grade(task(), source, timeout_s=timeout_s, backend="bwrap")
+
+
+@functools.cache
+def probed(source: str) -> Answer:
+    """What came over the channel, before the text of the program is looked at."""
+    return ask_probe(PROBE, MODULES, source, check=check_report, limits=Limits(wall_s=30), backend="bwrap")
 
 
 def test_an_honest_program_passes_and_says_how_it_was_run():
@@ -67,11 +76,104 @@ def test_writing_to_the_channel_beside_the_probe_gives_nothing():
     assert {c.unscored_reason for c in found.criteria} == {"sandbox_error"}
 
 
-def test_a_nonce_taken_from_the_frames_gives_no_pass():
-    steal = "import sys\nframe = sys._getframe()\nwhile 'order' not in frame.f_locals: frame = frame.f_back\n"
-    steal += "report['nonce'] = frame.f_locals['order']['nonce']\nos.write(3, json.dumps(report).encode())\nos._exit(0)"
-    found = graded(FAKE + steal)
-    assert found.passed is None and not any(c.passed for c in found.criteria)
+FIND_NONCE = """
+def hunt(x, depth=0):
+    if isinstance(x, str) and len(x) == 64 and all(c in '0123456789abcdef' for c in x): return x
+    if depth > 3: return None
+    if isinstance(x, dict): parts = list(x.values())
+    elif isinstance(x, (list, tuple)): parts = list(x)
+    else: parts = [c.cell_contents for c in (getattr(x, '__closure__', None) or ())]
+    return next((found for part in parts if (found := hunt(part, depth + 1))), None)
+def forge(nonce):
+    report['nonce'] = nonce or '0' * 64
+    os.write(3, json.dumps(report).encode())
+    os._exit(0)
+"""
+STEALING = {
+    "frames": "import sys\nframe = sys._getframe()\nwhile frame and not (n := hunt(frame.f_locals)): frame = frame.f_back\nforge(n)",
+    "a traceback": (
+        "try: 1 / 0\nexcept Exception as e: frame = e.__traceback__.tb_frame\n"
+        "while frame and not (n := hunt(frame.f_locals)): frame = frame.f_back\nforge(n)"
+    ),
+    "frames by the library": (
+        "import inspect\nn = next((f for i in inspect.stack() if (f := hunt(i.frame.f_locals))), None)\nforge(n)"
+    ),
+    "the heap": "import gc\nn = next((f for x in gc.get_objects() if (f := hunt(x))), None)\nforge(n)",
+    "what the heap refers to": "import gc, os\nn = hunt([hunt(x) for x in gc.get_referrers(os.write)])\nforge(n)",
+    "every thread's frames": "import sys\nn = hunt([f.f_back.f_locals for f in sys._current_frames().values() if f.f_back])\nforge(n)",
+    "computed names": (
+        "import sys\nframe = getattr(sys, '_get' + 'frame')()\n"
+        "while frame and not (n := hunt(getattr(frame, 'f_lo' + 'cals'))): frame = getattr(frame, 'f_' + 'back')\nforge(n)"
+    ),
+    "the probe's module": "import sys\nmain = sys.modules.get('__main__')\nforge(hunt(vars(main)))",
+    "the order again": "import os\nos.lseek(0, 0, 0) if os.path.exists('/x') else None\nforge(hunt(json.loads(os.read(0, 9999) or b'{}')))",
+    "raw memory": (
+        "import ctypes, re\ndata = b''.join(ctypes.string_at(int(a, 16), int(b, 16) - int(a, 16)) for a, b in"
+        " re.findall('([0-9a-f]+)-([0-9a-f]+) rw', open('/proc/self/maps').read()) if int(b, 16) - int(a, 16) < 1 << 24)\n"
+        "n = re.findall(b'(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])', data)\nforge(n[0].decode() if n else None)"
+    ),
+    "its own memory file": "m = open('/proc/self/mem', 'rb')\nforge(None)",
+    "another channel in its place": (
+        "import os\nr, w = os.pipe()\nkeep = os.dup(3)\nos.dup2(w, 3)\nimport sys\nsys._getframe()\nos.dup2(keep, 3)\nforge(None)"
+    ),
+}  # fmt: skip
+
+
+UNHEARD = ("the probe's module", "the order again")  # no audit event: there is nothing to find
+
+
+@pytest.mark.parametrize("steal", STEALING.values(), ids=STEALING)
+def test_a_nonce_is_not_had_from(steal):
+    found = graded(FAKE + FIND_NONCE + steal)
+    assert found.passed is not True and not any(c.passed for c in found.criteria)
+
+
+@pytest.mark.parametrize("way", [name for name in STEALING if name not in UNHEARD])
+def test_a_step_towards_the_nonce_is_told_before_it_is_taken(way):
+    answer = probed(FAKE + FIND_NONCE + STEALING[way])
+    assert answer.doubts or answer.facts is None
+
+
+WRONG_GATE = "torch.sigmoid(self.net(x[:, t]))"
+TAMPERING = {
+    "patched sigmoid": "torch.sigmoid = lambda x: torch.special.expit(x)",
+    "patched dispatch mode": "import torch.utils._python_dispatch as d\nd.TorchDispatchMode.__torch_dispatch__ = None",
+    "patched rules of the probe": (
+        "import sys\nfor m in list(sys.modules.values()):\n    if hasattr(m, 'surprise_gate'): m.surprise_gate = m.memory_class"
+    ),
+    "rules found by class": (
+        "for c in object.__subclasses__():\n    g = getattr(c.__init__, '__globals__', {})\n"
+        "    if 'surprise_gate' in g: g['surprise_gate'] = None"
+    ),
+    "rules found by computed names": (
+        "for c in getattr(object, '__subcl' + 'asses__')():\n    g = getattr(c.__init__, '__glob' + 'als__', {})\n"
+        "    if 'dumps' in g: g['dumps'] = lambda x: json"
+    ),
+    "a line tracer": "import sys\nsys.settrace(lambda *a: None)",
+    "a profiler": "import sys\nsys.setprofile(lambda *a: None)",
+    "a hook at exit": "import atexit, os\natexit.register(lambda: os.write(3, b'{}'))",
+    "a thread that writes": "import threading, os\nthreading.Timer(0.01, lambda: os.write(3, b'{}')).start()\nimport time\ntime.sleep(0.1)",
+    "a fork that reports": "import os\nif os.fork() == 0: os.write(3, b'{}'); os._exit(0)\nos.wait()",
+    "other code under its name": "def f(): pass\nf.__code__ = f.__code__.replace(co_filename='/usr/lib/python3.11/typing.py')\nf()",
+    "arrays over all memory": "import numpy as np\nx = np.lib.stride_tricks.as_strided(np.zeros(1), (8,))",
+    "a result by finalizer": "class D:\n    def __del__(self): import os; os.write(3, b'{}')\nd = D(); del d",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("patch", TAMPERING.values(), ids=TAMPERING)
+def test_no_pass_comes_of(patch):
+    found = graded(program(gate=WRONG_GATE) + "\n" + patch)
+    assert found.passed is not True and not any(c.passed for c in found.criteria)
+
+
+def test_what_honest_programs_do_raises_no_doubt():
+    plain = (
+        "\nfrom collections import namedtuple\nfrom dataclasses import dataclass\nfrom enum import Enum\nfrom typing import NamedTuple\n"
+        "import warnings, logging, copy, functools\nT = namedtuple('T', 'a b')\nclass N(NamedTuple):\n    a: int\n    b: int\n"
+        "@dataclass\nclass Config:\n    d: int = 32\nclass E(Enum):\n    A = 1\nwarnings.warn('w')\nlogging.getLogger('x').warning('y')\n"
+        "copy.deepcopy(nn.Linear(2, 2))\n@functools.lru_cache\ndef f(): return 1\nf()\n"
+    )
+    assert probed(program() + plain).doubts == () and graded(program() + plain).passed
 
 
 def test_a_hung_program_is_a_timeout():

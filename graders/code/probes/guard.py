@@ -31,15 +31,14 @@ TORCH_FOLDER = os.path.dirname(torch.__file__)
 
 class Guard:
     def __init__(self) -> None:
+        self.ours = {name: sys.modules.get(name) for name in OURS}
         self.before = self._look()
 
-    @staticmethod
-    def _look() -> dict[str, dict[str, object]]:
+    def _look(self) -> dict[str, dict[str, object]]:
         seen: dict[str, dict[str, object]] = {}
         for name, namespace in WATCHED.items():
             seen[name] = {k: v for k, v in namespace().items() if callable(v) or isinstance(v, property)}
-        for name in OURS:
-            module = sys.modules.get(name)
+        for name, module in self.ours.items():
             for key, value in vars(module).items() if module else ():
                 if isinstance(value, type):
                     seen[f"{name}.{key}"] = {k: v for k, v in vars(value).items() if callable(v)}
