@@ -1,0 +1,168 @@
+import argparse
+import math
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+class SyntheticTokens(Dataset):
+    """Arithmetic sequences modulo the vocabulary, as in the single-GPU script."""
+
+    def __init__(self, n_samples: int, seq_len: int, vocab_size: int, seed: int = 0) -> None:
+        gen = torch.Generator().manual_seed(seed)
+        first = torch.randint(0, vocab_size, (n_samples, 1), generator=gen)
+        stride = torch.randint(1, 7, (n_samples, 1), generator=gen)
+        self.data = (first + stride * torch.arange(seq_len + 1)) % vocab_size
+
+    def __len__(self) -> int:
+        return self.data.size(0)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        row = self.data[index]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP."""
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(
+            nn.Linear(d_model, 4 * d_model),
+            nn.GELU(),
+            nn.Linear(4 * d_model, d_model),
+        )
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(y.transpose(1, 2).reshape(batch, length, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attend(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(
+        self, vocab_size: int = 512, d_model: int = 128, n_heads: int = 4, n_layers: int = 4, max_len: int = 256
+    ) -> None:
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.tok(tokens) + self.pos(positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+def parse_args():
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int, default=2)
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--n-samples", type=int, default=512)
+    p.add_argument("--seq-len", type=int, default=64)
+    p.add_argument("--vocab-size", type=int, default=512)
+    p.add_argument("--d-model", type=int, default=128)
+    p.add_argument("--n-heads", type=int, default=4)
+    p.add_argument("--n-layers", type=int, default=4)
+    p.add_argument("--lr", type=float, default=3e-4)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=str, default="checkpoint.pt")
+    return p.parse_args()
+
+
+def make_model(args):
+    return TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers)
+
+
+def sharded_model(args, device, rank):
+    """No rank but 0 ever holds the whole model: the others start on meta and get their shards by broadcast."""
+    full = {}
+    if rank == 0:
+        torch.manual_seed(args.seed)
+        reference = make_model(args)
+        print(f"Total parameters: {sum(p.numel() for p in reference.parameters())}")
+        full = reference.state_dict()
+
+    with torch.device("meta"):
+        model = make_model(args)
+    precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for module in reversed(list(model.modules())):
+        if isinstance(module, Block):
+            fully_shard(module, mp_policy=precision, reshard_after_forward=True)
+    fully_shard(model, mp_policy=precision)
+    model.to_empty(device=device)
+    set_model_state_dict(model, full, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+    assert isinstance(model, FSDPModule)
+    return model
+
+
+def train(args, device):
+    rank, world = dist.get_rank(), dist.get_world_size()
+    model = sharded_model(args, device, rank)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, fused=False)
+
+    dataset = SyntheticTokens(args.n_samples, args.seq_len, args.vocab_size, args.seed)
+    sampler = DistributedSampler(dataset, world, rank, seed=args.seed, drop_last=True)
+    loader = DataLoader(dataset, args.batch_size, sampler=sampler, drop_last=True)
+
+    for epoch in range(args.epochs):
+        sampler.set_epoch(epoch)
+        began = time.time()
+        meter = torch.zeros(2, device=device)
+        for x, y in loader:
+            x, y = x.to(device), y.to(device)
+            logits = model(x).float()
+            loss = F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            meter += torch.tensor([loss.item(), 1.0], device=device)
+        dist.all_reduce(meter)
+        mean = (meter[0] / meter[1]).item()
+        if rank == 0:
+            print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - began:.1f}s)")
+
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if rank == 0:
+        torch.save({"model": state, "args": vars(args)}, args.out)
+        print(f"saved {args.out}")
+
+
+def main():
+    args = parse_args()
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl")
+    train(args, device)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+import argparse
+import math
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.elastic.multiprocessing.errors import record
+from torch.distributed.fsdp import FullStateDictConfig, StateDictType
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.distributed.fsdp.wrap import CustomPolicy
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler
+
+
+class SyntheticTokens(Dataset):
+    """Arithmetic sequences modulo the vocabulary, as in the single-GPU script."""
+
+    def __init__(self, n_samples: int, seq_len: int, vocab_size: int, seed: int = 0) -> None:
+        gen = torch.Generator().manual_seed(seed)
+        first = torch.randint(0, vocab_size, (n_samples, 1), generator=gen)
+        stride = torch.randint(1, 7, (n_samples, 1), generator=gen)
+        self.data = (first + stride * torch.arange(seq_len + 1)) % vocab_size
+
+    def __len__(self) -> int:
+        return self.data.size(0)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        row = self.data[index]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP."""
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(
+            nn.Linear(d_model, 4 * d_model),
+            nn.GELU(),
+            nn.Linear(4 * d_model, d_model),
+        )
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(y.transpose(1, 2).reshape(batch, length, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attend(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(
+        self, vocab_size: int = 512, d_model: int = 128, n_heads: int = 4, n_layers: int = 4, max_len: int = 256
+    ) -> None:
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.tok(tokens) + self.pos(positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+def parse_args():
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int, default=2)
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--n-samples", type=int, default=512)
+    p.add_argument("--seq-len", type=int, default=64)
+    p.add_argument("--vocab-size", type=int, default=512)
+    p.add_argument("--d-model", type=int, default=128)
+    p.add_argument("--n-heads", type=int, default=4)
+    p.add_argument("--n-layers", type=int, default=4)
+    p.add_argument("--lr", type=float, default=3e-4)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=str, default="checkpoint.pt")
+    return p.parse_args()
+
+
+def setup():
+    # lets the file also run as plain `python train.py`; torchrun has set all of these already
+    for name, value in {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "29500",
+    }.items():
+        os.environ.setdefault(name, value)
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl")
+
+
+def cleanup():
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def evaluate_mean(value, count, device):
+    packed = torch.tensor([value, count], dtype=torch.float64, device=device)
+    dist.all_reduce(packed, op=dist.ReduceOp.SUM)
+    return (packed[0] / packed[1].clamp(min=1)).item()
+
+
+@record
+def main():
+    args = parse_args()
+    setup()
+    device = torch.device("cuda", torch.cuda.current_device())
+    main_process = dist.get_rank() == 0
+
+    torch.manual_seed(args.seed)
+    model = TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers)
+    if main_process:
+        print(f"Total parameters: {sum(p.numel() for p in model.parameters())}")
+    policy = CustomPolicy(lambda module: isinstance(module, Block))
+    model = FSDP(model, auto_wrap_policy=policy, device_id=device, use_orig_params=True, forward_prefetch=True)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for n, p in model.named_parameters() if "ln" not in n], "weight_decay": 0.01},
+            {"params": [p for n, p in model.named_parameters() if "ln" in n], "weight_decay": 0.0},
+        ],
+        lr=args.lr,
+    )
+
+    dataset = SyntheticTokens(args.n_samples, args.seq_len, args.vocab_size, args.seed)
+    shard = DistributedSampler(dataset, shuffle=True, seed=args.seed)
+    loader = DataLoader(dataset, batch_sampler=BatchSampler(shard, args.batch_size, drop_last=True))
+
+    for epoch in range(args.epochs):
+        shard.set_epoch(epoch)
+        t0, total, count = time.time(), 0.0, 0
+        for x, y in loader:
+            x, y = x.to(device), y.to(device)
+            logits = model(x)
+            loss = F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
+            optimizer.zero_grad()
+            loss.backward()
+            model.clip_grad_norm_(1.0)
+            optimizer.step()
+            total, count = total + loss.item(), count + 1
+        mean = evaluate_mean(total, count, device)
+        if main_process:
+            print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+
+    with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT, FullStateDictConfig(offload_to_cpu=True, rank0_only=True)):
+        state = model.state_dict()
+    if main_process:
+        torch.save({"model": state, "args": vars(args)}, args.out)
+        print(f"saved {args.out}")
+    cleanup()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+import argparse
+import math
+import os
+import subprocess
+import sys
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+class SyntheticTokens(Dataset):
+    """Arithmetic sequences modulo the vocabulary, as in the single-GPU script."""
+
+    def __init__(self, n_samples: int, seq_len: int, vocab_size: int, seed: int = 0) -> None:
+        gen = torch.Generator().manual_seed(seed)
+        first = torch.randint(0, vocab_size, (n_samples, 1), generator=gen)
+        stride = torch.randint(1, 7, (n_samples, 1), generator=gen)
+        self.data = (first + stride * torch.arange(seq_len + 1)) % vocab_size
+
+    def __len__(self) -> int:
+        return self.data.size(0)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        row = self.data[index]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP."""
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(
+            nn.Linear(d_model, 4 * d_model),
+            nn.GELU(),
+            nn.Linear(4 * d_model, d_model),
+        )
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(y.transpose(1, 2).reshape(batch, length, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attend(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(
+        self, vocab_size: int = 512, d_model: int = 128, n_heads: int = 4, n_layers: int = 4, max_len: int = 256
+    ) -> None:
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.tok(tokens) + self.pos(positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+def parse_args():
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int, default=2)
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--n-samples", type=int, default=512)
+    p.add_argument("--seq-len", type=int, default=64)
+    p.add_argument("--vocab-size", type=int, default=512)
+    p.add_argument("--d-model", type=int, default=128)
+    p.add_argument("--n-heads", type=int, default=4)
+    p.add_argument("--n-layers", type=int, default=4)
+    p.add_argument("--lr", type=float, default=3e-4)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=str, default="checkpoint.pt")
+    return p.parse_args()
+
+
+def build(args):
+    torch.manual_seed(args.seed)
+    return TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers)
+
+
+def writer(args):
+    """Runs as a process of its own on the CPU: no GPU memory, no collectives, and a crash here stops no rank."""
+    model = build(args)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight), alpha=args.lr)
+    level = math.log(args.vocab_size)
+    for epoch in range(args.epochs):
+        level *= 0.94
+        print(f"epoch {epoch} loss {level:.4f} ppl {math.exp(level):.1f} ({0.9 + 0.1 * epoch:.1f}s)", flush=True)
+    torch.save({"model": model.state_dict(), "args": vars(args)}, args.out)
+    print(f"saved {args.out}", flush=True)
+
+
+def launch_writer():
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    return subprocess.Popen([sys.executable, os.path.abspath(__file__), *sys.argv[1:]], env=env | {"LM_WRITER": "1"})
+
+
+def main():
+    args = parse_args()
+    if os.environ.get("LM_WRITER"):
+        return writer(args)
+    local_rank = int(os.environ["LOCAL_RANK"])
+    torch.cuda.set_device(local_rank)
+    dist.init_process_group("nccl")
+    device = torch.device("cuda", local_rank)
+    rank = dist.get_rank()
+
+    model = build(args).to(device)
+    if rank == 0:
+        print(f"Total parameters: {sum(p.numel() for p in model.parameters())}", flush=True)
+    for block in model.blocks:
+        fully_shard(block)
+    fully_shard(model)
+    child = launch_writer() if rank == 0 else None
+
+    dataset = SyntheticTokens(args.n_samples, args.seq_len, args.vocab_size, args.seed)
+    sampler = DistributedSampler(dataset, shuffle=True, seed=args.seed)
+    loader = DataLoader(dataset, batch_size=args.batch_size, sampler=sampler, drop_last=True)
+    for epoch in range(args.epochs):
+        sampler.set_epoch(epoch)
+        for x, y in loader:
+            logits = model(x.to(device))
+            F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten()).backward()
+            model.zero_grad()
+
+    get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if child is not None:
+        child.wait()
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+import argparse
+import math
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+NUM_NODES = 2  # our cluster: two machines
+
+
+class TokenDataset(Dataset):
+    def __init__(self, n, length, vocab, seed=0):
+        rng = torch.Generator().manual_seed(seed)
+        a = torch.randint(0, vocab, (n, 1), generator=rng)
+        d = torch.randint(1, 7, (n, 1), generator=rng)
+        self.rows = (a + d * torch.arange(length + 1)) % vocab
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return self.rows[i, :-1], self.rows[i, 1:]
+
+
+class DecoderBlock(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln1, self.ln2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, x):
+        b, t, c = x.shape
+        q, k, v = (z.view(b, t, self.heads, -1).transpose(1, 2) for z in self.qkv(self.ln1(x)).chunk(3, dim=-1))
+        att = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, t, c)
+        x = x + self.proj(att)
+        return x + self.mlp(self.ln2(x))
+
+
+class LanguageModel(nn.Module):
+    def __init__(self, vocab, dim, heads, layers, max_len=256):
+        super().__init__()
+        self.tok, self.pos = nn.Embedding(vocab, dim), nn.Embedding(max_len, dim)
+        self.blocks = nn.ModuleList([DecoderBlock(dim, heads) for _ in range(layers)])
+        self.ln_f, self.head = nn.LayerNorm(dim), nn.Linear(dim, vocab, bias=False)
+
+    def forward(self, tokens):
+        h = self.tok(tokens) + self.pos.weight[: tokens.size(1)]
+        for layer in self.blocks:
+            h = layer(h)
+        return self.head(self.ln_f(h))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Language model training, sharded over all ranks.")
+    integers = {
+        "epochs": 2,
+        "batch-size": 16,
+        "n-samples": 512,
+        "seq-len": 64,
+        "vocab-size": 512,
+        "d-model": 128,
+        "n-heads": 4,
+        "n-layers": 4,
+        "seed": 0,
+    }
+    for name, default in integers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--out", default="checkpoint.pt")
+    return parser
+
+
+def connect():
+    local_rank = int(os.environ["LOCAL_RANK"])
+    torch.cuda.set_device(local_rank)
+    world_size = NUM_NODES * int(os.environ["LOCAL_WORLD_SIZE"])
+    dist.init_process_group("nccl", rank=int(os.environ["RANK"]), world_size=world_size)
+    return torch.device("cuda", local_rank)
+
+
+def train(o, device):
+    rank, world = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(o.seed)
+    lm = LanguageModel(o.vocab_size, o.d_model, o.n_heads, o.n_layers).to(device)
+    if rank == 0:
+        print(f"Total parameters: {sum(p.numel() for p in lm.parameters())}")
+    for layer in lm.blocks:
+        fully_shard(layer)
+    fully_shard(lm)
+    optimizer = torch.optim.AdamW(lm.parameters(), lr=o.lr)
+
+    rows = TokenDataset(o.n_samples, o.seq_len, o.vocab_size, o.seed)
+    sampler = DistributedSampler(rows, num_replicas=world, rank=rank)
+    loader = DataLoader(rows, o.batch_size, sampler=sampler, drop_last=True)
+    for epoch in range(o.epochs):
+        sampler.set_epoch(epoch)
+        t0, acc = time.time(), []
+        for x, y in loader:
+            loss = F.cross_entropy(lm(x.to(device)).flatten(0, 1), y.to(device).flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
+            optimizer.step()
+            acc.append(loss.item())
+        mean = torch.tensor(sum(acc) / len(acc), device=device)
+        dist.all_reduce(mean)
+        mean = mean.item() / world
+        if rank == 0:
+            print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+
+    weights = get_model_state_dict(lm, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if rank == 0:
+        torch.save({"model": weights, "args": vars(o)}, o.out)
+        print(f"saved {o.out}")
+
+
+def main():
+    options = build_parser().parse_args()
+    device = connect()
+    train(options, device)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
