@@ -18,6 +18,7 @@ from django.db.models import Q, QuerySet
 
 from graders.calibration.arrays import Floats, Ints
 from reviewapp.models import Criterion, CriterionScore, Grade, Grader, Output, Task, Variant
+from reviewapp.queues.design import Design, read_design
 
 MODES = ("blind", "assisted", "any")
 GRADE_MODES = {
@@ -63,6 +64,8 @@ class Grades:
     human_passed: Floats  # (l, p)
     judge: Floats  # (o, c)
     judge_passed: Floats  # (o,)
+    # How the labelled outputs were chosen. Those that may be in no estimate are not among them.
+    design: Design
 
 
 def judges_of(task: Task) -> list[Grader]:
@@ -102,7 +105,11 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
     if criteria:
         human, judged = flat[: human_passed.size].reshape(human.shape), flat[human_passed.size :]
     clusters = _clusters(task, outputs)
-    return Grades(outputs, clusters, people, criteria, labelled, human, human_passed, judged, judge_passed)
+    raters = np.bincount([row[output] for output, _ in by_people], minlength=len(labelled)).tolist()
+    design = read_design(task, outputs.id, outputs.id[labelled], raters)
+    kept = design.is_counted
+    labelled, human, human_passed = labelled[kept], human[kept], human_passed[kept]
+    return Grades(outputs, clusters, people, criteria, labelled, human, human_passed, judged, judge_passed, design.counted())
 
 
 def _read_outputs(task: Task) -> Outputs:

@@ -85,6 +85,12 @@ def items_of(grades: Grades, rubric: Rubric, columns: list[int], rows: Ints, res
     )
 
 
+def on_scale(grades: Grades, columns: list[int], scale: tuple[float, float]) -> tuple[Floats, Floats]:
+    """The judge's scores (o, c) and people's (l, p, c) on these criteria, on one scale."""
+    judge = np.stack([_onto(grades.judge[:, c], grades.criteria[c], scale) for c in columns], axis=-1)
+    return judge, np.stack([_onto(grades.human[:, :, c], grades.criteria[c], scale) for c in columns], axis=-1)
+
+
 def _onto(scores: Floats, criterion: Criterion, scale: tuple[float, float]) -> Floats:
     low, high = criterion.scale_low, criterion.scale_high
     if criterion.kind == CATEGORICAL or (low, high) == scale:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, cluster_numbers
+from graders.calibration.arrays import Floats, Ints, cluster_numbers, mean_human
 from graders.calibration.inference import corrected_rate
 from graders.calibration.passes import pass_at_k
 from graders.calibration.rates import wilson
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
+from graders.calibration.weighted import weighted_mean, weighted_rate
 from reviewapp.calibration.figures import figure
 from reviewapp.calibration.grades import Grades, Outputs
 
@@ -24,9 +25,39 @@ def pass_rate_group(judge: Floats, human: Floats, grades: Grades) -> dict[str, A
     1, 0 or NaN. raw: the judge's rate over all that it graded. wilson: people's, over what they labelled. human: the same, outputs of a
     prompt taken together. ppi: the judge's corrected by people. pass_at_k: by the judge, or by people where there is none.
     """
-    clusters, by_people = grades.clusters, np.full(len(judge), np.nan)
+    by_people = np.full(len(judge), np.nan)
     by_people[grades.labelled] = human
-    labelled, judged = ~np.isnan(by_people), ~np.isnan(judge)
+    judged = ~np.isnan(judge)
+    return {
+        "raw": figure(_wilson(judge[judged])),
+        **(_weighted(judge, by_people, grades) if grades.design.weights is not None else _even(judge, by_people, grades)),
+        "pass_at_k": _pass_at_k(judge if judged.any() else by_people, grades.outputs),
+    }
+
+
+def mean_group(judge: Floats, human: Floats, scale: tuple[float, float], grades: Grades) -> dict[str, Any]:
+    """The mean score that people would give: `judge` (o, c) and `human` (l, p, c) on `scale`, the criteria as many outputs.
+
+    raw: the judge's over all that it graded. human: people's alone. ppi: the judge's corrected by people.
+    """
+    o, c = judge.shape
+    by_people = np.full((o, c), np.nan)
+    by_people[grades.labelled] = np.stack([mean_human(human[:, :, k]) for k in range(c)], axis=-1)
+    scores, people = judge.T.ravel(), by_people.T.ravel()
+    drawn = _drawn(grades, times=c) | {"clusters": np.tile(grades.clusters, c).tolist()}
+    given = scores[~np.isnan(scores)]
+    why = "the mean of all that it graded has none" if len(given) else "not defined, because the judge graded nothing"
+    raw = Estimate(float(given.mean()), None, None, len(given), why) if len(given) else Estimate.missing(why)
+    return {
+        "raw": figure(raw),
+        "human": figure(weighted_mean(np.full(o * c, np.nan), people, scale, **drawn)),
+        "ppi": figure(weighted_mean(scores, people, scale, **drawn)),
+    }
+
+
+def _even(judge: Floats, by_people: Floats, grades: Grades) -> dict[str, Any]:
+    """Labels that are a random sample."""
+    clusters, labelled, judged = grades.clusters, ~np.isnan(by_people), ~np.isnan(judge)
     both, rest = labelled & judged, judged & ~labelled
     corrected = corrected_rate(
         judge[rest],
@@ -37,12 +68,32 @@ def pass_rate_group(judge: Floats, human: Floats, grades: Grades) -> dict[str, A
         labelled_in_all=False,
     )
     return {
-        "raw": figure(_wilson(judge[judged])),
         "wilson": figure(_wilson(by_people[labelled])),
         "human": figure(_people_alone(by_people[labelled], clusters[labelled])),
         "ppi": figure(corrected),
-        "pass_at_k": _pass_at_k(judge if judged.any() else by_people, grades.outputs),
     }
+
+
+def _weighted(judge: Floats, by_people: Floats, grades: Grades) -> dict[str, Any]:
+    """Labels that were drawn with known, unequal probabilities."""
+    drawn, nobody, clusters = _drawn(grades), np.full(len(judge), np.nan), grades.clusters.tolist()
+    return {
+        "wilson": figure(weighted_rate(nobody, by_people, **drawn)),
+        "human": figure(weighted_rate(nobody, by_people, **drawn, clusters=clusters)),
+        "ppi": figure(weighted_rate(judge, by_people, **drawn, clusters=clusters)),
+    }
+
+
+def _drawn(grades: Grades, times: int = 1) -> dict[str, Any]:
+    """How the labels were drawn: weights or strata of all outputs, so many times over."""
+    design = grades.design
+    if design.strata is not None:
+        return {"strata": np.tile(design.strata, times).tolist()}
+    if design.weights is None:
+        return {}
+    weights = np.full(len(grades.outputs), np.nan)
+    weights[grades.labelled] = design.weights
+    return {"weights": np.tile(weights, times)}
 
 
 def _wilson(verdicts: Floats) -> Estimate:

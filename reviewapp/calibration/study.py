@@ -9,10 +9,19 @@ import numpy as np
 from graders.calibration.arrays import Ints
 from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
-from reviewapp.calibration.figures import add_second_reviewer, alt_test_group, bias_group, calibrator_group, human_group, judge_group
+from reviewapp.calibration.figures import (
+    NOT_A_SCALE,
+    add_second_reviewer,
+    alt_test_group,
+    bias_group,
+    calibrator_group,
+    human_group,
+    judge_group,
+    missing,
+)
 from reviewapp.calibration.grades import MODES, Grades, read_grades
-from reviewapp.calibration.items import Items, items_of, pooled_columns, scored_rows
-from reviewapp.calibration.rates import pass_rate_group
+from reviewapp.calibration.items import Items, items_of, on_scale, pooled_columns, scored_rows
+from reviewapp.calibration.rates import mean_group, pass_rate_group
 from reviewapp.models import Grader, Task
 
 DEFAULT_EPSILON = 0.2  # against experts; 0.15 skilled workers, 0.1 crowd workers
@@ -47,6 +56,7 @@ def study(
         "mode": mode,
         "n_outputs": n_studied(grades, rows, judge),
         "n_humans": len(grades.people),
+        "labels": {"text": grades.design.text, "policies": dict(grades.design.counts)},
         "pooled": scope(pooled_columns(grades)),
         "criteria": {criterion.key: scope([column]) for column, criterion in enumerate(grades.criteria)},
     }
@@ -68,6 +78,7 @@ def groups_of(grades: Grades, items: Items, task: Task, judge: Grader | None, co
         "judge": about_judge,
         "alt_test": alt_test_group(items, grades.people, epsilon),
         "pass_rate": _pass_rate(grades, items, columns),
+        "mean_score": _mean_score(grades, items, columns),
         "calibrator": calibrator_group(items, rng),
         "bias": bias_group(items, grades, judge.name if judge else ""),
     }
@@ -79,3 +90,10 @@ def _pass_rate(grades: Grades, items: Items, columns: list[int]) -> dict[str, An
         return pass_rate_group(grades.judge_passed, majority(grades.human_passed), grades)
     column = columns[0]
     return pass_rate_group(items.passes(grades.judge[:, column]), majority(items.passes(grades.human[:, :, column])), grades)
+
+
+def _mean_score(grades: Grades, items: Items, columns: list[int]) -> dict[str, Any]:
+    if items.is_categorical:
+        return {name: missing(NOT_A_SCALE) for name in ("raw", "human", "ppi")}
+    judge, human = on_scale(grades, columns, items.scale)
+    return mean_group(judge, human, items.scale, grades)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-GROUPS = ("human", "judge", "pass_rate", "calibrator", "bias")
+GROUPS = ("human", "judge", "pass_rate", "mean_score", "calibrator", "bias")
 LEFT_OUT = ("reliability", "knots", "mean_by_model", "method", "labels_missing", "confusion", "pass_at_k", "why_missing")
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graders.calibration.arrays import Floats
-from reviewapp.models import Claim, Queue, QueueItem, Skip, Task
+from graders.calibration.arrays import Floats, Ints
+from graders.calibration.sampling import strata_by
+from reviewapp.models import Claim, Grade, Grader, Queue, QueueItem, Skip, Task
 
 UNKNOWN = "unknown"
 
@@ -26,14 +27,19 @@ UNKNOWN = "unknown"
 class Design:
     """For l labelled outputs: which count, and with which weight (None: all alike).
 
-    `cuts` when all come from one stratified queue, by the scores of judge `judge_id`. `counts`: policy -> labels.
+    `strata` of each output of the task (o,) when all labels come from one stratified queue. `counts`: policy -> labels.
     """
 
     is_counted: np.ndarray  # (l,)
     weights: Floats | None = None  # (l,)
-    cuts: tuple[float, ...] | None = None
-    judge_id: int | None = None
+    strata: Ints | None = None  # (o,)
     counts: tuple[tuple[str, int], ...] = ()
+    left_out: int = 0
+
+    def counted(self) -> Design:
+        """The same for the labels that count alone."""
+        weights = None if self.weights is None else self.weights[self.is_counted]
+        return Design(self.is_counted[self.is_counted], weights, self.strata, self.counts, self.left_out or int((~self.is_counted).sum()))
 
     @property
     def text(self) -> str:
@@ -46,17 +52,19 @@ class Design:
             said += " How those without a queue were chosen is not known: they are taken as a random sample."
         if self.weights is not None:
             said += " Pass rates weight each label by one over the probability with which its output was drawn; the other figures do not."
-        left_out = int((~self.is_counted).sum())
-        return said + (f" {left_out:,} labels of disagreement queues are in no figure." if left_out else "")
+        left_out = self.left_out or int((~self.is_counted).sum())
+        return said + (f" {left_out:,} that no lottery chose, or whose queue is not that far, are in no figure." if left_out else "")
 
 
-def read_design(task: Task, outputs: Sequence[int], raters: Sequence[int]) -> Design:
-    """The design of these labelled outputs, each with how many people labelled it. One query when the task has no queue."""
-    queues = {queue.pk: queue for queue in Queue.objects.filter(task=task)}
-    everything = np.ones(len(outputs), dtype=bool)
-    if not queues or not len(outputs):
-        return Design(everything, counts=((UNKNOWN, len(outputs)),) if len(outputs) else ())
-    place = {int(pk): i for i, pk in enumerate(outputs)}
+def read_design(task: Task, outputs: Ints, labelled: Ints, raters: Sequence[int]) -> Design:
+    """The design of labelled outputs, each with how many people labelled it. `outputs` are all of the task; both are ids.
+
+    One query when the task has no queue.
+    """
+    queues = {queue.pk: queue for queue in Queue.objects.filter(task=task).select_related("task", "judge")}
+    if not queues or not len(labelled):
+        return Design(np.ones(len(labelled), dtype=bool), counts=((UNKNOWN, len(labelled)),) if len(labelled) else ())
+    place = {pk: i for i, pk in enumerate(labelled.tolist())}
     samples = _samples(queues, place)
     origin = _origins(queues, place, raters)
     even = np.array([bool(found & {UNKNOWN, Queue.Policy.RANDOM.value}) for found in origin], dtype=bool)
@@ -71,10 +79,22 @@ def read_design(task: Task, outputs: Sequence[int], raters: Sequence[int]) -> De
     told = tuple(sorted(counts.items()))
     if not weighted:
         return Design(counted, counts=told)
+    weights = _together(even, list(weighted.values()), len(labelled))
     only = queues[next(iter(weighted))] if len(weighted) == 1 and not even.any() else None
-    is_strata = only is not None and only.policy == Queue.Policy.STRATIFIED
-    weights = _together(even, list(weighted.values()), len(outputs))
-    return Design(counted, weights, tuple(only.cuts) if is_strata else None, only.judge_id if is_strata else None, told)
+    return Design(counted, weights, _strata(only, outputs), told)
+
+
+def _strata(queue: Queue | None, outputs: Ints) -> Ints | None:
+    if queue is None or queue.policy != Queue.Policy.STRATIFIED or queue.judge is None:
+        return None
+    return strata_by(queue.cuts, newest_scores(queue.task, queue.judge, outputs))
+
+
+def newest_scores(task: Task, judge: Grader, ids: Ints) -> Floats:
+    """The overall score of the judge's newest grade of each output, NaN where there is none."""
+    grades = Grade.objects.filter(output__task=task, mode=Grade.Mode.AUTOMATIC, grader__name=judge.name, grader__version=judge.version)
+    found = dict(grades.filter(retraction__isnull=True).order_by("id").values_list("output_id", "overall").iterator(5000))
+    return np.array([np.nan if (score := found.get(pk)) is None else score for pk in ids.tolist()], dtype=np.float64)
 
 
 def _samples(queues: dict[int, Queue], place: dict[int, int]) -> dict[int, dict[int, float]]:

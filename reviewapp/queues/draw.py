@@ -20,6 +20,7 @@ from graders.calibration.sampling import Sample, draw, predicted_error, score_cu
 from reviewapp.models import Grade, Grader, Output, Queue, QueueItem, Task, User
 from reviewapp.outputs.filters import parse_query
 from reviewapp.outputs.queries import filtered
+from reviewapp.queues.design import newest_scores
 
 MOST_ITEMS, MOST_OVERLAP, MAX_SEED = 10_000, 20, 2**31 - 1
 N_STRATA = 5
@@ -147,13 +148,6 @@ def _draw_worst(wish: Wish, ids: np.ndarray) -> list[tuple[int, float | None]]:
         raise QueueError("policy", "no output was graded by two judges, or by a judge and a person: nothing to disagree about")
     sample = draw("disagreement", differs, differs, np.zeros(len(ids), dtype=np.int64), wish.size, rng=np.random.default_rng(0))
     return [(int(ids[i]), None) for i in sample.indices if np.isfinite(differs[i])]
-
-
-def newest_scores(task: Task, judge: Grader, ids: np.ndarray) -> Floats:
-    """The overall score of the judge's newest grade of each output, NaN where there is none."""
-    grades = Grade.objects.filter(output__task=task, mode=Grade.Mode.AUTOMATIC, grader__name=judge.name, grader__version=judge.version)
-    found = dict(grades.filter(retraction__isnull=True).order_by("id").values_list("output_id", "overall").iterator(5000))
-    return np.array([np.nan if (score := found.get(pk)) is None else score for pk in ids.tolist()], dtype=np.float64)
 
 
 def _by_people(task: Task, ids: np.ndarray) -> tuple[Floats, Floats]:
