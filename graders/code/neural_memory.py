@@ -26,7 +26,7 @@ from graders.sandbox import Limits
 from tasks.task import Criterion, Task
 
 PROBE = "neural_memory_probe.py"
-PARTS = ("oplog", "algebra", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "guard", "seal")
+PARTS = ("oplog", "algebra", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "trial", "guard", "seal")
 MODULES = tuple(f"{name}.py" for name in PARTS)
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits

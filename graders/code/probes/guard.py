@@ -25,7 +25,9 @@ WATCHED: dict[str, Callable[[], dict[str, object]]] = {
     "os": lambda: dict(vars(os)),
     "sys": lambda: {k: v for k, v in vars(sys).items() if callable(v)},
 }
-OURS = ("oplog", "algebra", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "guard", "__main__")
+OURS = (
+    "oplog", "algebra", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "guard", "__main__",
+)  # fmt: skip
 TORCH_FOLDER = os.path.dirname(torch.__file__)
 
 

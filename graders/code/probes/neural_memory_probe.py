@@ -6,11 +6,13 @@ stdout and stderr and is never read as a report.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import inspect
 import os
+import secrets
 import sys
 import traceback
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -22,15 +24,10 @@ import memory_writes as writes
 import seal
 from guard import OURS, Guard
 from memory_fusion import Fusion
-from oplog import Graph, OpLog
-from verdicts import no
+from trial import CONTRACT, Broken, Trial, check_logits, last_try
+from verdicts import Verdict, agree, no
 
-SHORT, LONG = 7, 11
-BATCH = 3
-
-
-class Broken(Exception):
-    """The submission does not keep its contract: the message says how."""
+KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 
 
 def load(path: str) -> ModuleType:
@@ -51,152 +48,97 @@ def build(module: ModuleType) -> torch.nn.Module:
     return cls()
 
 
-def vocabulary(model: torch.nn.Module) -> int:
-    default = inspect.signature(type(model).__init__).parameters.get("vocab_size")
-    if default is not None and isinstance(default.default, int) and default.default > 0:
-        return default.default
-    sizes = [m.num_embeddings for m in model.modules() if isinstance(m, torch.nn.Embedding)]
-    return sizes[0] if sizes else 256
-
-
-def tokens_of(vocab: int, batch: int, length: int) -> torch.Tensor:
-    return torch.randint(0, vocab, (batch, length), generator=torch.Generator().manual_seed(length))
-
-
-def loss_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1))
-
-
-def check_run(model: torch.nn.Module, vocab: int) -> None:
-    """Forward at two lengths, backward at the contract's size. Raises Broken."""
-    model.train()
-    for batch, length in ((2, 16), (1, 9)):
-        tokens = tokens_of(vocab, batch, length)
-        logits = model(tokens)
-        if not isinstance(logits, torch.Tensor):
-            raise Broken(f"forward returns {type(logits).__name__}, must be one tensor of logits")
-        if logits.dim() != 3 or tuple(logits.shape[:2]) != (batch, length):
-            raise Broken(f"logits have shape {list(logits.shape)}, must be [{batch}, {length}, vocab]")
-        if not torch.isfinite(logits).all():
-            raise Broken("logits are not finite")
-        model.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss_of(logits, tokens % logits.shape[-1]))
-        if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters()):
-            raise Broken("backward gives no parameter a gradient")
-
-
-def quiet_dropout(model: torch.nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
-            module.p = 0.0
-        if isinstance(getattr(module, "dropout", None), float):
-            setattr(module, "dropout", 0.0)  # noqa: B010 (a float there, whatever nn.Module's types say)
-
-
-def shake(model: torch.nn.Module) -> None:
-    """A little noise on every trained parameter, so that zero initialisation hides no dependence."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad and p.is_floating_point():
-                p.add_(0.02 * torch.randn(p.shape, generator=generator).to(p.dtype))
-
-
-def trace(model: torch.nn.Module, path: str, memory_class: type | None, vocab: int, length: int, *, last: int = 0) -> facts.Trace:
-    """A facts.Trace of one training forward and backward pass; `last` changes the last token."""
-    log = OpLog(path, lambda thing: memory_class is not None and isinstance(thing, memory_class))
-    tokens = tokens_of(vocab, BATCH, length)
-    tokens[:, -1] = (tokens[:, -1] + last) % vocab
-    log.leaf(tokens, "tokens", "tokens")
-    for name, p in model.named_parameters():
-        log.leaf(p, "param", name)
-    for name, b in model.named_buffers():
-        log.leaf(b, "const", name)
-    model.zero_grad(set_to_none=True)
-    torch.manual_seed(2)
-    with log:
-        logits = model(tokens)
-    if log.overflow:
-        raise OverflowError("more operations than can be read")
-    if not any(node.lines for node in log.nodes):
-        raise RuntimeError("no operation could be led back to a line of the submission")
-    end = log.read(logits).i
-    torch.autograd.backward(loss_of(logits, tokens), retain_graph=True)
-    grads = {n: float(p.grad.abs().max()) for n, p in model.named_parameters() if p.grad is not None and p.numel()}
-    return facts.Trace(Graph(log.nodes), length, end, grads)
-
-
-def remembers_calls(model: torch.nn.Module, vocab: int) -> bool:
-    """Does the same input get another answer after other calls?"""
-    model.eval()
-    answers = []
-    with torch.no_grad():
-        for length in (SHORT, LONG, SHORT):
-            torch.manual_seed(3)
-            answers.append(model(tokens_of(vocab, BATCH, length)))
-    model.train()
-    return not torch.allclose(answers[0], answers[2], rtol=1e-4, atol=1e-5)
-
-
-def sees_future(first: facts.Trace, changed: facts.Trace) -> bool:
-    """Do the states before the last token change with the last token?"""
-    if not first.chain or not changed.chain:
-        return False
-    pairs = zip(first.chain.states[:-1], changed.chain.states[:-1], strict=False)
-    return any(a.value is not None and b.value is not None and not torch.allclose(a.value, b.value, atol=1e-6) for a, b in pairs)
-
-
-def memory_class_of(module: ModuleType) -> tuple[type | None, str]:
-    """(class or None, why it is none)."""
-    cls = getattr(module, "NeuralMemory", None)
-    if not isinstance(cls, type):
-        return None, "the file defines no class NeuralMemory"
-    if not issubclass(cls, torch.nn.Module):
-        return None, "NeuralMemory is not an nn.Module"
-    return cls, ""
-
-
-def verdicts(model: torch.nn.Module, module: ModuleType, path: str, vocab: int) -> dict[str, dict[str, Any]]:
-    cls, why = memory_class_of(module)
-    quiet_dropout(model)
-    shake(model)
-    habits = {"remembers_calls": remembers_calls(model, vocab)}
-    short = trace(model, path, cls, vocab, SHORT)
-    long = trace(model, path, cls, vocab, LONG)
-    habits["sees_future"] = sees_future(short, trace(model, path, cls, vocab, SHORT, last=1))
-    called = bool(short.memory_nodes)
-    found = {
-        "memory_class": no(why) if why else facts.memory_class(short, called),
+def verdicts_of(short: facts.Trace, long: facts.Trace, habits: dict[str, bool], no_class: str) -> dict[str, Verdict]:
+    memory = no(no_class) if no_class else facts.memory_class(short, bool(short.memory_nodes))
+    return {
+        "memory_class": memory,
         "surprise_gate": writes.surprise_gate(short),
         "learnable_decay": facts.learnable_decay(short),
         "outer_product": writes.outer_product(short, long),
         "recurrent_update": facts.recurrent_update(short, long, habits),
         "memory_attention_gating": Fusion(short).verdict(),
     }
-    return {key: {"says": v.says, "text": v.text, "lines": v.lines, "category": v.category} for key, v in found.items()}
 
 
-def examine(path: str) -> dict[str, Any]:
+def both(one: dict[str, Verdict], other: dict[str, Verdict]) -> dict[str, Verdict]:
+    """What holds in two runs of one program."""
+    return {key: agree([one[key], other[key]]) for key in one}
+
+
+def decide(trial: Trial) -> dict[str, Verdict]:
+    """The verdicts of a program that runs. Raises Broken where it does not run after all."""
+    short = try_trace(trial, *trial.sizes)
+    long = try_trace(trial, *CONTRACT, backward=False)
+    oddity = trial.oddity(long)
+    if oddity == "watched":
+        return {key: no("the program gives other results when its operations are recorded") for key in KEYS}
+    habits = {"remembers_calls": oddity == "calls"}
+    found = verdicts_of(short, long, habits, trial.no_class)
+    if short.places() != long.places():  # other code for other sizes
+        found = both(found, verdicts_of(trial.trace(*CONTRACT), trial.trace(*trial.sizes), habits, trial.no_class))
+    if trial.counts():
+        found = both(found, verdicts_of(trial.trace(*trial.sizes), trial.trace(*CONTRACT), habits, trial.no_class))
+    return found
+
+
+def try_trace(trial: Trial, batch: int, length: int, *, backward: bool = True) -> facts.Trace:
+    """A trace; when that fails, the plain run says whether the program or the tracing is at fault."""
+    try:
+        return trial.trace(batch, length, backward=backward)
+    except Exception:
+        try:
+            logits = trial.run(batch, length)
+            check_logits(logits, batch, length)
+            if backward:
+                trial.backward(logits, trial.tokens(batch, length), retain=False)
+        except Broken:
+            raise
+        except BaseException as error:
+            raise Broken(describe(error, trial.path)) from error
+        raise
+
+
+def salvage(module: ModuleType, path: str, seed: int) -> dict[str, Verdict]:
+    """What can be seen of a program that does not run: its forward pass, if that works for any size."""
+    trial = Trial(build(module), module, path, seed)
+    for batch in (trial.sizes[0], 1):
+        try:
+            short, long = (trial.trace(batch, length, backward=False) for length in (trial.sizes[1], CONTRACT[1]))
+        except Exception:  # another size may do
+            continue
+        return verdicts_of(short, long, {"remembers_calls": False}, trial.no_class)
+    return {}
+
+
+def examine(path: str, watch: Callable[[], None] | None = None, seed: int = 0) -> dict[str, Any]:
     """The report: runs, error, verdicts, tampered, trace_error."""
     report: dict[str, Any] = {"runs": False, "error": None, "verdicts": {}, "tampered": [], "trace_error": None, "n_parameters": 0}
     guard = Guard()
-    seal.watch(*OURS)
+    if watch:
+        watch()
+    trial: Trial | None = None
+    found: dict[str, Verdict] = {}
     try:
         module = load(path)
-        model = build(module)
-        vocab = vocabulary(model)
-        check_run(model, vocab)
-        report["n_parameters"] = sum(p.numel() for p in model.parameters())
+        trial = Trial(build(module), module, path, seed)
+        trial.check()
+        report["n_parameters"] = sum(p.numel() for p in trial.model.parameters())
         report["runs"] = True
     except Broken as error:
         report["error"] = str(error)
     except BaseException as error:
         report["error"] = describe(error, path)
-    if report["runs"]:
-        try:
-            report["verdicts"] = verdicts(model, module, path, vocab)
-        except BaseException as error:
-            report["trace_error"] = describe(error, path)
+    try:
+        if trial and report["runs"]:
+            found = decide(trial)
+    except Broken as error:
+        report.update(runs=False, error=str(error))
+    except BaseException as error:
+        report["trace_error"] = describe(error, path)
+    if not report["runs"] and (partial := last_try()):
+        with contextlib.suppress(BaseException):
+            found = salvage(partial, path, seed)
+    report["verdicts"] = {key: {"says": v.says, "text": v.text, "lines": v.lines, "category": v.category} for key, v in found.items()}
     report["tampered"] = guard.changed()
     return report
 
@@ -211,7 +153,7 @@ def describe(error: BaseException, path: str) -> str:
 def main() -> None:
     order, report = seal.take_order()
     torch.set_num_threads(1)
-    report(examine(os.path.abspath(order["path"])))
+    report(examine(os.path.abspath(order["path"]), lambda: seal.watch(*OURS), secrets.randbelow(1000)))
 
 
 if __name__ == "__main__":
