@@ -15,7 +15,9 @@ from graders.calibration.agreement import weighted_kappa
 from graders.calibration.inference import corrected_rate
 from graders.calibration.rates import wilson
 from graders.calibration.result import Estimate
+from graders.calibration.weighted import weighted_rate
 from reviewapp.models import Grade, Grader, Output, Skip, Task, User
+from reviewapp.queues.design import Design, read_design
 from reviewapp.rewards.labels import majority
 
 # Above this many outputs a summary is allowed to be this old, so that one new grade does not recount them all.
@@ -74,7 +76,9 @@ def summarise_task(task: Task) -> TaskSummary:
     humans = blind_human_grades(task)
     judged = verdicts.get(judge.pk, {}) if judge else {}
     clusters = prompt_clusters(task)
-    corrected = _corrected(judged, humans, clusters)
+    design = read_design(task, np.array(list(judged)), np.array(list(humans), dtype=np.int64), [len(grades) for grades in humans.values()])
+    humans = {pk: grades for (pk, grades), is_counted in zip(humans.items(), design.is_counted, strict=True) if is_counted}
+    corrected = _corrected(judged, humans, clusters, design.counted())
     health = _health(task, judged, humans, clusters)
     return TaskSummary(
         n_outputs=counts["n"],
@@ -139,10 +143,23 @@ def _grader_rate(grader: Grader, by_output: dict[int, Verdict]) -> GraderRate:
     return GraderRate(grader, wilson(sum(decided), len(decided)), len(by_output) - len(decided))
 
 
-def _corrected(judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clusters: dict[int, int]) -> Estimate:
-    """The pass rate had people graded all: the judge's, corrected by the outputs that both graded."""
+def _corrected(judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clusters: dict[int, int], design: Design) -> Estimate:
+    """The pass rate had people graded all: the judge's, corrected by the outputs that both graded.
+
+    `design` is how the outputs in `humans` were chosen.
+    """
     by_people = {pk: majority(passed for _, passed in grades) for pk, grades in humans.items()}
     by_judge = {pk: passed for pk, (_, passed) in judged.items() if passed is not None}
+    if design.weights is not None:
+        weight = dict(zip(humans, design.weights, strict=True))
+        strata = None if design.strata is None else dict(zip(judged, design.strata.tolist(), strict=True))
+        return weighted_rate(
+            list(by_judge.values()),
+            [by_people.get(pk) for pk in by_judge],
+            None if strata else [weight.get(pk) for pk in by_judge],
+            strata=strata and [strata[pk] for pk in by_judge],
+            clusters=[clusters.get(pk, -pk) for pk in by_judge],
+        )
     both = [pk for pk, passed in by_people.items() if passed is not None and pk in by_judge]
     return corrected_rate(
         np.array(list(by_judge.values()), dtype=float),

@@ -8,6 +8,8 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from reviewapp.calibration.study import study
+from reviewapp.home.queries import summarise_task
 from reviewapp.models import Claim, Queue, QueueItem
 from reviewapp.queues.design import read_design
 from reviewapp.queues.draw import QueueError, Wish, draw_queue
@@ -235,6 +237,22 @@ def test_random_and_active_labels_together_each_stand_for_all_outputs(reviewer):
     is_even = np.array([pk in set(even.items.values_list("output_id", flat=True)) for pk in ids])
     share = design.weights / np.nansum(design.weights)
     assert 0.3 < share[is_even].sum() < 0.9 and math.isclose(np.nansum(share), 1)
+
+
+def test_a_corrected_pass_rate_weighs_labels_as_they_were_drawn(as_reviewer, reviewer):
+    """Four labels of what people pass, drawn at 4 in 5, and four of what they fail, drawn at 1 in 5."""
+    task, judge, outputs = graded_outputs(20)
+    queue = Queue.objects.create(task=task, judge=judge, policy="active", seed=1, size=8, population=20)
+    passes = [output for i, output in enumerate(outputs) if i % 10 >= 7][:4]
+    fails = [output for i, output in enumerate(outputs) if i % 10 < 7][:4]
+    for position, output in enumerate(passes + fails):
+        chance = 0.8 if output in passes else 0.2
+        item = QueueItem.objects.create(queue=queue, output=output, position=position, probability=chance)
+        grade = make_human_grade(output, reviewer, scores(9 if output in passes else 1))
+        Claim.objects.create(item=item, reviewer=reviewer, until=timezone.now(), grade=grade)
+    rate = study(task, None)["pooled"]["pass_rate"]["human"]["value"]
+    assert rate == pytest.approx(4 / 0.8 / (4 / 0.8 + 4 / 0.2))
+    assert summarise_task(task).corrected.value == pytest.approx(rate)
 
 
 def test_a_wish_for_a_policy_that_draws_by_a_judge_needs_one():
