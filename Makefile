@@ -20,7 +20,7 @@ test-fast: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy graders tasks
+	$(BIN)/mypy graders tasks llm
 	$(BIN)/lint-imports
 	DEMO=1 $(BIN)/python manage.py makemigrations --check --dry-run
 

@@ -217,6 +217,6 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env_text("LOG_LEVEL", "INFO")},
-    # kombu warns that the embedded broker's address names no host; axes logs each sign-in.
-    "loggers": {"axes": {"level": "WARNING"}, "kombu.connection": {"level": "ERROR"}},
+    # kombu warns that the embedded broker's address names no host; axes logs each sign-in, httpx2 each call of a model.
+    "loggers": {"axes": {"level": "WARNING"}, "kombu.connection": {"level": "ERROR"}, "httpx2": {"level": "WARNING"}},
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("reviewapp", "graders", "tasks")
+PACKAGES = ("reviewapp", "graders", "tasks", "llm")
 SKIPPED = ("migrations", "samples")
 
 
@@ -31,7 +31,13 @@ def imports_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("package", "forbidden"), [("graders", {"reviewapp", "django", "celery"}), ("tasks", {"reviewapp", "graders", "django"})]
+    ("package", "forbidden"),
+    [
+        ("reviewapp", {"anthropic"}),
+        ("graders", {"reviewapp", "django", "celery", "anthropic"}),
+        ("tasks", {"reviewapp", "graders", "django", "anthropic"}),
+        ("llm", {"reviewapp", "graders", "tasks", "django"}),
+    ],
 )
 def test_imports_point_one_way(package, forbidden):
     wrong = {str(p.relative_to(ROOT)): imports_of(p) & forbidden for p in modules() if p.is_relative_to(ROOT / package)}

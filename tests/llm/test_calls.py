@@ -1,0 +1,102 @@
+"""A finished call is stored before it is used, and never made twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from llm.calls import SqliteCalls
+from llm.types import Reply, Text, Thinking, ToolCall, Usage
+from tests.llm.calling import ask_many, ask_once, request
+from tests.messages_api import MessagesApi, Says
+
+ROOT = Path(__file__).parents[2]
+
+
+def calls_of(folder):
+    return SqliteCalls(folder / "llm" / "calls.sqlite3")
+
+
+def test_the_same_request_is_asked_once(tmp_path):
+    with MessagesApi(otherwise=lambda body: Says("yes")) as api:
+        asked = request()
+        first, second = ask_once(api, tmp_path, asked), ask_once(api, tmp_path, asked)
+    assert (len(api.asked), first.is_from_cache, second.is_from_cache) == (1, False, True)
+    assert (second.text, second.usage, second.cost_usd) == (first.text, first.usage, first.cost_usd)
+    assert calls_of(tmp_path).totals("test").calls == 1
+
+
+def test_another_nonce_is_another_call_and_is_not_sent(tmp_path):
+    with MessagesApi() as api:
+        ask_many(api, tmp_path, [request(nonce=str(n)) for n in range(3)])
+    assert len(api.asked) == 3
+    assert api.bodies[0] == api.bodies[1] == api.bodies[2]
+
+
+@pytest.mark.parametrize("change", [{"max_tokens": 5}, {"model": "other"}, {"effort": "low"}, {"thinking": True}, {"schema": {"a": 1}}])
+def test_whatever_is_sent_is_part_of_the_hash(change):
+    assert request(nonce="1").sha256 != request(nonce="1", **change).sha256
+
+
+def test_how_long_we_wait_is_not_part_of_the_hash():
+    assert request(nonce="1", timeout_s=1).sha256 == request(nonce="1", timeout_s=2).sha256
+
+
+def test_a_reply_is_the_same_after_it_was_stored():
+    blocks = (Thinking("hm", "sig"), Thinking("", "", "ciphertext"), Text("a"), ToolCall("1", "t", {"x": [1, None]}))
+    reply = Reply(blocks, "tool_use", "m", Usage(1, 2, 3, 4, 5), "req", "msg", None, 3, 1.5)
+    assert Reply.from_json(reply.to_json()) == reply
+
+
+def test_text_that_is_no_valid_unicode_has_a_hash_too():
+    assert len(request("\ud800").sha256) == 64
+
+
+def test_totals_are_by_scope_and_count_what_has_no_price(tmp_path):
+    calls = SqliteCalls(tmp_path / "c.sqlite3")
+    for cost in (0.5, None):
+        calls.save("x", "run 1", Reply((), "end_turn", "m", Usage(1, 2), cost_usd=cost))
+    found = calls.totals("run 1")
+    assert (found.calls, found.usage, found.cost_usd, found.unpriced) == (2, Usage(2, 4), 0.5, 1)
+    assert calls.totals("run 2").calls == 0
+
+
+PROGRAM = """
+    import asyncio, sys
+    from pathlib import Path
+    from llm.config import read_config
+    from llm.port import connect
+    from llm.types import Request, ask
+
+    async def main():
+        async with connect(read_config()) as port:
+            await asyncio.gather(*(port.ask(Request("m", (ask(f"number {n}"),)), scope="run") for n in range(60)))
+
+    asyncio.run(main())
+"""
+
+
+def run_program(api, folder):
+    env = {**os.environ, "ANTHROPIC_BASE_URL": api.url, "DATA_DIR": str(folder), "LLM_IN_FLIGHT": "5"}
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(PROGRAM)], env=env, cwd=ROOT)
+
+
+def test_a_killed_program_repeats_no_finished_call(tmp_path):
+    with MessagesApi(otherwise=lambda body: Says("done", wait_s=0.05)) as api:
+        process = run_program(api, tmp_path)
+        while api.usage.calls < 20:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(0.2)
+        stored = calls_of(tmp_path).totals("run").calls
+        before = len(api.asked)
+        assert run_program(api, tmp_path).wait(60) == 0
+    assert 10 < stored < 60
+    assert len(api.asked) - before == 60 - stored
+    assert calls_of(tmp_path).totals("run").calls == 60
