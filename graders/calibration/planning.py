@@ -10,7 +10,7 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints, Scores, mean_human, score_array
 from graders.calibration.result import Estimate
 from graders.calibration.sampling import Policy, Sample, draw, predicted_error, score_strata
-from graders.calibration.weighted import weighted_mean
+from graders.calibration.weighted import weighted_mean, weighted_rate
 
 MIN_LABELS = 10  # fewer tell too little of how people and judge differ
 
@@ -67,7 +67,7 @@ def plan_labels(
     if n < MIN_LABELS:
         return LabelPlan(None, (), None, f"not defined, because {n} outputs have a human label, and it takes {MIN_LABELS}")
     layers = score_strata(scores)
-    now = _half_width(weighted_mean(scores, people, scale))
+    now = _half_width(_estimate(scores, people, scale))
     wanted = now / 2 if target is None and now is not None else target
     if now is None or wanted is None:
         return LabelPlan(None, (), None, "not defined, because the mean has no interval yet")
@@ -88,14 +88,23 @@ def plan_labels(
 
 
 def estimate_from(sample: Sample, judge: Scores, truth: Scores, scale: tuple[float, float]) -> Estimate:
-    """Return the mean human score by a sample of which `truth` (N,) has the labels, weighted as it was drawn."""
+    """Return the mean human score by a sample of which `truth` (N,) has the labels, weighted as it was drawn.
+
+    On the scale (0, 1) it is a pass rate.
+    """
     people = mean_human(truth)
     human = np.full(len(people), np.nan)
     human[sample.indices] = people[sample.indices]
-    if sample.policy == "stratified":
-        return weighted_mean(judge, human, scale, strata=sample.strata.tolist())
-    weights = 1 / np.maximum(sample.probabilities, 1e-12)
-    return weighted_mean(judge, human, scale, None if sample.policy == "random" else weights)
+    strata = sample.strata.tolist() if sample.policy == "stratified" else None
+    return _estimate(judge, human, scale, 1 / np.maximum(sample.probabilities, 1e-12) if sample.policy == "active" else None, strata)
+
+
+def _estimate(
+    judge: Scores, human: Floats, scale: tuple[float, float], weights: Floats | None = None, strata: list[int] | None = None
+) -> Estimate:
+    if scale == (0, 1):
+        return weighted_rate(judge, human, weights, strata=strata)
+    return weighted_mean(judge, human, scale, weights, strata=strata)
 
 
 def _made_up(people: Floats, strata: Ints, rng: np.random.Generator) -> Floats:

@@ -235,6 +235,37 @@ def draw(policy: Policy, judge: Floats, error: Floats, strata: Ints, size: int, 
     raise ValueError(f"policy is {policy!r}, allowed: {', '.join(POLICIES)}")
 
 
+def combined_weights(samples: Sequence[tuple[Ints, Floats]], n_outputs: int) -> Floats:
+    """Return a weight for each output (N,) from several samples, each of which stands for all; NaN where in none.
+
+    Parameters
+    ----------
+    samples : sequence of (places (k,), probabilities (k,))
+        Of the labelled outputs of each sample. A sample has a say in proportion to its effective size,
+        (sum w)^2 / sum w^2 with w one over the probability.
+    n_outputs : int
+        How many outputs there are.
+
+    References
+    ----------
+    Hartley (1962), Multiple frame surveys, Proceedings of the Social Statistics Section of the ASA, 203-206.
+
+    Examples
+    --------
+    Two labels of an even sample, and two drawn at 1 in 2 and 1 in 4 (effective size 36 / 20 = 1.8).
+
+    >>> even, active = (np.array([0, 1]), np.array([0.5, 0.5])), (np.array([1, 2]), np.array([0.5, 0.25]))
+    >>> combined_weights([even, active], 4).round(2).tolist()
+    [1.0, 1.6, 1.2, nan]
+    """
+    total = np.zeros(n_outputs)
+    for places, chances in samples:
+        weight = 1 / chances
+        if len(weight):
+            total[places] += weight.sum() / (weight**2).sum() * weight
+    return np.where(total > 0, total, np.nan)
+
+
 def _allocate(sizes: Floats, wide: Floats, size: int) -> Ints:
     """Return how many of each stratum: half by outputs, half by spread; none over its outputs; two each where that can be."""
     share = EVEN_SHARE * sizes / sizes.sum() + (1 - EVEN_SHARE) * wide / wide.sum() if len(sizes) else sizes

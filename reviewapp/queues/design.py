@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints
-from graders.calibration.sampling import strata_by
+from graders.calibration.sampling import combined_weights, strata_by
 from reviewapp.models import Claim, Grade, Grader, Queue, QueueItem, Skip, Task
 
 UNKNOWN = "unknown"
@@ -79,7 +79,9 @@ def read_design(task: Task, outputs: Ints, labelled: Ints, raters: Sequence[int]
     told = tuple(sorted(counts.items()))
     if not weighted:
         return Design(counted, counts=told)
-    weights = _together(even, list(weighted.values()), len(labelled))
+    parts = [(np.flatnonzero(even), np.ones(int(even.sum())))]
+    parts += [(np.array(list(sample)), np.array(list(sample.values()))) for sample in weighted.values()]
+    weights = combined_weights(parts, len(labelled))
     only = queues[next(iter(weighted))] if len(weighted) == 1 and not even.any() else None
     return Design(counted, weights, _strata(only, outputs), told)
 
@@ -134,17 +136,3 @@ def _named(found: set[str], is_even: bool) -> str:
         return UNKNOWN
     order = (Queue.Policy.RANDOM, Queue.Policy.STRATIFIED, Queue.Policy.ACTIVE, Queue.Policy.DISAGREEMENT)
     return next((policy.value for policy in order if policy in found), Queue.Policy.RANDOM.value if is_even else UNKNOWN)
-
-
-def _together(even: np.ndarray, samples: list[dict[int, float]], n: int) -> Floats:
-    """Weights of all samples together; NaN for an output in none of them."""
-    parts = [even.astype(np.float64)] if even.any() else []
-    for sample in samples:
-        part = np.zeros(n)
-        part[list(sample)] = 1 / np.array(list(sample.values()))
-        parts.append(part)
-    total = np.zeros(n)
-    for part in parts:
-        effective = part.sum() ** 2 / (part**2).sum()
-        total += effective * part / part.sum()
-    return np.where(total > 0, total, np.nan)
