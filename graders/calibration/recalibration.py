@@ -28,7 +28,8 @@ Method = Literal["isotonic", "linear"]
 class Calibrator:
     """A monotone map from judge score to expected human score, straight between its knots and level beyond them.
 
-    Of new outputs of new prompts, about `level` have a mean human score within `half_width` of the prediction.
+    Of new outputs of new prompts, about `level` have a mean human score within `half_width` of the prediction; `spread` is
+    the root of the mean squared difference from it. Both in points, from prompts that the map has not seen.
     """
 
     method: Method
@@ -39,6 +40,7 @@ class Calibrator:
     half_width: float
     level: float
     n: int
+    spread: float
 
     def predict(self, judge: Scores) -> Floats:
         """Return the expected human score of each judge score (n,), NaN where it is NaN or None."""
@@ -135,9 +137,10 @@ def recalibrate(
     after = np.clip(_unseen(x, y, folds, method), *scale)
     knots = _knots(x, y, method)
     half_width = float(np.sort(np.abs(after - y))[int(np.ceil((n + 1) * level)) - 1])
+    spread = float(np.sqrt(np.mean((after - y) ** 2)))
     low, high = scale
     heights = np.clip(knots[1], low, high)
-    calibrator = Calibrator(method, tuple(map(float, knots[0])), tuple(map(float, heights)), low, high, half_width, level, n)
+    calibrator = Calibrator(method, tuple(map(float, knots[0])), tuple(map(float, heights)), low, high, half_width, level, n, spread)
     part = resamples and resamples.of(both)
     loss_before, loss_after = _log_losses((x - low) / (high - low), x, verdicts, folds, method=method, resamples=part, n_dropped=n_dropped)
     return Recalibration(
@@ -151,6 +154,24 @@ def recalibrate(
         log_loss_before=loss_before,
         log_loss_after=loss_after,
     )
+
+
+def pass_chance(judge: Scores, passed: Scores) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the map from judge score to the chance that people pass the output, as knots: scores, and chances.
+
+    Isotonic from 50 outputs with both on, a line below; None with fewer than 20, or when people passed all or none.
+
+    Examples
+    --------
+    >>> pass_chance([1, 2, 3, 4] * 5, [0, 0, 1, 1] * 5)
+    ((1.0, 4.0), (0.0, 1.0))
+    """
+    x, y, _ = scored_by_both(judge, score_array("passed", passed))
+    check_range("passed", y, 0, 1)
+    if len(x) < MIN_LABELS or np.ptp(y) == 0:
+        return None
+    scores, chances = _knots(x, y, "isotonic" if len(x) >= MIN_ISOTONIC else "linear")
+    return tuple(scores.tolist()), tuple(np.clip(chances, 0, 1).tolist())
 
 
 def _why_refused(n: int, n_prompts: int, needed: int) -> str:

@@ -134,7 +134,7 @@ def manifest_of(reader: Reader, file_format: Format) -> dict[str, Any]:
             "samples": counts.samples,
         },
         "left_out": dict(sorted(counts.left_out.items())),
-        "calibrator": None,
+        "calibrator": (reader.calibration.to_json() or None) if reader.calibration else None,
         "warnings": warnings_of(reader),
     }
 

@@ -18,6 +18,7 @@ from django.db.models import Model, QuerySet
 from django.utils.crypto import salted_hmac
 
 from reviewapp.models import CriterionScore, Grade, OutputBody, Prompt, Retraction
+from reviewapp.rewards.calibration import CALIBRATED_POLICY, Calibration
 from reviewapp.rewards.catalog import Catalog, RubricFacts, TaskFacts, read_catalog
 from reviewapp.rewards.columns import Table
 from reviewapp.rewards.labels import GradeFact, Label, choose_label, human_label, judge_label
@@ -86,6 +87,7 @@ class Reader:
         self.table = Table(self.catalog.criteria)
         self.outputs = selected_outputs(spec)
         self.counts = Counts()
+        self.calibration = Calibration(self.catalog.graders) if spec.policy == CALIBRATED_POLICY else None
         self.splitter = Splitter(spec.shares, spec.seed)
         self._has_splits = len(spec.shares) > 1
         self._max_outputs = max_outputs
@@ -190,7 +192,10 @@ class Reader:
     def _label(self, task: TaskFacts, output: tuple[Any, ...], facts: Sequence[GradeFact]) -> Labelled:
         human, judge = human_label(facts), judge_label(facts, task.primary_grader)
         split = self.splitter.split_of(self._prompt_key(task, output)) if self._has_splits else self.spec.shares[0][0]
-        return Labelled(task, output, choose_label(human, judge, self.spec.policy), human, judge, split)
+        label = choose_label(human, judge, self.spec.policy)
+        if label.source == "judge" and self.calibration:
+            label = self.calibration.label(label, task.slug, self._grades[label.grade_ids[0]][2])
+        return Labelled(task, output, label, human, judge, split)
 
     def _prompt_key(self, task: TaskFacts, output: tuple[Any, ...]) -> int:
         return prompt_key(output[6], f"{task.slug}/{output[1]}")

@@ -14,7 +14,7 @@ DEFAULT_SPLIT = "1"
 MAX_SEED = 2**31 - 1
 POLICY_TEXTS = {
     "human-only": "Only what people said: outputs that nobody reviewed are left out.",
-    "human-then-calibrated": "What people said; where nobody reviewed, the judge or code grader.",
+    "human-then-calibrated": "What people said; where nobody reviewed, the judge, put as people would, or the code grader.",
     "judge-raw": "Only what the judge or code grader said, as it said it.",
 }
 

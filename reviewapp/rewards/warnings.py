@@ -18,6 +18,7 @@ def warnings_of(reader: Reader) -> list[str]:
         found.append(f"{count(n_human, 'label is', 'labels are')} by people; fewer than {FEW_HUMAN_LABELS} say little of the rest.")
     if n := counts.source["judge"]:
         found.append(f"{count(n, 'label is', 'labels are')} a judge's own: no calibrator is fitted to what people say.")
+        found += reader.calibration.refusals() if reader.calibration else []
     if n := counts.left_out[UNDECIDED]:
         found.append(f"{count(n, 'output is', 'outputs are')} left out as undecided: graded, with neither a score nor a verdict.")
     if counts.without_content:

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from reviewapp.calibration.calibrators import Fit, current_fit
 from reviewapp.calibration.grades import MODES, judges_of
 from reviewapp.calibration.study import DEFAULT_EPSILON, StudyError, study
 from reviewapp.calibration.table import table_of
@@ -27,6 +28,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--epsilon", type=float, default=DEFAULT_EPSILON, help="what being cheaper is worth: .2 against experts, .15 skilled, .1 crowd"
         )
+        parser.add_argument("--fit", action="store_true", help="fit and keep the calibrator that exports use, and tell it instead")
         parser.add_argument("--json", action="store_true", help="one object a line for each judge")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -35,12 +37,34 @@ class Command(BaseCommand):
             known = ", ".join(Task.objects.values_list("slug", flat=True)) or "there is none yet"
             raise CommandError(f"no task {options['task']!r}; tasks: {known}", returncode=2)
         judges = [find_judge(task, options["judge"])] if options["judge"] else judges_of(task) or [None]
+        if options["fit"]:
+            for judge in filter(None, judges):
+                told = fit_to_json(judge, current_fit(task, judge.name, judge.version))
+                self.stdout.write(json.dumps(told, allow_nan=False) if options["json"] else fit_to_text(told))
+            return
         for judge in judges:
             try:
                 found = study(task, judge, options["mode"], options["epsilon"])
             except StudyError as error:
                 raise CommandError(str(error), returncode=2) from error
             self.stdout.write(json.dumps(found, allow_nan=False) if options["json"] else table_of(found))
+
+
+def fit_to_json(judge: Grader, fit: Fit) -> dict[str, Any]:
+    made = fit.calibrator
+    told = {"judge": f"{judge.name}@{judge.version}", "sha256": made and made.sha256, "map": made and made.map}
+    return told | {"report": made and made.report, "labels_missing": fit.labels_missing, "why_missing": fit.why_missing or None}
+
+
+def fit_to_text(told: dict[str, Any]) -> str:
+    if told["why_missing"]:
+        return f"{told['judge']}: {told['why_missing']}"
+    report, fitted = told["report"], told["map"]
+    return (
+        f"{told['judge']}: calibrator {told['sha256'][:12]}, {fitted['method']}, of {fitted['n']:,} labels. On unseen prompts it is off by "
+        f"{report['mae_after']['value']:.3g} points (the judge itself by {report['mae_before']['value']:.3g}), "
+        f"and 95 of 100 labels are within {fitted['half_width']:.3g}."
+    )
 
 
 def find_judge(task: Task, wanted: str) -> Grader:

@@ -1,0 +1,158 @@
+"""The calibrator of a judge on a task: fitted to blind labels when it is first needed, and again when these have changed.
+
+It maps the judge's overall score to the overall score that people would give, and to the chance that they pass the
+output. The same labels give the same calibrator, byte by byte; it is kept by its hash and never changed, so that an
+export can name the one that it used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import orjson
+from django.core.cache import cache
+from django.db.models import Max
+
+from graders.calibration.decision import majority
+from graders.calibration.recalibration import Recalibration, pass_chance, recalibrate
+from graders.calibration.resample import Resamples
+from graders.calibration.result import Estimate
+from reviewapp.models import Calibrator, Grade, Output, Task
+from reviewapp.queues.design import read_design
+
+PASS_CHANCE = 0.5
+REPORTED = ("mae_before", "mae_after", "bias_before", "bias_after", "log_loss_before", "log_loss_after")
+CACHED_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A calibrator, or why there is none and how many labels more it would take (0: labels are not what it lacks)."""
+
+    calibrator: Calibrator | None
+    why_missing: str = ""
+    labels_missing: int = 0
+
+    @cached_property
+    def _maps(self) -> tuple[Line, Line | None]:
+        found = self.calibrator.map
+        return Line(found["judge"], found["human"]), Line(*found["chance"]) if found["chance"] else None
+
+    def predict(self, score: float) -> tuple[float, bool | None, float]:
+        """The score that people would give, whether they would rather pass it than not, and their spread about that."""
+        expected, chance = self._maps
+        people, threshold = expected.at(score), self.calibrator.map["threshold"]
+        if chance is not None:
+            is_pass: bool | None = chance.at(score) >= PASS_CHANCE
+        else:  # people passed all, or none
+            is_pass = None if threshold is None else people >= threshold
+        return round(people, 6), is_pass, self.calibrator.map["spread"]
+
+
+class Line:
+    """Straight between its knots and level beyond them; for one score at a time, where numpy is slow."""
+
+    def __init__(self, x: list[float], y: list[float]) -> None:
+        self._x, self._y = x, y
+
+    def at(self, score: float) -> float:
+        place = bisect_right(self._x, score)
+        if place == 0:
+            return self._y[0]
+        if place == len(self._x):
+            return self._y[-1]
+        (x0, x1), (y0, y1) = self._x[place - 1 : place + 1], self._y[place - 1 : place + 1]
+        return y0 + (y1 - y0) * (score - x0) / (x1 - x0)
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Outputs with a blind label and this judge's score, in the order of their ids."""
+
+    judge: np.ndarray
+    human: np.ndarray
+    passed: np.ndarray
+    clusters: list[int]
+
+
+def current_fit(task: Task, name: str, version: str) -> Fit:
+    """The calibrator by the labels of now. Fitted only when a grade of the task has come since it was last asked for."""
+    key = f"calibrator:{task.pk}:{task.revision}:{task.rubric_id}:{hashlib.sha256(f'{name}@{version}'.encode()).hexdigest()[:16]}"
+    found = cache.get(key)
+    if found is None:
+        found = _fit(task, name, version)
+        cache.set(key, found, CACHED_S)
+    return found
+
+
+def _fit(task: Task, name: str, version: str) -> Fit:
+    if task.rubric is None:
+        return Fit(None, "not fitted, because the task has no rubric")
+    labels = _read_labels(task, name, version)
+    scale = (task.rubric.scale_low, task.rubric.scale_high)
+    resamples = Resamples(labels.clusters, rng=np.random.default_rng(0), n_boot=500)
+    rng = np.random.default_rng(0)
+    made = recalibrate(labels.judge, labels.human, labels.passed, scale, labels.clusters, rng=rng, resamples=resamples)
+    if made.calibrator is None:
+        return Fit(None, made.why_missing, made.labels_missing)
+    return Fit(_keep(task, name, version, labels, made))
+
+
+def _keep(task: Task, name: str, version: str, labels: _Labels, made: Recalibration) -> Calibrator:
+    fitted = made.calibrator
+    content = {
+        "method": fitted.method,
+        "judge": list(fitted.judge),
+        "human": list(fitted.human),
+        "chance": pass_chance(labels.judge, labels.passed),
+        "threshold": task.rubric.pass_threshold if task.rubric.pass_rule == "overall" else None,
+        "scale": [fitted.low, fitted.high],
+        "half_width": fitted.half_width,
+        "level": fitted.level,
+        "spread": fitted.spread,
+        "n": fitted.n,
+        "n_prompts": len(set(labels.clusters)),
+    }
+    sha256 = hashlib.sha256(orjson.dumps([task.slug, task.rubric.sha256, name, version, content])).hexdigest()
+    report = {figure: _reported(getattr(made, figure)) for figure in REPORTED}
+    names = {"task": task, "judge_name": name, "judge_version": version, "sha256": sha256}
+    return Calibrator.objects.get_or_create(**names, defaults={"map": orjson.loads(orjson.dumps(content)), "report": report})[0]
+
+
+def _reported(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "ci": None if estimate.low is None else [estimate.low, estimate.high], "n": estimate.n}
+
+
+def _read_labels(task: Task, name: str, version: str) -> _Labels:
+    """By the task's rubric of now alone: scores by another one may mean something else."""
+    grades = Grade.objects.filter(output__task=task, output__is_latest=True, rubric_id=task.rubric_id, retraction__isnull=True).order_by()
+    blind = grades.filter(mode=Grade.Mode.BLIND)
+    newest = blind.values("output_id", "rater_name").annotate(newest=Max("id")).values("newest")
+    people: dict[int, list[tuple[float | None, bool | None]]] = defaultdict(list)
+    for output_id, overall, passed in Grade.objects.filter(pk__in=newest).order_by("pk").values_list("output_id", "overall", "passed"):
+        people[output_id].append((overall, passed))
+    judged = grades.filter(mode=Grade.Mode.AUTOMATIC, grader__name=name, grader__version=version, output__in=blind.values("output_id"))
+    scores = {pk: overall for pk, overall in judged.order_by("id").values_list("output_id", "overall") if overall is not None}
+    ids = np.array(
+        sorted(pk for pk in people.keys() & scores.keys() if any(overall is not None for overall, _ in people[pk])), dtype=np.int64
+    )
+    ids = ids[read_design(task, ids, ids, [len(people[pk]) for pk in ids.tolist()]).is_counted].tolist()
+    prompts = Output.objects.filter(task=task, is_latest=True, grades__mode=Grade.Mode.BLIND, variant__prompt="", prompt__isnull=False)
+    cluster = dict(prompts.values_list("id", "prompt_id").distinct())
+    most = max((len(people[pk]) for pk in ids), default=0)
+    verdicts = np.full((len(ids), most), np.nan)
+    for row, pk in enumerate(ids):
+        for column, (_, passed) in enumerate(people[pk]):
+            verdicts[row, column] = np.nan if passed is None else float(passed)
+    return _Labels(
+        judge=np.array([scores[pk] for pk in ids], dtype=np.float64),
+        human=np.array([np.mean([overall for overall, _ in people[pk] if overall is not None]) for pk in ids], dtype=np.float64),
+        passed=majority(verdicts) if most else np.full(len(ids), np.nan),
+        clusters=[cluster.get(pk, -pk) for pk in ids],
+    )
