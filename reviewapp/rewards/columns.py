@@ -32,7 +32,7 @@ COLUMNS = (
     Column("label_score_01", "number", "the same, scaled to [0, 1]"),
     Column("label_passed", "flag", "the label's verdict; null if undecided or if raters tie"),
     Column("label_source", "text", "who the label comes from: adjudicated, human, calibrated_judge, judge or code"),
-    Column("label_sd", "number", "standard deviation over raters (null under two), or of people about a calibrated label, on the rubric's scale"),
+    Column("label_sd", "number", "standard deviation over raters (null under two), or of people about a calibrated label; on the scale"),
     Column("n_raters", "integer", "how many raters (or graders) the label rests on"),
     Column("raters", "texts", "their pseudonyms; empty if the label is a grader's"),
     Column("modes", "texts", "how those grades were given: blind, assisted, override, adjudication or automatic"),
