@@ -7,8 +7,8 @@ Point values are those of scipy.stats, which the tests compare; it has no cluste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -131,14 +131,27 @@ def within(
 
 @dataclass(frozen=True)
 class SecondReviewer:
-    """How well one more reviewer ranks outputs, as the others would rank them: the judge, people, and judge less people."""
+    """How well one more reviewer ranks outputs, as the others would rank them: the judge, people, and judge less people.
+
+    `by_group` has the same for each group; one in which it is not defined is not there.
+    """
 
     judge: Estimate
     people: Estimate
     difference: Estimate
+    by_group: dict[int, SecondReviewer] = field(default_factory=dict)
 
 
-def second_reviewer(judge: Scores, human: Scores, groups: Iterable[Hashable], resamples: Resamples | None = None) -> SecondReviewer:
+@dataclass(frozen=True)
+class _Turns:
+    """Correlations (turns, 2) of judge and person, their resampled values (turns, 2, n_boot), and outputs of each turn."""
+
+    values: list[list[float]]
+    drawn: list[list[Floats | None]]
+    weights: list[float]
+
+
+def second_reviewer(judge: Scores, human: Scores, groups: Ints | Sequence[int], resamples: Resamples | None = None) -> SecondReviewer:
     """Return Spearman's correlation of the judge, and of one person, with the mean of the other people.
 
     The fair comparison: both are held to the same scores, on the same outputs. (Against the mean of everyone, a person
@@ -151,7 +164,7 @@ def second_reviewer(judge: Scores, human: Scores, groups: Iterable[Hashable], re
         Judge scores, NaN or None where unscored.
     human : array (n, raters)
         People's scores, NaN or None where a rater gave none.
-    groups : iterable (n,)
+    groups : array of int (n,)
         The criterion of each item.
     resamples : Resamples of the n items, optional
         For the intervals; that of the difference is paired.
@@ -172,38 +185,57 @@ def second_reviewer(judge: Scores, human: Scores, groups: Iterable[Hashable], re
     scores, people = score_array("judge", judge), score_array("human", human, ndim=(2,))
     if len(scores) != len(people):
         raise ValueError(f"judge has {len(scores)} outputs, human {len(people)}; one row an output in both")
-    numbers = cluster_numbers("groups", groups, len(scores))
-    given = ~np.isnan(people)
-    used = (given.sum(axis=1) >= 2) & ~np.isnan(scores)
+    numbers = np.asarray(groups, dtype=np.int64)
+    used = ((~np.isnan(people)).sum(axis=1) >= 2) & ~np.isnan(scores)
+    turns: dict[int, _Turns] = {}
+    for group in np.unique(numbers[used]).tolist():
+        rows = np.flatnonzero(used & (numbers == group))
+        found = _turns(scores[rows], people[rows], resamples and resamples.of(rows))
+        if found.values:
+            turns[group] = found
     n, n_dropped = int(used.sum()), int((~used).sum())
-    turn, total = np.cumsum(given, axis=1), np.where(given, people, 0.0).sum(axis=1)
-    values, draws, weights = [], [], []
-    for group in np.unique(numbers[used]):
-        for place in range(int(turn[used].max())):
-            rows = np.flatnonzero(used & (numbers == group) & (turn[:, -1] > place))
-            own = people[rows, np.argmax((turn[rows] == place + 1) & given[rows], axis=1)]
-            rest = (total[rows] - own) / (turn[rows, -1] - 1)
-            if len(rows) < FEWEST_SHARED or min(np.ptp(own), np.ptp(rest), np.ptp(scores[rows])) == 0:
-                continue
-            part = resamples and resamples.of(rows)
-            pair = [_spearman(side, rest, part) for side in (scores[rows], own)]
-            values.append([value for value, _ in pair])
-            draws.append([drawn for _, drawn in pair])
-            weights.append(float(len(rows)))
-    if not values:
-        none = Estimate.missing(
-            f"not defined, because fewer than {FEWEST_SHARED} outputs have different scores of two people", n, n_dropped
-        )
+    if not turns:
+        why = f"not defined, because fewer than {FEWEST_SHARED} outputs have different scores of two people"
+        none = Estimate.missing(why, n, n_dropped)
         return SecondReviewer(none, none, none)
-    mine, theirs = np.average(values, axis=0, weights=weights)
-    part = resamples and resamples.of(used)
-    mine_drawn, theirs_drawn = (None, None) if part is None else np.average(np.array(draws), axis=0, weights=weights)
-    gap = None if mine_drawn is None or theirs_drawn is None else mine_drawn - theirs_drawn
-    return SecondReviewer(
-        with_interval(float(mine), mine_drawn, part, n, n_dropped),
-        with_interval(float(theirs), theirs_drawn, part, n, n_dropped),
-        with_interval(float(mine - theirs), gap, part, n, n_dropped),
-    )
+    together = _second(list(turns.values()), resamples and resamples.of(used), n, n_dropped)
+    by_group = {}
+    for group, found in turns.items():
+        rows = np.flatnonzero(used & (numbers == group))
+        by_group[group] = _second([found], resamples and resamples.of(rows), len(rows), 0)
+    return SecondReviewer(together.judge, together.people, together.difference, by_group)
+
+
+def _turns(scores: Floats, people: Floats, resamples: Resamples | None) -> _Turns:
+    """Each review of these outputs in turn taken out: the first that each output has, then the second and so on."""
+    given = ~np.isnan(people)
+    turn, total = np.cumsum(given, axis=1), np.where(given, people, 0.0).sum(axis=1)
+    found = _Turns([], [], [])
+    for place in range(int(turn[:, -1].max())):
+        rows = np.flatnonzero(turn[:, -1] > place)
+        own = people[rows, np.argmax((turn[rows] == place + 1) & given[rows], axis=1)]
+        rest = (total[rows] - own) / (turn[rows, -1] - 1)
+        if len(rows) < FEWEST_SHARED or min(np.ptp(own), np.ptp(rest), np.ptp(scores[rows])) == 0:
+            continue
+        part = resamples and resamples.of(rows)
+        pair = [_spearman(side, rest, part) for side in (scores[rows], own)]
+        found.values.append([value for value, _ in pair])
+        found.drawn.append([drawn for _, drawn in pair])
+        found.weights.append(float(len(rows)))
+    return found
+
+
+def _second(turns: list[_Turns], resamples: Resamples | None, n: int, n_dropped: int) -> SecondReviewer:
+    """The mean over turns, each weighted by its outputs."""
+    weights = [weight for t in turns for weight in t.weights]
+    mine, theirs = (float(v) for v in np.average([pair for t in turns for pair in t.values], axis=0, weights=weights))
+    drawn: list[Floats | None] = [None, None, None]
+    if resamples is not None:
+        judge, people = np.average(np.array([pair for t in turns for pair in t.drawn], dtype=np.float64), axis=0, weights=weights)
+        drawn = [judge, people, judge - people]
+    values = (mine, theirs, mine - theirs)
+    of_judge, of_people, gap = (with_interval(v, d, resamples, n, n_dropped) for v, d in zip(values, drawn, strict=True))
+    return SecondReviewer(of_judge, of_people, gap)
 
 
 def _estimate(judge: Scores, human: Scores, compute: Correlation, resamples: Resamples | None) -> Estimate:
@@ -246,8 +278,30 @@ def _correlation(sums: Floats) -> Floats:
 
 def _spearman(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
     x_code, y_code, n_x, n_y = _codes(x, y)
-    whole = [_midranks(np.bincount(code).astype(np.float64)[None])[0] for code in (x_code, y_code)]
-    ranks = whole[0][x_code], whole[1][y_code]
+    if n_x * n_y <= MAX_RANKED_CELLS and (resamples is None or resamples.fits(n_x * n_y)):
+        cells = x_code * n_y + y_code
+        whole = np.bincount(cells, minlength=n_x * n_y).astype(np.float64)
+        value = float(np.clip(_table_spearman(whole.reshape(1, n_x, n_y))[0], -1, 1))
+        drawn = None if resamples is None else resamples.counts_of(cells, n_x * n_y).reshape(-1, n_x, n_y)
+        return value, None if drawn is None else _table_spearman(drawn)
+    return _spearman_of_pairs(x_code, y_code, n_x, n_y, resamples)
+
+
+def _table_spearman(tables: Floats) -> Floats:
+    """Return the rank correlation of each table of counts (b, x, y)."""
+    total = tables.sum(axis=(1, 2))
+    margins = tables.sum(axis=2), tables.sum(axis=1)
+    x, y = (_midranks(margin) - total[:, None] / 2 for margin in margins)
+    moments = [(margin * ranks).sum(axis=1) for margin, ranks in zip(margins, (x, y), strict=True)]
+    squares = [(margin * ranks**2).sum(axis=1) for margin, ranks in zip(margins, (x, y), strict=True)]
+    together = ((tables @ y[:, :, None])[:, :, 0] * x).sum(axis=1)
+    return _correlation(np.stack([total, *moments, *squares, together], axis=1))
+
+
+def _spearman_of_pairs(x_code: Ints, y_code: Ints, n_x: int, n_y: int, resamples: Resamples | None) -> Resampled:
+    """Where the table of both sides is too large, but few of its cells occur; else with the ranks of the whole."""
+    midranks = [_midranks(np.bincount(code).astype(np.float64)[None])[0] for code in (x_code, y_code)]
+    ranks = midranks[0][x_code], midranks[1][y_code]
     pairs, cell = np.unique(x_code * n_y + y_code, return_inverse=True)
     if resamples is None or len(pairs) > MAX_RANKED_CELLS or not resamples.fits(len(pairs)):
         return _pearson(*ranks, resamples)

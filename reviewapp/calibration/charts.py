@@ -6,6 +6,7 @@ the query of the outputs behind it. Colours are names of tokens, resolved in the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,15 +15,15 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints, mean_human
 from graders.calibration.errors import bias_by
 from graders.calibration.result import Estimate
-from reviewapp.calibration.figures import Figure
+from reviewapp.calibration.figures import Figure, figure
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
-from reviewapp.calibration.words import number, percent, short
+from reviewapp.calibration.words import number, percent, short, with_interval
 
 Chart = dict[str, Any]
 MOST_BUBBLES = 1_200
 GRID = 40  # steps of the scale, where there are more different pairs of scores than that
-MOST_GROUPS = 14
+MOST_GROUPS = 20
 LENGTH_BINS = 5
 ROUND = 4  # decimals of a score in a link
 FEWEST_IN_GROUP = 3
@@ -63,7 +64,7 @@ def _ceiling(overview: tuple[dict[str, Any], ...]) -> Chart | None:
     traces = []
     for name, who in (("people with each other", "human"), ("judge with people", "judge")):
         known = [row for row in rows if row[f"{who}_alpha"]["value"] is not None]
-        marks = _dots(who, [row["title"] for row in known], [row[f"{who}_alpha"] for row in known], ".2f")
+        marks = _dots(who, [row["title"] for row in known], [row[f"{who}_alpha"] for row in known], number)
         traces.append(marks | {"name": name, "pages": [row["key"] for row in known]})
     return {
         "title": "Agreement against the ceiling",
@@ -113,7 +114,7 @@ def _reliability(items: Items, bins: list[dict[str, Any]]) -> Chart | None:
     low, high = items.scale
     at = [low + b["stated"] * (high - low) for b in bins]
     ends = [(low + b["low"] * (high - low), low + b["high"] * (high - low)) for b in bins]
-    dots = _dots("judge", at, [b["passed"] for b in bins], ".0%") | {
+    dots = _dots("judge", at, [b["passed"] for b in bins], percent) | {
         "vertical": True,
         "name": "share that people pass",
         "links": [f"said_min={start:.{ROUND}f}&said_max={end:.{ROUND}f}" for start, end in ends],
@@ -138,18 +139,18 @@ def _bias_charts(items: Items, grades: Grades, variants: dict[int, str]) -> dict
     names = [outputs.models[i] for i in models]
     used, of_variant = _most_common(outputs.variant[at])
     return {
-        "bias_length": _bias_chart("By length, in characters", items, by_length, lengths),
+        "bias_length": _bias_chart("By length, in characters", items, by_length, lengths, by_value=False),
         "bias_model": _bias_chart("By model", items, of_model, [(name, urlencode({"model": name})) for name in names]),
         "bias_variant": _bias_chart("By prompt variant", items, of_variant, [(variants.get(int(v), "?"), f"variant={v}") for v in used]),
         "bias_reviewer": _reviewer_chart(items, grades.people),
     }
 
 
-def _bias_chart(title: str, items: Items, groups: np.ndarray, names: list[tuple[str, str]]) -> Chart | None:
+def _bias_chart(title: str, items: Items, groups: Ints, names: list[tuple[str, str]], *, by_value: bool = True) -> Chart | None:
     if len(names) < 2:
         return None
     found = bias_by(items.judge, items.human, groups, len(names), items.resamples, fewest=FEWEST_IN_GROUP)
-    return _group_chart(title, names, list(found))
+    return group_chart(title, [(*name, e) for name, e in zip(names, found, strict=True)], by_value=by_value)
 
 
 def _reviewer_chart(items: Items, people: tuple[str, ...]) -> Chart | None:
@@ -163,36 +164,35 @@ def _reviewer_chart(items: Items, people: tuple[str, ...]) -> Chart | None:
     own = items.human[rows, chosen[column]]
     found = bias_by(items.judge[rows], own, column, len(chosen), items.resamples.of(rows), fewest=FEWEST_IN_GROUP)
     names = [(people[i], urlencode({"reviewer": people[i]})) for i in chosen]
-    return _group_chart("By reviewer", names, list(found), x="judge less this reviewer")
+    return group_chart("By reviewer", [(*name, e) for name, e in zip(names, found, strict=True)], x="judge less this reviewer, in points")
 
 
-def _group_chart(title: str, names: list[tuple[str, str]], found: list[Estimate], x: str = "judge less people, in points") -> Chart | None:
-    shown = [(name, link, e) for (name, link), e in zip(names, found, strict=True) if e.value is not None]
-    if len(shown) < 2:
+def group_chart(
+    title: str, found: list[tuple[str, str, Estimate]], x: str = "judge less people, in points", *, by_value: bool = False
+) -> Chart | None:
+    """A row a group: (name, the query of its outputs, its figure); None with fewer than two."""
+    rows = [(name, link, figure(e)) for name, link, e in reversed(found) if e.value is not None]
+    if by_value:
+        rows.sort(key=lambda row: row[2]["value"])
+    if len(rows) < 2:
         return None
-    rows = list(reversed(shown))
-    figures = [{"value": e.value, "ci": e.low is not None and [e.low, e.high], "n": e.n} for _, _, e in rows]
-    dots = _dots("judge", [name for name, _, _ in rows], figures, ".2f") | {"links": [link for _, link, _ in rows]}
+    dots = _dots("judge", [name for name, _, _ in rows], [f for _, _, f in rows], number)
+    if all(link for _, link, _ in rows):
+        dots["links"] = [link for _, link, _ in rows]
     return {"title": title, "traces": [dots], "x": {"title": x}, "y": {"rows": len(rows)}, "zero": True}
 
 
 def _human_by_model(items: Items, by_model: dict[str, Figure]) -> Chart:
     names = list(reversed(by_model))
-    dots = _dots("human", names, [by_model[name] for name in names], ".2f") | {"links": [urlencode({"model": name}) for name in names]}
+    dots = _dots("human", names, [by_model[name] for name in names], number) | {"links": [urlencode({"model": name}) for name in names]}
     return {"title": "Mean score of people, by model", "traces": [dots], "x": {"title": "points"}, "y": {"rows": len(names)}}
 
 
-def _dots(color: str, at: list[Any], figures: list[Figure], form: str) -> Chart:
+def _dots(color: str, at: list[Any], figures: list[Figure], write: Callable[[float], str]) -> Chart:
     """Values with their intervals; `at` are the rows of a chart, or places on its other axis."""
     values = [f["value"] for f in figures]
     ends = [f["ci"] or [f["value"]] * 2 for f in figures]
-    write = percent if form.endswith("%") else number
-    texts = [
-        f"{write(f['value'])} ({write(f['ci'][0])} to {write(f['ci'][1])}), n {f['n']:,}"
-        if f["ci"]
-        else f"{write(f['value'])}, n {f['n']:,}"
-        for f in figures
-    ]
+    texts = [f"{with_interval(f, write)}, n {f['n']:,}" for f in figures]
     return {
         "kind": "dots",
         "color": color,

@@ -89,10 +89,21 @@ def judge_group(items: Items, rng: np.random.Generator) -> Figure:
     }
 
 
-def add_second_reviewer(human: Figure, judge: Figure, items: Items) -> None:
-    """Does the judge rank outputs as well as one more reviewer would? Both against the mean of the other people."""
+Second = rank.SecondReviewer | None
+
+
+def second_reviewers(items: Items) -> dict[int | None, Second]:
+    """Does the judge rank outputs as well as one more reviewer would? None: all criteria together; else each by its column."""
+    if items.is_categorical:
+        return {}
+    found = rank.second_reviewer(items.judge, items.human, items.criterion, items.resamples)
+    none = Estimate.missing("not defined, because too few outputs have different scores of two people")
+    columns = np.unique(items.criterion).tolist()
+    return {None: found} | {c: found.by_group.get(c, rank.SecondReviewer(none, none, none)) for c in columns}
+
+
+def add_second_reviewer(human: Figure, judge: Figure, found: Second) -> None:
     names = ((human, "spearman_second", "people"), (judge, "spearman_second", "judge"), (judge, "spearman_gap", "difference"))
-    found = None if items.is_categorical else rank.second_reviewer(items.judge, items.human, items.criterion, items.resamples)
     for group, name, field in names:
         group[name] = missing(NOT_A_SCALE) if found is None else figure(getattr(found, field))
 

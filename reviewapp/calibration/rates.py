@@ -44,7 +44,7 @@ def mean_group(judge: Floats, human: Floats, scale: tuple[float, float], grades:
     by_people = np.full((o, c), np.nan)
     by_people[grades.labelled] = np.stack([mean_human(human[:, :, k]) for k in range(c)], axis=-1)
     scores, people = judge.T.ravel(), by_people.T.ravel()
-    drawn = _drawn(grades, times=c) | {"clusters": np.tile(grades.clusters, c).tolist()}
+    drawn = _drawn(grades, times=c) | {"clusters": np.tile(grades.clusters, c)}
     given = scores[~np.isnan(scores)]
     why = "the mean of all that it graded has none" if len(given) else "not defined, because the judge graded nothing"
     raw = Estimate(float(given.mean()), None, None, len(given), why) if len(given) else Estimate.missing(why)
@@ -76,7 +76,7 @@ def _even(judge: Floats, by_people: Floats, grades: Grades) -> dict[str, Any]:
 
 def _weighted(judge: Floats, by_people: Floats, grades: Grades) -> dict[str, Any]:
     """Labels that were drawn with known, unequal probabilities."""
-    drawn, nobody, clusters = _drawn(grades), np.full(len(judge), np.nan), grades.clusters.tolist()
+    drawn, nobody, clusters = _drawn(grades), np.full(len(judge), np.nan), grades.clusters
     return {
         "wilson": figure(weighted_rate(nobody, by_people, **drawn)),
         "human": figure(weighted_rate(nobody, by_people, **drawn, clusters=clusters)),

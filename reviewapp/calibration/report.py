@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from django.core.cache import cache
 
-from graders.calibration import alpha, errors, rank
+from graders.calibration import alpha, errors, icc, noise
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import Floats, mean_human
 from graders.calibration.resample import Resamples
 from reviewapp.calibration.charts import charts
-from reviewapp.calibration.figures import NOT_A_SCALE, Figure, figure, missing
+from reviewapp.calibration.figures import NOT_A_SCALE, Figure, Second, figure, missing, second_reviewers
 from reviewapp.calibration.grades import CATEGORICAL, Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, pooled_columns, scored_rows
 from reviewapp.calibration.sentences import Scope, Sentence, sentences
@@ -60,6 +60,7 @@ class Report:
     figures: dict[str, Any]
     sentences: tuple[Sentence, ...]
     charts: dict[str, dict[str, Any]]
+    overview: tuple[dict[str, Any], ...]
     differ: tuple[Differ, ...]
     n_outputs: int
     n_labelled: int
@@ -70,6 +71,7 @@ class Report:
     scale: tuple[float, float]
     threshold: float | None
     is_categorical: bool
+    sampling: str  # how the labelled outputs were chosen
 
 
 def report_of(question: Question) -> Report:
@@ -87,10 +89,6 @@ def grades_of(task: Task, judge: Grader | None, mode: str) -> Grades:
         lambda: read_grades(task, judge, mode),
         keep=lambda g: len(g.outputs) <= MOST_KEPT_OUTPUTS,
     )
-
-
-def overview_of(task: Task, judge: Grader | None, mode: str, make: Callable[[], tuple[dict[str, Any], ...]]) -> tuple[dict[str, Any], ...]:
-    return remembered(task, f"overview:{judge and judge.pk}:{mode}", make)
 
 
 def remembered(task: Task, name: str, make: Callable[[], Any], keep: Callable[[Any], bool] = lambda _: True) -> Any:
@@ -118,14 +116,16 @@ def _make_report(question: Question, grades: Grades) -> Report:
     task, judge = question.task, question.judge
     items, columns = scope_of(question, grades)
     rows = scored_rows(grades)
-    figures = groups_of(grades, items, task, judge, columns, epsilon=question.epsilon)
-    draws = replace_rows(items, len(columns))
-    overview = overview_of(task, judge, question.mode, lambda: _overview(task, grades, draws))
+    name = f"overview:{judge and judge.pk}:{question.mode}"
+    overview, second = remembered(task, name, lambda: _overview(replace(question, criterion=""), grades))
+    of_scope = second.get(columns[0] if question.criterion else None)
+    figures = groups_of(grades, items, judge, columns, of_scope, epsilon=question.epsilon)
     scope = _scope(question, grades, items, figures, overview)
     return Report(
         figures=figures,
         sentences=tuple(sentences(scope)),
         charts=charts(items, grades, figures, overview, dict(Variant.objects.filter(task=task).values_list("id", "name"))),
+        overview=overview,
         differ=_largest_differences(items, grades),
         n_outputs=len(grades.outputs),
         n_labelled=len(rows),
@@ -136,34 +136,37 @@ def _make_report(question: Question, grades: Grades) -> Report:
         scale=items.scale,
         threshold=items.threshold,
         is_categorical=items.is_categorical,
+        sampling=grades.design.text,
     )
 
 
-def replace_rows(items: Items, n_columns: int) -> Resamples:
-    """The resamples of the outputs, from those of outputs x criteria."""
-    return items.resamples.of(np.arange(len(items.judge) // max(n_columns, 1)))
+def _overview(question: Question, grades: Grades) -> tuple[tuple[dict[str, Any], ...], dict[int | None, Second]]:
+    """A row a criterion: how far people agree, how far the judge agrees with them, its bias and its ranking.
 
-
-def _overview(task: Task, grades: Grades, draws: Resamples) -> tuple[dict[str, Any], ...]:
-    """A row a criterion: how far people agree, how far the judge agrees with them, its bias and its ranking."""
-    rows = scored_rows(grades)
+    And the ranking beside that of one more reviewer, for all criteria together and each, which takes longest of all.
+    """
+    pooled, _ = scope_of(question, grades)
+    second, rows = second_reviewers(pooled), scored_rows(grades)
+    draws = pooled.resamples.of(np.arange(len(rows)))
     found = []
     for column, criterion in enumerate(grades.criteria):
-        items = items_of(grades, task.rubric, [column], rows, draws)
-        found.append({"key": criterion.key, "title": criterion.title, **_overview_figures(criterion, items)})
-    return tuple(found)
+        items = items_of(grades, question.task.rubric, [column], rows, draws)
+        found.append({"key": criterion.key, "title": criterion.title, **_overview_figures(criterion, items, second.get(column))})
+    return tuple(found), second
 
 
-def _overview_figures(criterion: Criterion, items: Items) -> dict[str, Figure]:
+def _overview_figures(criterion: Criterion, items: Items, second: Second) -> dict[str, Figure]:
     metric: alpha.Metric = "nominal" if criterion.kind == CATEGORICAL else "ordinal"
     found = {
         "human_alpha": figure(alpha.krippendorff_alpha(items.human, metric, items.resamples)),
         "judge_alpha": figure(alpha.judge_alpha(items.judge, items.human, metric, items.resamples)),
     }
-    if items.is_categorical:
-        return found | {name: missing(NOT_A_SCALE) for name in ("bias", "judge_rank", "human_rank", "gap")}
-    second = rank.second_reviewer(items.judge, items.human, items.criterion, items.resamples)
+    if items.is_categorical or second is None:
+        return found | {name: missing(NOT_A_SCALE) for name in ("icc", "reviews_needed", "bias", "judge_rank", "human_rank", "gap")}
+    single = icc.icc1(items.human, items.resamples)
     return found | {
+        "icc": figure(single),
+        "reviews_needed": figure(noise.reviews_needed(single)),
         "bias": figure(errors.bias(items.judge, items.human, items.resamples)),
         "judge_rank": figure(second.judge),
         "human_rank": figure(second.people),

@@ -27,7 +27,7 @@ ENOUGH, TOO_LITTLE = 0.8, 0.5  # reliability of the mean review: good; too low t
 ALIKE = 0.1  # difference of rank correlations that counts as none, where the whole interval lies in it
 FEW_OUTPUTS, FEW_PROMPTS = 30, 10
 SMALLEST_BIAS = 1 / 40  # of the scale
-SKEWED = 0.25  # AC2 above kappa by so much: one score is given to nearly everything
+LOW_KAPPA, SKEWED = 0.4, 0.25  # a low kappa, and AC2 above it by so much: scores lie close together
 
 
 @dataclass(frozen=True)
@@ -80,26 +80,38 @@ def ceiling(scope: Scope) -> Sentence:
     human = scope.figures["human"]
     if scope.is_categorical:
         return _categorical_ceiling(human["alpha_nominal"])
-    single, alpha = human["icc"], human["alpha_ordinal"]
-    if single["value"] is None or alpha["value"] is None:
-        why = (single["why_missing"] or alpha["why_missing"]).removeprefix("not defined, because ")
+    rows = [row for row in scope.rows if row["icc"]["value"] is not None and row["human_alpha"]["value"] is not None]
+    if not rows:
+        why = (human["icc"]["why_missing"] or human["alpha_ordinal"]["why_missing"]).removeprefix("not defined, because ")
         text = f"How far people agree with each other is not known, because {why}. Without it nobody can say how good a judge could be."
         return Sentence("Ceiling", "unsure", text, "people")
-    head = f"Reviewers agree with each other at α {with_interval(alpha)}."
+    weakest = min(rows, key=lambda row: row["icc"]["value"])
+    single, needed = weakest["icc"], weakest["reviews_needed"]
+    head, where = _agreement_of_people(rows), f" on {weakest['title'].lower()}, where they agree least," if len(rows) > 1 else ""
     if single["value"] <= 0:
-        return Sentence(
-            "Ceiling", "bad", f"{head} That is no more than chance: no number of such reviews could validate a judge.", "people"
-        )
+        text = f"{head} Less than chance{where.rstrip(',')}: no number of such reviews could validate a judge."
+        return Sentence("Ceiling", "bad", text, "people")
     now = spearman_brown(single["value"], max(scope.reviews, 1.0))
-    body = f" The mean of {short(scope.reviews)} reviews an output has a reliability of {number(now)}"
+    body = f" The mean of {counted_reviews(scope.reviews)} an output{where} has a reliability of {number(now)}"
     if now >= ENOUGH:
         return Sentence("Ceiling", "good", f"{head}{body}: firm ground to hold a judge to.", "people")
-    needed = human["reviews_needed"]
     interval = f" ({between(needed, short)})" if needed["ci"] else f" ({needed['why_missing']})"
-    more = f"{short(needed['value'])} reviews an output{interval} for a reliability of {ENOUGH} (Spearman-Brown)."
+    more = f"It would take {short(needed['value'])} reviews an output{interval} for a reliability of {ENOUGH} (Spearman-Brown)."
     if now < TOO_LITTLE:
-        return Sentence("Ceiling", "bad", f"{head}{body}: too low to validate any judge. It would take {more}", "people")
-    return Sentence("Ceiling", "unsure", f"{head}{body}: read every figure of the judge beside that. It would take {more}", "people")
+        return Sentence("Ceiling", "bad", f"{head}{body}: too low to validate any judge. {more}", "people")
+    return Sentence("Ceiling", "unsure", f"{head}{body}: read every figure of the judge beside that. {more}", "people")
+
+
+def _agreement_of_people(rows: list[dict[str, Any]]) -> str:
+    if len(rows) == 1:
+        return f"Reviewers agree with each other at α {with_interval(rows[0]['human_alpha'])}."
+    low, *_, high = sorted(rows, key=lambda row: row["human_alpha"]["value"])
+    ends = [f"{with_interval(row['human_alpha'])} on {row['title'].lower()}" for row in (low, high)]
+    return f"Reviewers agree with each other at α from {ends[0]} to {ends[1]}."
+
+
+def counted_reviews(mean: float) -> str:
+    return "1 review" if short(mean) == "1" else f"{short(mean)} reviews"
 
 
 def _categorical_ceiling(alpha: dict[str, Any]) -> Sentence:
@@ -172,18 +184,24 @@ def ranking(scope: Scope) -> Sentence | None:
             return Sentence("Ranking", "unsure", f"How {scope.judge} ranks outputs is {alone['why_missing']}.", "rank")
         text = f"{scope.judge} ranks outputs as people do with ρ {with_interval(alone)}. There is no second reviewer to compare that with."
         return Sentence("Ranking", "", text, "rank")
-    by = f"(ρ {number(judge['value'])}, reviewers among themselves {number(people['value'])}; difference {with_interval(gap)})"
+    rhos = f"ρ {number(judge['value'])}, reviewers among themselves {number(people['value'])}"
+    by = f"({rhos}; difference {number(gap['value'])}{_comma(gap)})"
     where = " within each criterion" if not scope.name and len(scope.rows) > 1 else ""
-    if is_above(gap):
+    if gap["ci"] and max(abs(end) for end in gap["ci"]) <= ALIKE:
+        kind, verdict = "good", f"as well as a second reviewer would, to within {ALIKE:g}"
+    elif is_above(gap):
         kind, verdict = "good", "better than a second reviewer would"
     elif is_below(gap):
         kind, verdict = "bad", "less well than a second reviewer would"
-    elif gap["ci"] and max(abs(end) for end in gap["ci"]) <= ALIKE:
-        kind, verdict = "good", "as well as a second reviewer would"
     else:
         text = f"Whether {scope.judge} ranks outputs as well as a second reviewer would can't be told yet {by}."
         return Sentence("Ranking", "unsure", text, "rank")
     return Sentence("Ranking", kind, f"{scope.judge} ranks outputs{where} {verdict} {by}.", "rank")
+
+
+def _comma(found: dict[str, Any]) -> str:
+    """The interval inside brackets that are open already."""
+    return f", {between(found)}" if found["ci"] else ""
 
 
 def agreement(scope: Scope) -> Sentence | None:
@@ -194,9 +212,9 @@ def agreement(scope: Scope) -> Sentence | None:
             return Sentence("Agreement", "unsure", f"How far {scope.judge} agrees with people is {found['why_missing']}.", "agreement")
         return Sentence("Agreement", "", f"{scope.judge} agrees with single people at α {with_interval(found)}.", "agreement")
     kappa, ac2, pooled, within = (judge[name] for name in ("weighted_kappa", "gwet_ac2", "spearman", "spearman_within"))
-    if kappa["value"] is not None and ac2["value"] is not None and ac2["value"] - kappa["value"] > SKEWED:
+    if None not in (kappa["value"], ac2["value"]) and kappa["value"] < LOW_KAPPA and ac2["value"] - kappa["value"] > SKEWED:
         text = (
-            f"Nearly all scores lie together, so κ is low ({with_interval(kappa)}) where AC2 is high ({with_interval(ac2)}): "
+            f"Scores lie close together, so κ is low, {with_interval(kappa)}, where AC2 is high, {with_interval(ac2)}: "
             "agreement that is hard to tell from habit. Read both."
         )
         return Sentence("Agreement", "unsure", text, "agreement")

@@ -11,6 +11,7 @@ from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
 from reviewapp.calibration.figures import (
     NOT_A_SCALE,
+    Second,
     add_second_reviewer,
     alt_test_group,
     bias_group,
@@ -18,6 +19,7 @@ from reviewapp.calibration.figures import (
     human_group,
     judge_group,
     missing,
+    second_reviewers,
 )
 from reviewapp.calibration.grades import MODES, Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, on_scale, pooled_columns, scored_rows
@@ -46,9 +48,12 @@ def study(
     rows = scored_rows(grades)
     draws = Resamples(grades.clusters[grades.labelled[rows]], rng=np.random.default_rng(0), n_boot=n_boot)
 
-    def scope(columns: list[int]) -> dict[str, Any]:
-        items = items_of(grades, task.rubric, columns, rows, draws)
-        return groups_of(grades, items, task, judge, columns, epsilon=epsilon)
+    pooled = items_of(grades, task.rubric, pooled_columns(grades), rows, draws)
+    second = second_reviewers(pooled)
+
+    def scope(column: int) -> dict[str, Any]:
+        items = items_of(grades, task.rubric, [column], rows, draws)
+        return groups_of(grades, items, judge, [column], second.get(column), epsilon=epsilon)
 
     return {
         "task": task.slug,
@@ -57,8 +62,8 @@ def study(
         "n_outputs": n_studied(grades, rows, judge),
         "n_humans": len(grades.people),
         "labels": {"text": grades.design.text, "policies": dict(grades.design.counts)},
-        "pooled": scope(pooled_columns(grades)),
-        "criteria": {criterion.key: scope([column]) for column, criterion in enumerate(grades.criteria)},
+        "pooled": groups_of(grades, pooled, judge, pooled_columns(grades), second.get(None), epsilon=epsilon),
+        "criteria": {criterion.key: scope(column) for column, criterion in enumerate(grades.criteria)},
     }
 
 
@@ -68,11 +73,11 @@ def n_studied(grades: Grades, rows: Ints, judge: Grader | None) -> int:
     return len(labelled if judge is None else labelled[~np.isnan(grades.judge[labelled]).all(axis=1)])
 
 
-def groups_of(grades: Grades, items: Items, task: Task, judge: Grader | None, columns: list[int], *, epsilon: float) -> dict[str, Any]:
+def groups_of(grades: Grades, items: Items, judge: Grader | None, columns: list[int], second: Second, *, epsilon: float) -> dict[str, Any]:
     """All figures of one scope: these criteria together."""
     rng = np.random.default_rng(0)
     human, about_judge = human_group(items, grades), judge_group(items, rng)
-    add_second_reviewer(human, about_judge, items)
+    add_second_reviewer(human, about_judge, second)
     return {
         "human": human,
         "judge": about_judge,

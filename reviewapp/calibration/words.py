@@ -6,7 +6,7 @@ from typing import Any
 
 from reviewapp.calibration.figures import Figure
 
-MINUS = "\u2212"
+MINUS, NO_BREAK = "\u2212", "\u00a0"
 
 
 def number(value: float, decimals: int = 2) -> str:
@@ -21,7 +21,7 @@ def short(value: float) -> str:
 
 
 def percent(value: float, decimals: int = 0) -> str:
-    return f"{number(100 * value, decimals)} %"
+    return f"{number(100 * value, decimals)}{NO_BREAK}%"
 
 
 def points(value: float, word: str = "point") -> str:

@@ -22,6 +22,17 @@ def interval(estimate: Any, who: str = "human", band_low: float | None = None, b
     return marks
 
 
+@register.inclusion_tag("parts/interval.html")
+def figure_interval(figure: dict[str, Any], who: str = "human") -> dict[str, Any]:
+    """The same of a figure as it stands in JSON: value and ci."""
+    marks: dict[str, Any] = {"who": who, "has_value": figure["value"] is not None}
+    if marks["has_value"]:
+        marks["x"] = percent(figure["value"])
+        if figure["ci"]:
+            marks |= {"x1": percent(figure["ci"][0]), "x2": percent(figure["ci"][1])}
+    return marks
+
+
 @register.inclusion_tag("parts/bar.html")
 def score_bar(score: float | None, low: float, high: float, who: str = "judge") -> dict[str, Any]:
     """A score as a filled bar on its scale."""

@@ -1,0 +1,210 @@
+"""Every figure of the page's tables with its name, one line that says what it is, and where docs/calibration.md explains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from reviewapp.calibration.figures import Figure
+from reviewapp.calibration.words import number, percent, short
+
+MOST_REVIEWERS = 50
+
+
+@dataclass(frozen=True)
+class Explained:
+    group: str
+    key: str
+    title: str
+    text: str
+    write: Any = number
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    text: str
+    anchor: str
+    value: str
+    interval: str
+    n: int
+    why: str
+
+
+TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
+    (
+        "people",
+        "People among themselves",
+        (
+            Explained(
+                "human", "alpha_ordinal", "Krippendorff's α, ordinal", "How far people agree beyond chance, by rank. 1 is full agreement."
+            ),
+            Explained("human", "alpha_interval", "Krippendorff's α, interval", "The same by squared distance in points."),
+            Explained("human", "alpha_nominal", "Krippendorff's α, nominal", "The same where any two different answers differ alike."),
+            Explained("human", "icc", "ICC(1)", "How reliable the score of one reviewer, anyone, is.", anchor="reliability-of-reviews"),
+            Explained("human", "icc_2k", "ICC(2,k)", "How reliable the mean of all reviewers is.", anchor="reliability-of-reviews"),
+            Explained(
+                "human",
+                "reviews_needed",
+                "Reviews needed",
+                "Reviews an output for a reliability of 0.8 (Spearman-Brown).",
+                short,
+                "reviews-needed",
+            ),
+            Explained(
+                "human",
+                "spearman_second",
+                "ρ of one reviewer",
+                "One reviewer's ranking against the mean of the others.",
+                anchor="second-reviewer",
+            ),
+            Explained("human", "mean", "Mean score", "Over reviews, in points.", anchor="mean-score"),
+        ),
+    ),
+    (
+        "agreement",
+        "Agreement of judge and people",
+        (
+            Explained("judge", "weighted_kappa", "Weighted κ", "Quadratic weights, against the median person. Low on lopsided scores."),
+            Explained("judge", "gwet_ac2", "Gwet's AC2", "Like κ, and not pulled down by lopsided scores. Read both."),
+            Explained("judge", "alpha", "α with single people", "Set it beside people's own α: the judge as one more person."),
+        ),
+    ),
+    (
+        "rank",
+        "Ranking",
+        (
+            Explained(
+                "judge", "spearman_within", "ρ within criteria", "Spearman's rank correlation with the mean person, inside each criterion."
+            ),
+            Explained("judge", "spearman", "ρ over all", "The same over all items at once: criteria alone can make it.", anchor="ranking"),
+            Explained("judge", "kendall_b", "Kendall's τ-b", "Pairs in the same order less pairs in opposite order.", anchor="ranking"),
+            Explained("judge", "pearson", "Pearson's r", "How far the scores lie on a line.", anchor="ranking"),
+            Explained(
+                "judge",
+                "spearman_second",
+                "ρ as a second reviewer",
+                "The judge's ranking against the mean of all but one person.",
+                anchor="second-reviewer",
+            ),
+            Explained(
+                "judge",
+                "spearman_gap",
+                "Judge less reviewer",
+                "That ρ less the one of the person left out. Above 0 the judge ranks better.",
+                anchor="second-reviewer",
+            ),
+        ),
+    ),
+    (
+        "error",
+        "Error and bias, in points",
+        (
+            Explained("judge", "bias", "Bias", "Mean of judge less people. Above 0 the judge is generous."),
+            Explained("judge", "mae", "Mean absolute error", "How far off the judge is on average."),
+            Explained("judge", "loa", "Limits of agreement", "95 of 100 differences lie between them, were they normal (Bland-Altman)."),
+        ),
+    ),
+    (
+        "decision",
+        "Pass or fail",
+        (
+            Explained("judge", "agreement", "Same verdict", "Share of outputs on which judge and majority decide alike.", percent),
+            Explained("judge", "precision", "Precision", "Of what the judge passes, people pass so much.", percent),
+            Explained("judge", "recall", "Recall", "Of what people pass, the judge passes so much.", percent),
+            Explained("judge", "f1", "F1", "Harmonic mean of precision and recall."),
+            Explained("judge", "false_pass_rate", "False pass rate", "Of what people fail, the judge passes so much.", percent),
+        ),
+    ),
+    (
+        "chance",
+        "The score read as a chance of passing",
+        (
+            Explained("judge", "ece", "Calibration error", "Mean gap of stated chance and share that people pass, corrected upward bias."),
+            Explained("judge", "brier", "Brier score", "Mean squared gap of stated chance and outcome; 0.25 for always a half."),
+        ),
+    ),
+    (
+        "pass_rate",
+        "Pass rates and mean scores",
+        (
+            Explained("pass_rate", "raw", "Judge alone", "Of everything that the judge decided.", percent),
+            Explained("pass_rate", "wilson", "People alone", "Of what they labelled, outputs taken as independent (Wilson).", percent),
+            Explained("pass_rate", "human", "People alone, by prompt", "The same with outputs of a prompt taken together.", percent),
+            Explained(
+                "pass_rate", "ppi", "Judge corrected by people", "What people would pass had they graded everything (PPI++).", percent
+            ),
+        ),
+    ),
+    (
+        "recalibration",
+        "Recalibration, on prompts not seen",
+        (
+            Explained("calibrator", "mae_before", "Error before", "Mean absolute error of the judge as it is."),
+            Explained("calibrator", "mae_after", "Error after", "The same when its score is mapped to the score that people would give."),
+            Explained("calibrator", "bias_before", "Bias before", "In points."),
+            Explained("calibrator", "bias_after", "Bias after", "In points."),
+            Explained("calibrator", "log_loss_before", "Log-loss before", "Of the score read as a chance of passing."),
+            Explained("calibrator", "log_loss_after", "Log-loss after", "The same after the map."),
+            Explained(
+                "calibrator", "half_width", "One prediction, ±", "About 95 of 100 mean human scores lie so near to their prediction."
+            ),
+        ),
+    ),
+    (
+        "influences",
+        "What else moves the judge",
+        (
+            Explained("bias", "length", "Length", "Points for one standard deviation of log length, at equal human score."),
+            Explained("bias", "self_preference", "Own family", "Points for outputs of the judge's own model family, at equal human score."),
+            Explained("bias", "position", "First answer", "How much more often than people it prefers the first of two answers.", percent),
+            Explained("bias", "reviewer", "Spread of reviewers", "Standard deviation of how generous reviewers are, in points."),
+        ),
+    ),
+)
+
+
+def tables(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each table with its rows, in the order of the page."""
+    return [
+        {
+            "id": name,
+            "title": title,
+            "rows": [_row(figures[line.group][line.key], line, name) for line in lines if line.key in figures[line.group]],
+        }
+        for name, title, lines in TABLES
+    ]
+
+
+def severities(figures: dict[str, Any]) -> list[Row]:
+    """How generous each reviewer is, a row each."""
+    by_reviewer = figures["bias"]["reviewer"].get("by_reviewer", {})
+    if len(by_reviewer) > MOST_REVIEWERS or all(found["value"] is None for found in by_reviewer.values()):
+        by_reviewer = {name: found for name, found in by_reviewer.items() if found["value"] is not None}
+    return [_row(found, Explained("bias", name, name, ""), "influences") for name, found in by_reviewer.items()]
+
+
+def _row(found: Figure, line: Explained, table: str) -> Row:
+    value, ends = found["value"], found["ci"]
+    if isinstance(value, list):
+        shown = f"{line.write(value[0])} to {line.write(value[1])}"
+        interval = "; ".join(f"{line.write(low)} to {line.write(high)}" for low, high in ends) if ends else ""
+    else:
+        shown = "" if value is None else line.write(value)
+        interval = f"{line.write(ends[0])} to {line.write(ends[1])}" if ends else ""
+    return Row(line.title, line.text, line.anchor or ANCHORS[table], shown, interval, found["n"], found["why_missing"] or "")
+
+
+# Where a figure's own heading is not named, that of its table in docs/calibration.md.
+ANCHORS = {
+    "people": "agreement-among-people",
+    "agreement": "agreement-of-judge-and-people",
+    "rank": "ranking",
+    "error": "error-and-bias",
+    "decision": "pass-or-fail",
+    "chance": "the-score-as-a-chance",
+    "pass_rate": "pass-rates",
+    "recalibration": "recalibration",
+    "influences": "what-else-moves-the-judge",
+}

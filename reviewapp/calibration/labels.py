@@ -1,0 +1,168 @@
+"""About the labels themselves: how they were drawn, what seeing the judge first does to them, and what more would bring.
+
+And the judge's versions and time. It takes longer than the page may, so the page loads it after itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from graders.calibration import errors
+from graders.calibration.arrays import Floats, mean_human
+from graders.calibration.resample import Resamples, bootstrap, mean_statistic
+from graders.calibration.result import Estimate
+from reviewapp.calibration.charts import Chart, group_chart
+from reviewapp.calibration.figures import Figure, figure
+from reviewapp.calibration.grades import Grades
+from reviewapp.calibration.items import Items
+from reviewapp.calibration.report import Question, grades_of, remembered, scope_of
+from reviewapp.calibration.sentences import Sentence
+from reviewapp.calibration.words import counted, is_above, is_below, number, points, with_interval
+from reviewapp.models import Grade, Grader
+from reviewapp.queues.design import UNKNOWN
+
+TIME_BINS = 8
+FEWEST_IN_BIN = 5
+MOST_VERSIONS = 8
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    sentences: tuple[Sentence, ...]
+    charts: dict[str, Chart]
+
+
+def label_facts(question: Question, versions: tuple[Grader, ...]) -> LabelFacts:
+    judge = question.judge
+    asked = f"labels:{judge and judge.pk}:{question.mode}:{question.criterion}:{len(versions)}"
+    return remembered(question.task, asked, lambda: _make(question, versions))
+
+
+def _make(question: Question, versions: tuple[Grader, ...]) -> LabelFacts:
+    grades = grades_of(question.task, question.judge, question.mode)
+    items, _ = scope_of(question, grades)
+    found = [drawn(question, grades, items), anchoring(question, items, grades)]
+    charts = {"versions": _versions_chart(question, versions), "time": _time_chart(question, items, grades)} if question.judge else {}
+    return LabelFacts(tuple(s for s in found if s), {name: chart for name, chart in charts.items() if chart})
+
+
+def drawn(question: Question, grades: Grades, items: Items) -> Sentence:
+    """How the labelled outputs were chosen, as far as it is recorded, and what every estimate takes for granted."""
+    n_labelled, n_outputs = len(grades.labelled), len(grades.outputs)
+    if not n_labelled:
+        return Sentence("Sampling", "unsure", "No output is labelled in this mode.")
+    if n_labelled == n_outputs:
+        return Sentence("Sampling", "good", f"All {counted(n_outputs, 'output')} are labelled: nothing hangs on how they were chosen.")
+    head = f"{n_labelled:,} of {n_outputs:,} outputs count as labelled. "
+    apart = _judge_on_labelled(grades, items)
+    head += grades.design.text
+    if apart is None:
+        return Sentence("Sampling", "unsure", head)
+    if is_above(apart) or is_below(apart):
+        head += f" The judge scores the labelled ones {_size(apart)} {'higher' if apart['value'] > 0 else 'lower'} than the others"
+        if grades.design.weights is not None:
+            return Sentence("Sampling", "", f"{head}, as it may where chances differ.")
+        return Sentence("Sampling", "bad", f"{head}: a random sample would hardly come out so.")
+    text = f"{head} The judge scores them and the others alike, {with_interval(apart)} points apart, as it would a random sample."
+    return Sentence("Sampling", "unsure" if UNKNOWN in dict(grades.design.counts) else "good", text)
+
+
+def anchoring(question: Question, items: Items, grades: Grades) -> Sentence | None:
+    """What seeing the judge first does, where outputs have grades of both kinds."""
+    if question.judge is None or items.is_categorical:
+        return None
+    task = question.task
+    blind, assisted = (grades_of(question.task, question.judge, mode) for mode in ("blind", "assisted"))
+    if not len(assisted.labelled):
+        return Sentence("Seeing the judge", "", "Nobody graded here after seeing the judge, so what that does can't be seen.")
+    asked = [Question(task, question.judge, mode, question.criterion, question.epsilon) for mode in ("blind", "assisted")]
+    found = effect_of_seeing(*(scope_of(one, arrays, n_boot=1)[0] for one, arrays in zip(asked, (blind, assisted), strict=True)), blind)
+    if found.value is None:
+        n = len(assisted.labelled)
+        head = f"{counted(n, 'output')} {'has' if n == 1 else 'have'} grades made after seeing the judge, and none of them blind ones too"
+        text = f"{head}: what seeing it does can't be told."
+        return Sentence("Seeing the judge", "unsure", text)
+    effect, who = figure(found), f"On the same {counted(found.n, 'score')}, people who saw the judge first land"
+    if is_above(effect):
+        return Sentence("Seeing the judge", "bad", f"{who} {_size(effect)} nearer to it. Such labels flatter the judge.")
+    text = f"{who} {with_interval(effect)} points nearer to it: no pull shows."
+    return Sentence("Seeing the judge", "" if effect["ci"] else "unsure", text)
+
+
+def effect_of_seeing(blind: Items, assisted: Items, grades: Grades) -> Estimate:
+    """Mean of |judge - people blind| less |judge - people who saw it|, on items with both; above 0 people are drawn to it."""
+    gaps = [
+        dict(zip(zip(i.output.tolist(), i.criterion.tolist(), strict=True), np.abs(i.judge - mean_human(i.human)).tolist(), strict=True))
+        for i in (blind, assisted)
+    ]
+    both = [key for key in gaps[0] if key in gaps[1] and not np.isnan(gaps[0][key] + gaps[1][key])]
+    if not both:
+        return Estimate.missing("no output has blind grades and grades made after seeing the judge")
+    pull = np.array([gaps[0][key] - gaps[1][key] for key in both])
+    prompts = grades.clusters[[output for output, _ in both]]
+    columns = np.stack([np.ones(len(pull)), pull], axis=1)
+    return bootstrap(columns, mean_statistic, Resamples(prompts, rng=np.random.default_rng(0)))
+
+
+def _judge_on_labelled(grades: Grades, items: Items) -> Figure | None:
+    """The judge's mean score of the labelled outputs less that of the others, in points; None without others."""
+    columns = np.unique(items.criterion)
+    scores = grades.judge[:, columns].mean(axis=1) if len(columns) else np.empty(0)
+    is_labelled = np.zeros(len(scores), dtype=bool)
+    is_labelled[grades.labelled] = True
+    known = ~np.isnan(scores)
+    if items.is_categorical or min((known & is_labelled).sum(), (known & ~is_labelled).sum()) < 2:
+        return None
+    mine, prompts = is_labelled[known].astype(float), grades.clusters[known]
+    columns_of = np.stack([mine, 1 - mine, mine * scores[known], (1 - mine) * scores[known]], axis=1)
+    return figure(bootstrap(columns_of, _apart, Resamples(prompts, rng=np.random.default_rng(0))))
+
+
+def _apart(sums: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(sums[:, 2] / sums[:, 0] - sums[:, 3] / sums[:, 1])
+
+
+def _size(found: Figure) -> str:
+    low, high = sorted(abs(end) for end in found["ci"])
+    return f"{points(abs(found['value']))} ({number(low)} to {number(high)})"
+
+
+def _versions_chart(question: Question, versions: tuple[Grader, ...]) -> Chart | None:
+    """Ranking and bias of each version of this judge against the same people."""
+    same = [g for g in versions if g.name == question.judge.name][-MOST_VERSIONS:]
+    if len(same) < 2:
+        return None
+    found = []
+    for grader in same:
+        asked = Question(question.task, grader, question.mode, question.criterion, question.epsilon)
+        items, _ = scope_of(asked, grades_of(question.task, grader, question.mode))
+        if not items.is_categorical:
+            found.append((f"v{grader.version}", "", errors.bias(items.judge, items.human, items.resamples)))
+    return group_chart("Bias by version of this judge", found)
+
+
+def _time_chart(question: Question, items: Items, grades: Grades) -> Chart | None:
+    """Bias by when the judge graded, in spans of about as many outputs."""
+    if items.is_categorical:
+        return None
+    automatic = Grade.objects.filter(
+        output__task=question.task, mode=Grade.Mode.AUTOMATIC, grader__name=question.judge.name, grader__version=question.judge.version
+    )
+    at = dict(automatic.order_by("id").values_list("output_id", "created_at"))
+    when = np.array([at[pk].timestamp() if pk in at else np.nan for pk in grades.outputs.id.tolist()])[items.output]
+    if np.isnan(when).all() or np.nanmax(when) - np.nanmin(when) < 24 * 3600:
+        return None
+    edges = np.unique(np.nanquantile(when, np.linspace(0, 1, TIME_BINS + 1)))
+    span = np.clip(np.searchsorted(edges, when, side="right") - 1, -1, len(edges) - 2)
+    span[np.isnan(when)] = -1
+    found = errors.bias_by(items.judge, items.human, span, len(edges) - 1, items.resamples, fewest=FEWEST_IN_BIN)
+    names = [f"{_day(edges[i])} to {_day(edges[i + 1])}" for i in range(len(edges) - 1)]
+    return group_chart("Bias by when the judge graded", [(name, "", e) for name, e in zip(names, found, strict=True)])
+
+
+def _day(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, tz=UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,1 @@
+"""The user guide, as docs/ has it, for reading in the app."""

@@ -1,0 +1,55 @@
+"""Figures of a study as table cells and charts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from reviewapp.calibration.words import between, number
+
+register = template.Library()
+
+
+@register.simple_tag
+def cell(figure: dict[str, Any]) -> SafeString:
+    """A table cell: the value with its interval, or a dash that says why there is none."""
+    if figure["value"] is None:
+        return format_html(
+            '<td class="num"><span class="muted" title="{0}">–<span class="sr-only"> {0}</span></span></td>', figure["why_missing"]
+        )
+    return format_html(
+        '<td class="num">{}<br><span class="muted tiny">{}</span></td>', number(figure["value"]), between(figure) or "no interval"
+    )
+
+
+@register.filter
+def signed(value: float) -> str:
+    """A difference: with its sign, always."""
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+@register.inclusion_tag("calibration/chart.html")
+def chart(chart: dict[str, Any] | None, name: str, text: str, anchor: str) -> dict[str, Any]:
+    """A chart with its title, what it shows, and its rows as a table."""
+    rows: list[tuple[str, str, str]] = []
+    for trace in (chart or {}).get("traces", ()):
+        if trace["kind"] == "dots":
+            links = trace.get("links") or [""] * len(trace["at"])
+            names = [at if isinstance(at, str) else number(at) for at in trace["at"]]
+            hrefs = [f"{chart['base']}&{link}" if link else "" for link in links] if chart else []
+            rows += list(zip(names, trace["text"], hrefs, strict=True))[:: 1 if trace.get("vertical") else -1]
+    return {"chart": chart, "id": f"chart-{name}", "text": text, "anchor": anchor, "rows": rows}
+
+
+@register.simple_tag
+def confusion_cell(found: dict[str, Any], kind: str) -> SafeString:
+    text = f"{found['n']:,}"
+    inner = (
+        format_html('<a class="num" href="{}">{}</a>', found["href"], text)
+        if found["n"]
+        else format_html('<span class="num">{}</span>', text)
+    )
+    return format_html('<td class="cell-{}">{} <span class="muted tiny num">{} %</span></td>', kind, inner, f"{100 * found['share']:.0f}")

@@ -1,0 +1,67 @@
+// Draws the charts of a page with Plotly, from the data in its application/json scripts. Colours are tokens, so that a
+// change of theme redraws. A mark with an entry in `links` leads to the outputs behind it; a row with one in `pages`, to its page.
+(() => {
+  const token = (name) => {
+    const probe = document.createElement("i");
+    document.body.append(probe);
+    probe.style.color = `var(--${name})`;
+    const colour = getComputedStyle(probe).color;
+    probe.remove();
+    return colour;
+  };
+  const hover = (trace) => ({ text: trace.text, hovertemplate: "%{text}<extra></extra>" });
+  const draw = {
+    line: (t, c) => ({ type: "scatter", mode: "lines", x: t.x, y: t.y, line: { color: c, width: 1.5, dash: t.dash ? "dot" : "solid" }, hovertemplate: `${t.name}<extra></extra>` }),
+    bubbles: (t, c) => ({
+      type: "scatter", mode: "markers", x: t.x, y: t.y, ...hover(t),
+      marker: { color: c, opacity: 0.55, size: t.size.map((share) => 4 + 26 * Math.sqrt(share)), line: { width: 0 } },
+    }),
+    dots: (t, c) => {
+      const error = { type: "data", symmetric: false, array: t.high, arrayminus: t.low, color: c, thickness: 1.5, width: 4 };
+      const place = t.vertical ? { x: t.at, y: t.value, error_y: error } : { x: t.value, y: t.at, error_x: error };
+      return { type: "scatter", mode: "markers", ...place, ...hover(t), marker: { color: c, size: 8, symbol: t.color === "human" ? "diamond" : "circle" } };
+    },
+  };
+
+  function axis(spec, colours, isRow) {
+    return {
+      title: { text: spec.title || "", standoff: 8 }, range: spec.range, tickformat: spec.percent ? ".0%" : undefined, automargin: true,
+      color: colours.muted, gridcolor: colours.line, linecolor: colours.line, zeroline: false, fixedrange: true,
+      ...(isRow ? { type: "category", showgrid: false, tickfont: { color: colours.ink } } : {}),
+    };
+  }
+
+  function mount(place) {
+    const source = document.getElementById(place.dataset.chart);
+    if (!source || !window.Plotly) return;
+    const chart = JSON.parse(source.textContent);
+    const colours = Object.fromEntries(["ink", "muted", "line", "judge", "human", "pass", "fail", "unsure"].map((name) => [name, token(name)]));
+    const traces = chart.traces.map((t) => ({ name: t.name, showlegend: Boolean(t.name), ...draw[t.kind](t, colours[t.color]) }));
+    const rows = chart.y.rows;
+    const style = getComputedStyle(document.body);
+    const size = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    Plotly.react(place, traces, {
+      height: rows ? (5.5 + 1.75 * rows + (chart.traces.length > 1 ? 1.5 : 0)) * size : 22 * size,
+      margin: { l: 3.5 * size, r: size, t: 0.75 * size, b: 3 * size },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: false,
+      font: { family: style.fontFamily, size: 0.78 * size, color: colours.muted },
+      hoverlabel: { bgcolor: token("surface"), bordercolor: colours.line, font: { color: colours.ink } },
+      legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { color: colours.ink } },
+      xaxis: { ...axis(chart.x, colours), ...(chart.zero ? { zeroline: true, zerolinecolor: colours.muted, rangemode: "tozero" } : {}) },
+      yaxis: axis(chart.y, colours, Boolean(rows)),
+    }, { displayModeBar: false, responsive: true });
+    if (place.dataset.mounted) return;
+    place.dataset.mounted = "yes";
+    place.on("plotly_click", ({ points: [point] }) => {
+      const trace = chart.traces[point.curveNumber];
+      if (trace.links) location.assign(`${chart.base}&${trace.links[point.pointIndex]}`);
+      if (trace.pages) location.assign(`${chart.page}&criterion=${encodeURIComponent(trace.pages[point.pointIndex])}`);
+    });
+  }
+
+  const mountAll = (root) => root.querySelectorAll("[data-chart]").forEach(mount);
+  document.addEventListener("DOMContentLoaded", () => mountAll(document));
+  document.addEventListener("htmx:load", ({ detail }) => detail.elt !== document.body && mountAll(detail.elt.parentElement || document));
+  new MutationObserver(() => mountAll(document)).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => mountAll(document));
+})();
