@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
+from graders.code.fsdp_training import FSDPTrainingGrader
 from graders.code.neural_memory import NeuralMemoryGrader
 from graders.code.text_match import TextMatchGrader
 from graders.grade import Grade, GraderError
@@ -50,7 +51,7 @@ class Grader(Protocol):
 @lru_cache(maxsize=1)
 def all_graders() -> tuple[Grader, ...]:
     """Every grader, the newest version of a name last."""
-    return (NeuralMemoryGrader(), TextMatchGrader())
+    return (NeuralMemoryGrader(), FSDPTrainingGrader(), TextMatchGrader())
 
 
 def get(name: str, version: str | None = None) -> Grader:

@@ -51,7 +51,7 @@ def test_the_fields_of_a_grade_are_those_promised(capsys, files):
 
 
 def test_a_task_without_a_grader_that_runs_takes_text_match(capsys, files):
-    code, lines, _ = run(capsys, "grade", "fsdp_training", files[0], "--json")
+    code, lines, _ = run(capsys, "grade", "memory_optimization", files[0], "--json")
     assert code == 0 and json.loads(lines[0])["grader"]["name"] == "text_match"
 
 

@@ -1,0 +1,201 @@
+"""How an fsdp_training submission went: the data it read, its process group, and whether it ended and learned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from graders.code.fsdp_runs import TRAINED, Event, Rank, Run
+from graders.code.fsdp_verdict import Verdict, no, plain_training, unsure, yes
+
+# --- data ---------------------------------------------------------------------------------------------
+
+
+def distributed_sampler(run: Run) -> Verdict:
+    rows = [_rows(rank) for rank in run.ranks]
+    loader, sampler, set_epoch = (next(iter(run.all(kind)), None) for kind in ("loader", "sampler", "set_epoch"))
+    where = [e for e in (sampler, loader, set_epoch) if e]
+    if any(not r for r in rows):
+        if run.over:
+            return no("no rank trains on any data", *where, category="not_trained")
+        return unsure("no rows of data were seen in a forward pass", *where)
+    epochs = int(run.options.get("epochs", 2))
+    if any(len(r) < epochs for r in rows):
+        return unsure("it stopped before two epochs were over", *where)
+    parts = [_split(r, epochs) for r in rows]
+    known = run.data if any(row in run.data for r in rows for row in r) else None
+    for epoch in range(epochs):
+        sets = [set(part[epoch]) for part in parts]
+        shared = set.intersection(*sets)
+        if len(set.union(*sets)) < sum(map(len, sets)):
+            how = "the same rows" if shared == sets[0] else f"{len(shared)} rows in common"
+            return no(f"the ranks read {how} in epoch {epoch}: {_why_shared(loader, sampler, run)}", *where, category="no_sampler")
+        if known is not None and len(set.union(*sets)) < int(run.options.get("n-samples", 0)) - run.world * 4 + 1:
+            return no(
+                f"epoch {epoch} reads {len(set.union(*sets))} of {run.options.get('n-samples')} rows", *where, category="data_left_out"
+            )
+    same = [p for p in parts if any(p[i] == p[i + 1] for i in range(epochs - 1))]
+    if same and run.over:
+        why = "set_epoch is never called" if sampler and not set_epoch else "the order does not depend on the epoch"
+        return no(f"every epoch has the same order: {why}", *where, category="no_set_epoch")
+    if same:
+        return unsure("the epochs can't be compared: the program stopped early", *where)
+    return yes("the ranks read parts of their own that cover the data, in a new order every epoch", *where)
+
+
+# --- the process group ---
+
+
+def init_destroy(run: Run) -> Verdict:
+    for rank in run.ranks:
+        init = rank.first("init")
+        if init is None:
+            if not run.over and "init" not in run.mends:
+                return unsure(f"rank {rank.rank} stopped before it set up a process group")
+            return no("init_process_group is never called", category="no_init")
+        if fixed := init.items("fixed"):
+            return no(
+                f"set up with {', '.join(map(str, fixed))} of its own in place of what torchrun gives", init, category="fixed_address"
+            )
+        if "nccl" not in init.text("backend") and init.text("backend") not in ("", "undefined"):
+            return no(f"backend {init.text('backend')} for parameters on GPUs", init, category="wrong_backend")
+    if wrong := _teardown(run):
+        return wrong
+    first = [run.ranks[0].first("init"), run.ranks[0].last("destroy")]
+    return yes("set up from torchrun's variables and destroyed on every rank", *first)
+
+
+def _teardown(run: Run) -> Verdict | None:
+    destroys = [rank.last("destroy") for rank in run.ranks]
+    without = [rank.rank for rank, e in zip(run.ranks, destroys, strict=True) if e is None]
+    if without:
+        stopped = [run.ranks[i] for i in without if not run.ranks[i].finished]
+        if stopped and not run.over and len(without) == run.world:
+            return unsure("the program stopped before its end, where it may be destroyed")
+        init = run.ranks[0].first("init")
+        if len(without) == run.world:
+            return no("destroy_process_group is never called", init, category="no_destroy")
+        return no(f"destroyed by some ranks only: not by rank {without[0]}", *destroys, category="partial_destroy")
+    for rank, destroy in zip(run.ranks, destroys, strict=True):
+        assert destroy is not None
+        later = next((e for e in rank.events if e.at > destroy.at and e.kind in ("collective", "wrap", "gather", "step")), None)
+        if later is not None:
+            return no(f"destroyed before the last {later.kind} (line {later.line})", destroy, category="early_destroy")
+        if not rank.all("destroy")[0].flag("live") and not destroy.flag("live"):
+            return no("destroyed where there is no process group", destroy, category="no_destroy")
+    return None
+
+
+# --- the end ---
+
+
+def broken(run: Run) -> Verdict | None:
+    for rank in run.ranks:
+        end = rank.end
+        if end is not None and end.text("how") == "exception" and not _is_peer_error(end.text("error")):
+            lines = tuple(n for n in end.items("lines") if isinstance(n, int))[:2]
+            return Verdict(False, f"{run.name}: rank {rank.rank} stops: {end.text('error')[:300]}", lines, "crash")
+    if run.hung == "idle":
+        stuck = [rank for rank in run.ranks if rank.stuck]
+        lines = tuple(n for rank in stuck for n in rank.stuck[:1] if n)[:2]
+        names = ", ".join(str(rank.rank) for rank in stuck)
+        return Verdict(False, f"{run.name}: hangs, rank {names} waits for the others", lines, "hang")
+    if run.hung:
+        return Verdict(False, f"{run.name}: did not end within its time", (), "timeout")
+    for rank in run.ranks:
+        if not rank.finished:
+            return Verdict(False, f"{run.name}: rank {rank.rank} ended early ({_how_ended(rank)})", _end_lines(rank), "crash")
+    return None
+
+
+def untrained(run: Run) -> Verdict | None:
+    if plain := plain_training(run):
+        return Verdict(False, f"{run.name}: {plain.text}", plain.lines, plain.category)
+    if twice := _one_gpu_twice(run):
+        return twice
+    for rank in run.ranks:
+        forwards = [e for e in rank.all("forward") if e.flag("grad") and e.text("model") in TRAINED]
+        if not forwards:
+            return no(
+                f"{run.name}: rank {rank.rank} makes no forward pass through a sharded model that could learn", category="not_trained"
+            )
+        steps = rank.all("step")
+        if not steps:
+            return no(f"{run.name}: the optimizer never steps", forwards[0], category="not_trained")
+        if steps[-1].number("of_model") < steps[-1].number("model"):
+            text = f"the optimizer holds {steps[-1].number('of_model')} of the sharded model's {steps[-1].number('model')} parameters"
+            return no(f"{run.name}: {text}", steps[-1], category="optimizer_before_wrap")
+        if steps[-1].number("no_grad", 0) >= steps[-1].number("params"):
+            return no(f"{run.name}: no parameter has a gradient when the optimizer steps", steps[-1], category="not_trained")
+    if unsharded := next((e for e in run.all("wrap") if e.text("strategy") == "NO_SHARD"), None):
+        return no("NO_SHARD keeps every parameter whole on every rank", unsharded, category="plain_ddp")
+    return _loss(run)
+
+
+def _loss(run: Run) -> Verdict | None:
+    for rank in run.ranks:
+        losses = [e.facts.get("value") for e in rank.all("loss")]
+        values = [float(v) for v in losses if isinstance(v, (int, float))]
+        where = rank.first("loss")
+        if not values:
+            return no(f"{run.name}: no loss was computed", where, category="not_trained")
+        if len(values) < len(losses):
+            return no(f"{run.name}: the loss is not finite", where, category="not_finite")
+        half = max(1, len(values) // 2)
+        if len(values) > 1 and sum(values[-half:]) / half >= sum(values[:half]) / half:
+            return no(f"{run.name}: the loss does not fall ({values[0]:.3f} to {values[-1]:.3f})", where, category="not_trained")
+    return None
+
+
+def _is_peer_error(error: str) -> bool:
+    return bool(re.search(r"[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|gloo|Timed out", error))
+
+
+def _how_ended(rank: Rank) -> str:
+    end = rank.end
+    if rank.signal:
+        return f"signal {rank.signal}"
+    if end is None:
+        return f"it left the process with code {rank.exit_code} before its end"
+    return end.text("error") or f"exit code {rank.exit_code}"
+
+
+def _end_lines(rank: Rank) -> tuple[int, ...]:
+    return tuple(n for n in rank.end.items("lines") if isinstance(n, int))[:2] if rank.end else ()
+
+
+def _one_gpu_twice(run: Run) -> Verdict | None:
+    taken: dict[tuple[int, int], Rank] = {}
+    for rank in run.ranks:
+        init = rank.first("init")
+        used = [e for e in rank.all("device") if e.text("what") in ("tensor", "device_id", "fully_shard", "mesh")]
+        if init is None or not used:
+            continue
+        key = (rank.node, used[-1].number("index"))
+        if key in taken:
+            text = f"{run.name}: ranks {taken[key].rank} and {rank.rank} are on one GPU, which NCCL refuses"
+            return no(text, used[-1], category="bare_cuda")
+        taken[key] = rank
+    return None
+
+
+def _rows(rank: Rank) -> list[int]:
+    """Rows of the training passes: those with gradients, or where there are none all that came in training mode."""
+    for kinds in (("grad", "training"), ("training",), ()):
+        events = [e for e in rank.all("forward") if all(e.flag(kind) for kind in kinds)]
+        if rows := [int(row) for e in events for row in e.items("rows") if isinstance(row, int)]:
+            return rows
+    return []
+
+
+def _split(rows: Sequence[int], epochs: int) -> list[list[int]]:
+    size = len(rows) // epochs
+    return [list(rows[i * size : (i + 1) * size]) for i in range(epochs)]
+
+
+def _why_shared(loader: Event | None, sampler: Event | None, run: Run) -> str:
+    if sampler is not None and sampler.number("replicas") != run.world:
+        return f"the sampler splits over {sampler.number('replicas')} of {run.world} ranks"
+    if loader is not None and not loader.text("sampler") and sampler is not None:
+        return "the sampler is not given to the loader"
+    return "nothing splits the data" if sampler is None else "the parts overlap"

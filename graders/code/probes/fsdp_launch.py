@@ -1,0 +1,328 @@
+"""One simulated launch: its ranks as forks of this process, watched until all have ended or nothing moves any more.
+
+Runs INSIDE the sandbox, in the process that the submission can't reach. A launch costs its own limit and no more: when
+no rank has used any CPU for a while, the ranks are asked where they wait and then ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsdp_weights
+import torch
+from fsdp_rank import Place, run_rank
+from torch._C._distributed_c10d import TCPStore
+
+IDLE_S, POLL_S = 3.0, 0.05
+TEXT_CAP, EVENT_CAP = 1 << 18, 1 << 20
+ADDRESS = "127.1.0.1"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """`torchrun --nnodes N --nproc_per_node M train.py OPTIONS` on nodes with `gpus` GPUs each."""
+
+    name: str
+    nodes: int
+    per_node: int
+    gpus: int
+    options: Mapping[str, Any]
+
+    @property
+    def world(self) -> int:
+        return self.nodes * self.per_node
+
+    def argv(self) -> list[str]:
+        return [part for name, value in self.options.items() for part in (f"--{name}", str(value))]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What all ranks of a launch share: its folder, the program, the store's port and what is mended."""
+
+    base: str
+    source: str
+    port: int
+    mends: tuple[str, ...]
+
+
+@dataclass
+class Rank:
+    """A running rank as the conductor sees it."""
+
+    place: Place
+    pid: int
+    pipes: dict[str, int]
+    text: dict[str, bytes] = field(default_factory=lambda: {"events": b"", "stdout": b"", "stderr": b"", "stacks": b""})
+    status: int | None = None
+    ticks: int = -1
+    stuck: list[int] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        return self.status is None
+
+
+def perform(launch: Launch, source: str, mends: Sequence[str], wall_s: float) -> dict[str, Any]:
+    """Run a launch and say what happened."""
+    base = os.path.abspath(f"run-{launch.name}-{len(mends)}-{time.monotonic_ns()}")
+    os.makedirs(base)
+    port, agent = _start_store(launch.world)
+    ranks: list[Rank] = []
+    began = time.monotonic()
+    try:
+        scene = Scene(base, source, port, tuple(mends))
+        ranks = [_start(launch, r, scene) for r in range(launch.world)]
+        hung = _watch(ranks, began + wall_s)
+    finally:
+        for rank in ranks:
+            _end(rank)
+        with contextlib.suppress(OSError):
+            os.kill(agent, signal.SIGKILL)
+            os.waitpid(agent, 0)
+    weights, buffers, why = _weights(ranks)
+    facts = {
+        "name": launch.name,
+        "nodes": launch.nodes,
+        "per_node": launch.per_node,
+        "gpus": launch.gpus,
+        "mends": sorted(mends),
+        "hung": hung,
+        "wall_s": round(time.monotonic() - began, 2),
+        "options": dict(launch.options),
+        "total": sum(w.numel() for w in weights.values()),
+        "no_weights": why,
+        "data": _data(launch),
+        "ranks": [_facts(rank, str(launch.options["out"]), weights, buffers) for rank in ranks],
+    }
+    shutil.rmtree(base, ignore_errors=True)
+    return facts
+
+
+def _start_store(world: int) -> tuple[int, int]:
+    """The agent's store, in a process of its own as under torchrun: (port, pid)."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            store = TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False)
+            os.write(theirs, str(store.port).encode())
+            while True:
+                time.sleep(3600)
+        os._exit(1)
+    os.close(theirs)
+    port = os.read(ours, 16)
+    os.close(ours)
+    return int(port), pid
+
+
+def _start(launch: Launch, number: int, scene: Scene) -> Rank:
+    base = scene.base
+    node, local = divmod(number, launch.per_node)
+    folder = f"{base}/rank{number}"
+    os.makedirs(folder)
+    path = f"{base}/node{node}/train.py"
+    if local == 0:
+        os.makedirs(os.path.dirname(path))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(scene.source)
+    pipes = {name: os.pipe() for name in ("events", "stdout", "stderr", "stacks")}
+    with tempfile.TemporaryFile(dir=base) as kept:
+        weights = os.dup(kept.fileno())
+    place = Place(
+        rank=number,
+        local_rank=local,
+        env={**_env(launch, number, scene.port), "TORCHELASTIC_ERROR_FILE": f"{base}/error-{number}.json"},
+        folder=folder,
+        path=path,
+        gpus=launch.gpus,
+        argv=launch.argv(),
+        n_layers=int(launch.options["n-layers"]),
+        mends=frozenset(scene.mends),
+        weights=weights,
+        **{name: pipe[1] for name, pipe in pipes.items()},
+    )
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        for pipe in pipes.values():
+            os.close(pipe[0])
+        run_rank(place)
+    for pipe in pipes.values():
+        os.close(pipe[1])
+    return Rank(place, pid, {name: pipe[0] for name, pipe in pipes.items()})
+
+
+def _env(launch: Launch, number: int, port: int) -> dict[str, str]:
+    node, local = divmod(number, launch.per_node)
+    told = {
+        "RANK": number,
+        "LOCAL_RANK": local,
+        "WORLD_SIZE": launch.world,
+        "LOCAL_WORLD_SIZE": launch.per_node,
+        "GROUP_RANK": node,
+        "GROUP_WORLD_SIZE": launch.nodes,
+        "ROLE_RANK": number,
+        "ROLE_WORLD_SIZE": launch.world,
+        "ROLE_NAME": "default",
+        "MASTER_ADDR": ADDRESS,
+        "MASTER_PORT": port,
+        "TORCHELASTIC_RESTART_COUNT": 0,
+        "TORCHELASTIC_MAX_RESTARTS": 0,
+        "TORCHELASTIC_RUN_ID": "none",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": 1,
+        "OMP_NUM_THREADS": 1,
+    }
+    return {name: str(value) for name, value in told.items()}
+
+
+# --- watching ---------------------------------------------------------------------------------------------
+
+
+def _watch(ranks: list[Rank], deadline: float) -> str:
+    """ "" when every rank ended; else "idle" (nothing moves) or "time"."""
+    poller = select.poll()
+    owner = {fd: (rank, name) for rank in ranks for name, fd in rank.pipes.items()}
+    for fd in owner:
+        os.set_blocking(fd, False)
+        poller.register(fd, select.POLLIN)
+    moved = time.monotonic()
+    while any(rank.alive for rank in ranks):
+        for fd, _ in poller.poll(POLL_S * 1000):
+            if not _read(fd, *owner[fd]):
+                poller.unregister(fd)
+        for rank in ranks:
+            _reap(rank)
+        now = time.monotonic()
+        if any([_ran(rank) for rank in ranks if rank.alive]):
+            moved = now
+        if now > deadline or now - moved > IDLE_S:
+            _ask_where(ranks, owner)
+            return "time" if now > deadline else "idle"
+    for fd, (rank, name) in owner.items():
+        while _read(fd, rank, name):
+            pass
+    return ""
+
+
+def _read(fd: int, rank: Rank, name: str) -> bool:
+    try:
+        chunk = os.read(fd, 1 << 16)
+    except BlockingIOError:
+        return False
+    cap = EVENT_CAP if name == "events" else TEXT_CAP
+    rank.text[name] = (rank.text[name] + chunk)[:cap]
+    return bool(chunk)
+
+
+def _reap(rank: Rank) -> None:
+    if rank.alive:
+        done, status = os.waitpid(rank.pid, os.WNOHANG)
+        if done:
+            rank.status = status
+
+
+def _ran(rank: Rank) -> bool:
+    """Has the rank used the CPU, or is it about to?"""
+    try:
+        with open(f"/proc/{rank.pid}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return True
+    ticks = int(fields[11]) + int(fields[12])
+    moved = ticks != rank.ticks or fields[0] in "RD"
+    rank.ticks = ticks
+    return moved
+
+
+def _ask_where(ranks: list[Rank], owner: Mapping[int, tuple[Rank, str]]) -> None:
+    """Every rank that is left writes its stack; the lines of the submission in it, innermost first."""
+    waiting = [rank for rank in ranks if rank.alive]
+    for rank in waiting:
+        with contextlib.suppress(OSError):
+            os.kill(rank.pid, signal.SIGUSR1)
+    time.sleep(0.3)
+    for fd, (rank, name) in owner.items():
+        while _read(fd, rank, name):
+            pass
+    for rank in waiting:
+        text = rank.text["stacks"].decode(errors="replace")
+        rank.stuck = [int(n) for n in re.findall(rf'File "{re.escape(rank.place.path)}", line (\d+) in', text)][:6] or [0]
+
+
+def _end(rank: Rank) -> None:
+    if rank.alive:
+        with contextlib.suppress(OSError):
+            os.kill(rank.pid, signal.SIGKILL)
+        _, rank.status = os.waitpid(rank.pid, 0)
+    for fd in rank.pipes.values():
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+# --- what is left -----------------------------------------------------------------------------------------
+
+
+def _weights(ranks: Sequence[Rank]) -> tuple[dict[str, Any], list[str], str]:
+    """(the joined weights, names of buffers, why there are none)."""
+    try:
+        dumps = []
+        for rank in ranks:
+            size = os.lseek(rank.place.weights, 0, os.SEEK_END)
+            if not size:
+                return {}, [], f"rank {rank.place.rank} wrapped no model"
+            dumps.append(fsdp_weights.read(os.pread(rank.place.weights, size, 0)))
+        return fsdp_weights.join(dumps), [str(n) for n in dumps[0]["buffers"]], ""
+    except Exception as error:
+        return {}, [], f"{type(error).__name__}: {error}"[:300]
+    finally:
+        for rank in ranks:
+            os.close(rank.place.weights)
+
+
+def _data(launch: Launch) -> list[int]:
+    """The rows of the starter's data set under these options, named as the ranks name what they see."""
+    n, length, vocab, seed = (int(launch.options[name]) for name in ("n-samples", "seq-len", "vocab-size", "seed"))
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randint(0, vocab, (n, 1), generator=generator)
+    step = torch.randint(1, 7, (n, 1), generator=generator)
+    rows = ((start + step * torch.arange(length + 1)) % vocab).tolist()
+    return [hash(tuple(part)) & 0x7FFFFFFF for row in rows for part in (row[:-1], row)]
+
+
+def _facts(rank: Rank, out: str, weights: Mapping[str, Any], buffers: Sequence[str]) -> dict[str, Any]:
+    events = []
+    for line in rank.text["events"].splitlines():
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict):
+                events.append(event)
+    status = rank.status or 0
+    files = sorted(os.path.relpath(os.path.join(top, n), rank.place.folder) for top, _, names in os.walk(rank.place.folder) for n in names)
+    path = os.path.join(rank.place.folder, out)
+    return {
+        "rank": rank.place.rank,
+        "local_rank": rank.place.local_rank,
+        "node": int(rank.place.env["GROUP_RANK"]),
+        "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1,
+        "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+        "stuck": rank.stuck,
+        "events": events,
+        "files": files[:20],
+        "checkpoint": fsdp_weights.compare(path, weights, buffers) if os.path.isfile(path) and not os.path.islink(path) else None,
+        "stdout": rank.text["stdout"].decode(errors="replace")[:20000],
+        "stderr": rank.text["stderr"].decode(errors="replace")[-4000:],
+    }

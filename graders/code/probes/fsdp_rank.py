@@ -1,0 +1,199 @@
+"""One rank of a simulated launch: what torchrun would set up, then the submission as `__main__`. Runs INSIDE the sandbox."""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import fsdp_gpus
+from fsdp_group import Group
+from fsdp_record import Recorder
+from fsdp_training_hooks import Training
+from fsdp_units import Units
+from fsdp_weights import dump
+
+CHANNEL_FD = 3
+HIDDEN = (
+    "fsdp_record",
+    "fsdp_gpus",
+    "fsdp_group",
+    "fsdp_units",
+    "fsdp_training_hooks",
+    "fsdp_weights",
+    "fsdp_rank",
+    "fsdp_probe",
+    "fsdp_launch",
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A rank's place in a launch, and the descriptors it tells over."""
+
+    rank: int
+    local_rank: int
+    env: dict[str, str]
+    folder: str
+    path: str
+    gpus: int
+    argv: list[str]
+    n_layers: int
+    mends: frozenset[str]
+    events: int
+    weights: int
+    stdout: int
+    stderr: int
+    stacks: int
+
+
+def run_rank(place: Place) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        _streams(place)
+        rec = Recorder(place.events, place.path, place.mends)
+        gpus = fsdp_gpus.Gpus(rec, place.gpus, place.local_rank)
+        units = Units(rec, gpus, place.n_layers)
+        _environment(place)
+        mode = fsdp_gpus.install(rec, gpus)
+        group = Group(rec, gpus, place.env)
+        training = Training(rec, units, mode)
+        for part in (group, units, training):
+            part.install()
+        write, seek, cut = os.write, os.lseek, os.ftruncate
+        keep = Keeper(place.weights, units, training, rec, (write, seek, cut))
+        units.before_gather = keep.dump
+        leave, flush = os._exit, (sys.stdout.flush, sys.stderr.flush)
+        atexit._clear()
+        code = _run(place, rec)
+        training.tell_tree()
+        rec.tell("tampered", names=rec.tampered())
+        mode.__exit__(None, None, None)
+        keep.dump()
+        rec.tell("dumped")
+        for call in flush:
+            with contextlib.suppress(Exception):
+                call()
+        leave(code)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+class Keeper:
+    """Writes this rank's shards where the conductor reads them; the last dump counts."""
+
+    def __init__(self, fd: int, units: Units, training: Training, rec: Recorder, calls: Any) -> None:
+        self.fd, self.units, self.training, self.rec = fd, units, training, rec
+        self.write, self.seek, self.cut = calls
+
+    def dump(self) -> None:
+        root = self.training.root or (self.units.roots[-1] if self.units.roots else None)
+        if root is None:
+            return
+        try:
+            with self.rec.silence():
+                data = dump(root)
+        except Exception as error:
+            self.rec.tell("no_dump", once=True, error=f"{type(error).__name__}: {error}"[:300])
+            return
+        self.cut(self.fd, 0)
+        self.seek(self.fd, 0, 0)
+        while data:
+            data = data[self.write(self.fd, data) :]
+
+
+def _streams(place: Place) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(place.stdout, 1)
+    os.dup2(place.stderr, 2)
+    with contextlib.suppress(OSError):
+        os.close(CHANNEL_FD)
+    sys.stdout = open(1, "w", buffering=1 << 13, encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    faulthandler.register(signal.SIGUSR1, file=place.stacks, all_threads=False)
+
+
+def _environment(place: Place) -> None:
+    os.putenv("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.update(place.env)
+    os.chdir(place.folder)
+    sys.argv = [place.path, *place.argv]
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [os.path.dirname(place.path), *(p for p in sys.path if os.path.abspath(p) != here)]
+    for name in HIDDEN:
+        sys.modules.pop(name, None)
+
+
+def _run(place: Place, rec: Recorder) -> int:
+    """The exit code that torchrun would see."""
+    module = types.ModuleType("__main__")
+    module.__file__ = place.path
+    sys.modules["__main__"] = module
+    try:
+        with open(place.path, encoding="utf-8") as file:
+            code = compile(_without(place, file.read()), place.path, "exec")
+        exec(code, module.__dict__)  # noqa: S102 - the submission, in its sandbox
+        atexit._run_exitfuncs()
+    except SystemExit as stop:
+        with contextlib.suppress(Exception):
+            atexit._run_exitfuncs()
+        code_of = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        rec.tell(
+            "end",
+            how="end" if not code_of else "exit",
+            code=code_of,
+            error="" if not code_of else f"exit code {code_of}",
+            lines=_lines(stop, place),
+        )
+        return code_of
+    except BaseException as error:
+        sys.stderr.write(traceback.format_exc()[-6000:])
+        message = f"{type(error).__name__}: {error}"[:1500]
+        rec.tell("end", how="exception", code=1, error=message, lines=_lines(error, place))
+        return 1
+    rec.tell("end", how="end", code=0, error="", lines=[])
+    return 0
+
+
+def _without(place: Place, source: str) -> Any:
+    """The program, with those statements that a mend names allowed to fail."""
+    skipped = {int(mend.removeprefix("line ")) for mend in place.mends if mend.startswith("line ")}
+    return Skipper(skipped).visit(ast.parse(source)) if skipped else source
+
+
+class Skipper(ast.NodeTransformer):
+    """Wraps the innermost statement on each of some lines in `try: ... except Exception: pass`."""
+
+    def __init__(self, lines: set[int]) -> None:
+        self.lines = lines
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        simple = isinstance(node, ast.stmt) and not hasattr(node, "body")
+        if not simple or isinstance(node, (ast.Import, ast.ImportFrom, ast.Return)):
+            return node
+        assert isinstance(node, ast.stmt)
+        if not self.lines & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)):
+            return node
+        handler = ast.ExceptHandler(type=ast.Name(id="Exception", ctx=ast.Load()), name=None, body=[ast.Pass()])
+        tried = ast.Try(body=[node], handlers=[handler], orelse=[], finalbody=[])
+        return ast.fix_missing_locations(ast.copy_location(tried, node))
+
+
+def _lines(error: BaseException, place: Place) -> list[int]:
+    """Lines of the submission in a traceback, the innermost first."""
+    if isinstance(error, SyntaxError) and error.filename == place.path:
+        return [error.lineno or 1]
+    rows = [f.lineno or 1 for f in traceback.extract_tb(error.__traceback__) if f.filename == place.path]
+    return rows[::-1][:6]

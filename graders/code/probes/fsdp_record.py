@@ -1,0 +1,100 @@
+"""What happened in one rank, told as it happens over a pipe to the conductor. Runs INSIDE the sandbox.
+
+An event is one JSON line: its kind, the line of the submission that led to it, and plain facts. Replaced functions are
+remembered, so that it can be told at the end whether the submission put others in their place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+
+TORCH = os.path.dirname(torch.__file__) + os.sep
+DISTRIBUTED = (TORCH + "distributed" + os.sep, TORCH + "optim" + os.sep)
+HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+MAX_OF_A_KIND = 400
+
+
+class Recorder:
+    """Tells events, knows which mends are on and which functions were replaced."""
+
+    def __init__(self, fd: int, path: str, mends: frozenset[str]) -> None:
+        self.fd, self.path, self.mends = fd, path, mends
+        self.counts: Counter[str] = Counter()
+        self.told: set[str] = set()
+        self.replaced: list[tuple[Any, str, Any]] = []
+        self.write, self.dumps, self.quiet = os.write, json.dumps, 0
+
+    def tell(self, kind: str, once: bool = False, **facts: Any) -> None:
+        """Send an event; with `once` an equal one is sent a single time."""
+        if self.quiet:
+            return
+        text = self.dumps({"kind": kind, "line": self.line(), **facts})
+        if once and text in self.told:
+            return
+        self.told.add(text)
+        self.counts[kind] += 1
+        if self.counts[kind] <= MAX_OF_A_KIND:
+            data = text.encode() + b"\n"
+            while data:
+                data = data[self.write(self.fd, data) :]
+
+    def mends_it(self, kind: str, error: str) -> bool:
+        """Tell of an error that a run with a mend could get past; True when this run has that mend."""
+        self.tell("mendable", once=True, mend=kind, error=error[:600], mended=kind in self.mends)
+        return kind in self.mends
+
+    def line(self) -> int:
+        """The innermost line of the submission that is being run; 0 when there is none."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code.co_filename == self.path:
+                return frame.f_lineno
+            frame = frame.f_back
+        return 0
+
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        self.quiet += 1
+        try:
+            yield
+        finally:
+            self.quiet -= 1
+
+    def replace(self, name: str, make: Callable[[Any], Any], *owners: Any) -> None:
+        """Put make(original) in the place of `name` in each owner that has that original."""
+        original = owners[0].__dict__[name] if isinstance(owners[0], type) else getattr(owners[0], name)
+        plain = original.__func__ if isinstance(original, (staticmethod, classmethod)) else original
+        new = functools.wraps(plain)(make(plain))
+        placed = type(original)(new) if isinstance(original, (staticmethod, classmethod)) else new
+        for owner in owners:
+            setattr(owner, name, placed)
+            self.replaced.append((owner, name, new))
+
+    def tampered(self) -> list[str]:
+        """Names of ours that are no longer ours."""
+        names = []
+        for owner, name, new in self.replaced:
+            found = vars(owner).get(name)
+            if getattr(found, "__func__", found) is not new:
+                names.append(f"{getattr(owner, '__name__', owner)}.{name}")
+        if sys.gettrace() is not None or sys.getprofile() is not None:
+            names.append("sys.settrace")
+        return names[:20]
+
+
+def called_by_torch(depth: int = 2) -> bool:
+    """Is the caller of the function that asks inside torch? Our own frames between them don't count."""
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None and frame.f_code.co_filename.startswith(HERE):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.startswith(TORCH)

@@ -1,0 +1,233 @@
+"""Data, forward passes, losses, optimizer steps and files of one rank. Runs INSIDE the sandbox.
+
+What a rank reads is told by content at the lowest seam there is: the rows of tokens that reach the model. A loader, a
+sampler or a loop written by hand leave the same trace.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.utils.data
+from fsdp_gpus import Mode, put, site_of
+from fsdp_record import Recorder, called_by_torch
+from fsdp_units import Units
+from torch import nn
+from torch.distributed import fsdp
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.distributed.fsdp._flat_param import FlatParameter
+from torch.distributed.tensor import DTensor
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.data import DataLoader, distributed
+
+MAX_ROWS = 256
+
+
+class Training:
+    """Watches one training run in this rank."""
+
+    def __init__(self, rec: Recorder, units: Units, mode: Mode) -> None:
+        self.rec, self.units, self.mode = rec, units, mode
+        self.depth, self.inside_fsdp, self.checked = 0, 0, False
+        self.root: nn.Module | None = None
+        self.trees: set[str] = set()
+
+    def install(self) -> None:
+        replace = self.rec.replace
+        replace("__init__", self._loader, DataLoader)
+        replace("__init__", self._sampler, distributed.DistributedSampler)
+        replace("set_epoch", self._set_epoch, distributed.DistributedSampler)
+        replace("forward", self._fsdp_forward, FSDP)
+        replace("save", self._save, torch)
+        replace("compile", self._compile, torch)
+        replace("backward", self._autograd_backward, torch.autograd)
+        self.mode.on_backward = self.tell_loss
+        torch.nn.modules.module.register_module_forward_pre_hook(self._before_forward)
+        torch.nn.modules.module.register_module_forward_hook(self._after_forward, always_call=True)
+        register_optimizer_step_pre_hook(self._before_step)
+        register_optimizer_step_post_hook(self._after_step)
+
+    # --- data ---
+
+    def _loader(self, real: Any) -> Callable[..., None]:
+        def init(loader: Any, dataset: Any, *args: Any, **kwargs: Any) -> None:
+            if called_by_torch():
+                return real(loader, dataset, *args, **kwargs)  # type: ignore[no-any-return]
+            sampler = kwargs.get("sampler", args[2] if len(args) > 2 else None)
+            shuffle = kwargs.get("shuffle", args[1] if len(args) > 1 else None)
+            if sampler is not None and shuffle:
+                error = "ValueError: sampler option is mutually exclusive with shuffle"
+                if self.rec.mends_it("shuffle", error):
+                    args = (*args[:1], None, *args[2:]) if len(args) > 1 else args
+                    kwargs.pop("shuffle", None)
+            workers = kwargs.get("num_workers", 0)
+            for name in (
+                "num_workers",
+                "prefetch_factor",
+                "persistent_workers",
+                "pin_memory",
+                "multiprocessing_context",
+                "pin_memory_device",
+            ):
+                kwargs.pop(name, None)
+            kind = type(sampler).__name__ if sampler is not None else ""
+            self.rec.tell("loader", once=True, sampler=kind, shuffle=bool(shuffle), workers=int(workers))
+            real(loader, dataset, *args, **kwargs)
+
+        return init
+
+    def _sampler(self, real: Any) -> Callable[..., None]:
+        def init(sampler: Any, *args: Any, **kwargs: Any) -> None:
+            real(sampler, *args, **kwargs)
+            self.rec.tell("sampler", replicas=int(sampler.num_replicas), rank=int(sampler.rank), shuffle=bool(sampler.shuffle))
+
+        return init
+
+    def _set_epoch(self, real: Any) -> Callable[..., None]:
+        def set_epoch(sampler: Any, epoch: int) -> None:
+            self.rec.tell("set_epoch", epoch=int(epoch))
+            real(sampler, epoch)
+
+        return set_epoch
+
+    # --- forward ---
+
+    def _fsdp_forward(self, real: Any) -> Callable[..., Any]:
+        def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
+            outer = self.inside_fsdp == 0 and self.depth <= 1
+            if outer and module in self.units.on_cpu and not self._moved_later(module):
+                error = "An FSDP-managed module unexpectedly has parameters on cpu. Make sure to move the module to cuda before training."
+                if not self.rec.mends_it("placement", error):
+                    raise RuntimeError(error)
+            if outer and self.depth == 0:
+                self._tell_forward(module, args)
+            self.inside_fsdp += 1
+            try:
+                return real(module, *args, **kwargs)
+            finally:
+                self.inside_fsdp -= 1
+
+        return forward
+
+    @staticmethod
+    def _moved_later(module: nn.Module) -> bool:
+        return any((site_of(p) or "").startswith("cuda") for p in module.parameters())
+
+    def _before_forward(self, module: nn.Module, args: Any) -> Any:
+        self.depth += 1
+        if self.depth > 1 or self.inside_fsdp:
+            return None
+        if next(module.parameters(), None) is None:
+            return None
+        self._tell_forward(module, args)
+        if self.units.is_sharded(module):
+            return tuple(put(a.view_as(a), f"cuda:{self.mode.gpus.current}") if isinstance(a, torch.Tensor) else a for a in args)
+        return None
+
+    def _after_forward(self, module: nn.Module, args: Any, result: Any) -> None:
+        self.depth = max(0, self.depth - 1)
+
+    def _tell_forward(self, module: nn.Module, args: Any) -> None:
+        kind = "fsdp1" if isinstance(module, FSDP) else "fsdp2" if isinstance(module, fsdp.FSDPModule) else "plain"
+        if kind == "plain" and self.units.is_sharded(module):
+            kind = "partly"
+        inner = self.units._inner(module)
+        if kind != "plain" and module is not self.root:
+            self.root = module
+            self.rec.tell("tree", **self.units.tree(module))
+        tokens = next((a for a in args if isinstance(a, torch.Tensor) and not a.is_floating_point() and a.dim() == 2), None)
+        rows = [] if tokens is None else [hash(tuple(row)) & 0x7FFFFFFF for row in tokens.tolist()[:MAX_ROWS]]
+        site = None if tokens is None else site_of(tokens)
+        facts = {"grad": torch.is_grad_enabled(), "training": inner.training, "site": site or ""}
+        self.rec.tell("forward", model=kind, cls=type(inner).__name__, rows=rows, **facts)
+
+    def tell_tree(self) -> None:
+        """At the end: what was wrapped, where no forward pass came so far."""
+        if self.root is None and self.units.roots:
+            self.rec.tell("tree", **self.units.tree(self.units.roots[-1]))
+
+    # --- learning ---
+
+    def tell_loss(self, loss: Any) -> None:
+        value = float(loss.detach()) if isinstance(loss, torch.Tensor) and loss.numel() == 1 else math.nan
+        self.rec.tell("loss", value=value if math.isfinite(value) else None)
+
+    def _autograd_backward(self, real: Any) -> Callable[..., Any]:
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            if not called_by_torch():
+                self.tell_loss(tensors[0] if isinstance(tensors, (list, tuple)) else tensors)
+            return real(tensors, *args, **kwargs)
+
+        return backward
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        ours = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        root = self.root or (self.units.roots[-1] if self.units.roots else None)
+        there = {id(p) for p in root.parameters()} if root is not None else set()
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        sharded = sum(isinstance(p, (DTensor, FlatParameter)) for p in held)
+        empty = sum(p.grad is None for p in held)
+        self.rec.tell("step", params=len(ours), of_model=len(ours & there), model=len(there), sharded=sharded, no_grad=empty)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self.rec.tell("stepped", once=True)
+
+    # --- files ---
+
+    def _save(self, real: Any) -> Callable[..., None]:
+        def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
+            if not called_by_torch():
+                tensors = list(_tensors(obj))[:4000]
+                sites = [site_of(t) for t in tensors]
+                self.rec.tell(
+                    "save",
+                    path=str(f if isinstance(f, str) else getattr(f, "name", f))[:200],
+                    tensors=len(tensors),
+                    on_gpu=sum(s is not None and s != "cpu" for s in sites),
+                    on_cpu=sum(s == "cpu" for s in sites),
+                    sharded=sum(isinstance(t, DTensor) or type(t).__name__ == "ShardedTensor" for t in tensors),
+                )
+            real(obj, f, *args, **kwargs)
+
+        return save
+
+    def _compile(self, real: Any) -> Callable[..., Any]:
+        def compile(model: Any = None, *args: Any, **kwargs: Any) -> Any:
+            if called_by_torch():
+                return real(model, *args, **kwargs)
+            if model is None:
+                return lambda fn: fn
+            self.rec.tell("compile", once=True)
+            return Compiled(model) if isinstance(model, nn.Module) and not isinstance(model, fsdp.FSDPModule) else model
+
+        return compile
+
+
+class Compiled(nn.Module):
+    """What torch.compile gives back, without the compiler: the same names in its state dict."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._orig_mod(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_orig_mod":
+            return self._modules["_orig_mod"]
+        return getattr(self._modules["_orig_mod"], name)
+
+
+def _tensors(obj: Any, depth: int = 0) -> Any:
+    if isinstance(obj, torch.Tensor):
+        yield obj
+    elif depth < 6 and isinstance(obj, dict):
+        for value in obj.values():
+            yield from _tensors(value, depth + 1)
+    elif depth < 6 and isinstance(obj, (list, tuple)):
+        for value in obj:
+            yield from _tensors(value, depth + 1)

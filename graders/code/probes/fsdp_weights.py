@@ -1,0 +1,134 @@
+"""The weights that training really ended with: dumped shard by shard in the ranks, put together in the conductor.
+
+No rank needs another for its dump, so a program that hangs or dies in a gather is still compared. Runs INSIDE the sandbox.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import io
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.distributed.tensor import DTensor
+
+WRAPPERS = re.compile(r"(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
+PLAIN_CLASSES: list[Any] = [
+    argparse.Namespace,
+    pathlib.PosixPath,
+    pathlib.PurePosixPath,
+    collections.OrderedDict,
+    collections.defaultdict,
+    set,
+]
+
+
+def dump(root: nn.Module) -> bytes:
+    """This rank's shards of every parameter, by clean name."""
+    flats: list[dict[str, Any]] = []
+    plain: dict[str, Any] = {}
+    taken: set[str] = set()
+    for name, module in root.named_modules():
+        handle = getattr(module, "_handle", None) if isinstance(module, FSDP) else None
+        if handle is None:
+            continue
+        flat = handle.flat_param
+        prefix = clean(f"{name}." if name else "")
+        local = getattr(flat, "_local_shard", flat)
+        ranks = torch.distributed.get_process_group_ranks(handle.process_group) if torch.distributed.is_initialized() else []
+        flats.append(
+            {
+                "names": [prefix + clean(n) for n in flat._fqns],
+                "shapes": [list(s) for s in flat._shapes],
+                "numels": list(flat._numels_with_padding),
+                "pads": list(flat._is_padding_mask),
+                "local": local.detach().clone(),
+                "ranks": ranks,
+                "sharded": bool(handle.uses_sharded_strategy),
+            }
+        )
+        taken |= {prefix + clean(n) for n in flat._fqns}
+    for name, param in root.named_parameters():
+        if (name := clean(name)) not in taken and not name.endswith("_flat_param"):
+            plain[name] = _of(param)
+    buffers = [clean(n) for n, _ in root.named_buffers()]
+    out = io.BytesIO()
+    torch.save({"flats": flats, "plain": plain, "buffers": buffers}, out)
+    return out.getvalue()
+
+
+def clean(name: str) -> str:
+    return WRAPPERS.sub("", name)
+
+
+def _of(param: torch.Tensor) -> dict[str, Any]:
+    if not isinstance(param, DTensor):
+        return {"shape": list(param.shape), "local": param.detach().clone(), "dim": -1, "index": 0}
+    dim, index = -1, 0
+    where = param.device_mesh.get_coordinate() or [0]
+    for i, placement in enumerate(param.placements):
+        if placement.is_shard():
+            dim, index = int(getattr(placement, "dim", 0)), where[i]
+    return {"shape": list(param.shape), "local": param.to_local().detach().clone(), "dim": dim, "index": index}
+
+
+def join(dumps: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """name -> the whole parameter, from the dumps of all ranks in order."""
+    whole: dict[str, torch.Tensor] = {}
+    for i, flat in enumerate(dumps[0]["flats"]):
+        ranks = flat["ranks"] or list(range(len(dumps)))
+        parts = [dumps[r]["flats"][i]["local"] for r in ranks] if flat["sharded"] else [flat["local"]]
+        values, names, shapes = torch.cat([p.reshape(-1) for p in parts]), iter(flat["names"]), iter(flat["shapes"])
+        at = 0
+        for numel, pad in zip(flat["numels"], flat["pads"], strict=True):
+            if not pad:
+                whole[next(names)] = values[at : at + numel].reshape(next(shapes)).clone()
+            at += numel
+    for name, first in dumps[0]["plain"].items():
+        shards = {d["plain"][name]["index"]: d["plain"][name]["local"] for d in dumps}
+        joined = first["local"] if first["dim"] < 0 else torch.cat([shards[i] for i in sorted(shards)], first["dim"])
+        whole[name] = joined.reshape(first["shape"])
+    return whole
+
+
+def read(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def compare(path: str, whole: Mapping[str, torch.Tensor], buffers: Sequence[str]) -> dict[str, Any]:
+    """What a checkpoint file holds beside the weights that training ended with."""
+    facts: dict[str, Any] = {"loads": False, "error": "", "missing": [], "extra": [], "shapes": [], "differ": [], "equal": 0}
+    try:
+        with torch.serialization.safe_globals(PLAIN_CLASSES):
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        return {**facts, "error": f"{type(error).__name__}: {error}"[:400]}
+    state = _state_of(held, whole)
+    if state is None:
+        return {**facts, "loads": True, "error": "the file holds no state dict"}
+    keys = {str(k) for k in state}
+    facts.update(loads=True, missing=sorted(set(whole) - keys)[:8], extra=sorted(keys - set(whole) - set(buffers))[:8])
+    for name in set(whole) & keys:
+        value = state[name]
+        if not isinstance(value, torch.Tensor) or isinstance(value, DTensor) or list(value.shape) != list(whole[name].shape):
+            facts["shapes"].append(name)
+        elif not torch.allclose(value.float(), whole[name].float(), rtol=1e-2, atol=1e-4):
+            facts["differ"].append(name)
+        else:
+            facts["equal"] += 1
+    facts["shapes"], facts["differ"] = sorted(facts["shapes"])[:8], sorted(facts["differ"])[:8]
+    return facts
+
+
+def _state_of(held: Any, whole: Mapping[str, torch.Tensor]) -> Mapping[str, Any] | None:
+    """The dict of tensors in the file that fits best: the file itself or one that it holds."""
+    if not isinstance(held, dict):
+        return None
+    found = [d for d in (held, *held.values()) if isinstance(d, dict) and any(isinstance(v, torch.Tensor) for v in d.values())]
+    return max(found, key=lambda d: len({str(k) for k in d} & set(whole)), default=None)
