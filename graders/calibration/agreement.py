@@ -133,6 +133,21 @@ def cohen_kappa(
     return weighted_kappa(judge, human, (0, 1), rng=rng, level=level, clusters=clusters, n_boot=n_boot)
 
 
+def resampled_kappa(
+    judge: Scores, human: Scores, labels: Sequence[float], resamples: Resamples, rng: np.random.Generator
+) -> tuple[Estimate, Floats]:
+    """Return `weighted_kappa` without its interval, and the kappa of each resample: for what is made of several."""
+    scale = _check_labels(labels)
+    judged, median, both = _labels_of_both(judge, human, scale)
+    n, n_dropped = int(both.sum()), int((~both).sum())
+    if why := _why_undefined(judged, median, scale):
+        return Estimate.missing(why, n, n_dropped), np.empty(0)
+    cells, weights = median * len(scale) + judged, _quadratic_weights(len(scale))
+    table = np.bincount(cells, minlength=len(scale) ** 2).astype(np.float64)
+    value = Estimate(float(_kappas(table[None], weights)[0]), None, None, n, why_missing=NO_RESAMPLES, n_dropped=n_dropped)
+    return value, _of_resamples(cells, resamples.of(both), weights, rng)
+
+
 def gwet_ac2(judge: Scores, human: Scores, labels: Sequence[float], resamples: Resamples | None = None) -> Estimate:
     """Return Gwet's AC2 of a judge against the median human, with quadratic weights.
 
@@ -231,7 +246,7 @@ def _quadratic_weights(n_labels: int) -> Floats:
 def _kappas(tables: Floats, weights: Floats) -> Floats:
     """Return the kappa of each confusion table (b, k * k), NaN where it is 0/0."""
     square = tables.reshape(-1, *weights.shape)
-    rows, columns, total = square.sum(axis=2), square.sum(axis=1), tables.sum(axis=1)
+    rows, columns, total = square.sum(axis=2), square.sum(axis=1), np.maximum(tables.sum(axis=1), 1e-12)
     observed = tables @ weights.ravel() / total
     expected = ((rows @ weights) * columns).sum(axis=1) / total**2
     return np.asarray(1 - np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0))

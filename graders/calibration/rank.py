@@ -238,6 +238,16 @@ def _second(turns: list[_Turns], resamples: Resamples | None, n: int, n_dropped:
     return SecondReviewer(of_judge, of_people, gap)
 
 
+def resampled_correlation(name: str, judge: Scores, human: Scores, resamples: Resamples) -> tuple[float | None, Floats | None, str]:
+    """Return a correlation ("pearson", "spearman" or "kendall_b"), that of each resample, and why there is none if so."""
+    compute = {"pearson": _pearson, "spearman": _spearman, "kendall_b": _kendall}[name]
+    x, y, both = scored_by_both(judge, human)
+    if why := _why_undefined(x, y):
+        return None, None, why
+    value, resampled = compute(x, y, resamples.of(both))
+    return value, resampled, ""
+
+
 def _estimate(judge: Scores, human: Scores, compute: Correlation, resamples: Resamples | None) -> Estimate:
     x, y, both = scored_by_both(judge, human)
     n, n_dropped = len(x), int((~both).sum())

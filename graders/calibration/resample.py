@@ -82,6 +82,13 @@ class Resamples:
         part.clusters, part.level, part.counts, part.unit = self.clusters[rows], self.level, self.counts, self.unit
         return part
 
+    def at_level(self, level: float) -> Resamples:
+        """Return the same draws for intervals of another level."""
+        check_level(level)
+        same = self.of(np.arange(len(self.clusters)))
+        same.level = level
+        return same
+
     def sums(self, columns: Floats) -> Floats:
         """Return the sums of columns (n, k) over the items of each resample: (n_boot, k)."""
         n_prompts = self.counts.shape[1]

@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 MODULES = (
-    "agreement", "alpha", "alt_test", "decision", "errors", "icc", "inference", "noise", "passes", "probes", "rank", "rates",
+    "agreement", "alpha", "alt_test", "comparison", "decision", "errors", "icc", "inference", "noise", "passes", "probes", "rank", "rates",
     "reliability", "result", "sampling", "weighted",
 )  # fmt: skip
 

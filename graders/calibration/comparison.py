@@ -1,0 +1,229 @@
+"""Two judges on the same labelled outputs: by how much each figure differs, and which of the two is better.
+
+Both are resampled by the same draws of prompts, so what makes both look better or worse cancels out: the interval of a
+difference is mostly far narrower than the intervals of the two figures suggest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from graders.calibration import agreement, rank
+from graders.calibration.arrays import Floats, Scores, mean_human, score_array
+from graders.calibration.resample import Resamples, bootstrap, mean_statistic, with_interval
+from graders.calibration.result import Estimate
+
+Better = Literal["a", "b", ""]
+HEADLINE = ("mae", "weighted_kappa", "spearman")  # decide the verdict, at a level that allows for three looks
+SMALLER_IS_BETTER = ("mae", "abs_bias")
+WHY_NONE = "not defined, because no output has the scores of both judges and of a person"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of both judges, and b's less a's. `better` when the interval of the difference leaves out 0."""
+
+    name: str
+    a: float | None
+    b: float | None
+    difference: Estimate
+    better: Better
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`verdict` is "a", "b", "mixed" or "" (none shows); `text` says it. `gain` (n,): points that b is nearer to people."""
+
+    differences: tuple[Difference, ...]
+    verdict: Literal["a", "b", "mixed", ""]
+    text: str
+    gain: Floats
+    n: int
+    n_dropped: int
+
+
+def compare_judges(a: Scores, b: Scores, human: Scores, labels: Sequence[float], *, resamples: Resamples) -> Comparison:
+    """Return how two judges differ on the outputs that both and a person scored.
+
+    Parameters
+    ----------
+    a, b : array (n,)
+        Scores of the two judges on one scale, NaN or None where unscored.
+    human : array (n,) or (n, raters)
+        Human scores; the mean of each row, for kappa the median.
+    labels : sequence of float
+        The scale, rising, for kappa.
+    resamples : Resamples of the n items
+        By prompt. The same draws serve both judges.
+
+    Returns
+    -------
+    Comparison
+        mae and abs_bias (the size of the bias) in points, less is better; weighted_kappa, spearman, kendall_b, pearson, more
+        is better. A figure that one of them does not have is not compared, and says why. The verdict rests on mae,
+        weighted_kappa and spearman with intervals at 1 - .05 / 3 (Bonferroni): b is better when at least one speaks for
+        it and none against it.
+
+    Examples
+    --------
+    >>> draws = Resamples(range(40), rng=np.random.default_rng(0), n_boot=200)
+    >>> people = [1, 2, 3, 4, 5] * 8
+    >>> worse, better = [3, 3, 3, 4, 3] * 8, [1, 2, 3, 4, 4] * 8
+    >>> found = compare_judges(worse, better, people, (1, 2, 3, 4, 5), resamples=draws)
+    >>> found.verdict, round(found.differences[0].difference.value, 2)
+    ('b', -0.8)
+    """
+    one, two, people = score_array("a", a), score_array("b", b), mean_human(human)
+    table = score_array("human", human, ndim=(1, 2))
+    if not len(one) == len(two) == len(people) == len(resamples.clusters):
+        raise ValueError(
+            f"a has {len(one)} outputs, b {len(two)}, human {len(people)}, resamples {len(resamples.clusters)}: one row an output"
+        )
+    all_there = ~np.isnan(one) & ~np.isnan(two) & ~np.isnan(people)
+    n, n_dropped = int(all_there.sum()), int((~all_there).sum())
+    gain = np.where(all_there, np.abs(one - people) - np.abs(two - people), np.nan)
+    if not n:
+        none = Estimate.missing(WHY_NONE, 0, n_dropped)
+        names = ("mae", "abs_bias", "weighted_kappa", "spearman", "kendall_b", "pearson")
+        return Comparison(tuple(Difference(name, None, None, none, "") for name in names), "", WHY_NONE, gain, 0, n_dropped)
+    part, pair = resamples.of(all_there), (one[all_there], two[all_there])
+    y, scores = people[all_there], table[all_there]
+    found = [
+        *_errors(pair, y, part, n_dropped),
+        _kappa(pair, scores, labels, part, n_dropped),
+        *(_correlation(name, pair, y, part, n_dropped) for name in ("spearman", "kendall_b", "pearson")),
+    ]
+    verdict, text = _verdict(found, n)
+    return Comparison(tuple(found), verdict, text, gain, n, n_dropped)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The same judge on the same outputs at two times. `shift`: later less earlier, in points. `repeat`: mean size of a change."""
+
+    shift: Estimate
+    repeat: Estimate
+    verdict: Literal["drifted", "steady", "unknown"]
+    text: str
+
+
+def drift(earlier: Scores, later: Scores, resamples: Resamples, *, tolerance: float) -> Drift:
+    """Return whether a judge still scores its anchors, outputs that it scored before, as it did.
+
+    Parameters
+    ----------
+    earlier, later : array (n,)
+        Its scores of the same outputs, NaN or None where unscored.
+    resamples : Resamples of the n outputs
+        By prompt.
+    tolerance : float
+        The shift in points that would not matter.
+
+    Returns
+    -------
+    Drift
+        "drifted" when the interval of the shift leaves out 0, "steady" when it lies within +- tolerance, else "unknown":
+        there are too few anchors to tell. Not defined without an output that was scored at both times.
+
+    Examples
+    --------
+    >>> draws = Resamples(range(30), rng=np.random.default_rng(0), n_boot=200)
+    >>> drift([3] * 30, [3] * 15 + [4] * 15, draws, tolerance=0.25).verdict
+    'drifted'
+    """
+    first, second = score_array("earlier", earlier), score_array("later", later)
+    if not len(first) == len(second) == len(resamples.clusters):
+        raise ValueError(f"earlier has {len(first)} outputs, later {len(second)}, resamples {len(resamples.clusters)}: one row an output")
+    both = ~np.isnan(first) & ~np.isnan(second)
+    if not both.any():
+        none = Estimate.missing("not defined, because no output was scored at both times", 0, len(both))
+        return Drift(none, none, "unknown", none.why_missing)
+    change, part, n_dropped = (second - first)[both], resamples.of(both), int((~both).sum())
+    shift, repeat = (_mean(values, part, n_dropped) for values in (change, np.abs(change)))
+    if shift.low is None or shift.high is None or shift.value is None:
+        return Drift(shift, repeat, "unknown", f"Whether it drifted can't be told: {shift.why_missing}.")
+    if shift.low > 0 or shift.high < 0:
+        text = f"It drifted: {abs(shift.value):.2g} points {'higher' if shift.value > 0 else 'lower'} than before on the same outputs."
+        return Drift(shift, repeat, "drifted", text)
+    if -tolerance <= shift.low and shift.high <= tolerance:
+        return Drift(shift, repeat, "steady", f"Steady: on the same outputs it moved by less than {tolerance:.2g} points on average.")
+    return Drift(shift, repeat, "unknown", f"No drift shows, but one of {max(-shift.low, shift.high):.2g} points can't be ruled out.")
+
+
+def _errors(pair: tuple[Floats, Floats], y: Floats, resamples: Resamples, n_dropped: int) -> list[Difference]:
+    off = [x - y for x in pair]
+    columns = np.stack([np.ones(len(y)), np.abs(off[0]), np.abs(off[1]), off[0], off[1]], axis=1)
+
+    def maes(sums: Floats) -> tuple[Floats, Floats]:
+        return sums[:, 1] / np.maximum(sums[:, 0], 1e-12), sums[:, 2] / np.maximum(sums[:, 0], 1e-12)
+
+    def biases(sums: Floats) -> tuple[Floats, Floats]:
+        return np.abs(sums[:, 3]) / np.maximum(sums[:, 0], 1e-12), np.abs(sums[:, 4]) / np.maximum(sums[:, 0], 1e-12)
+
+    whole, drawn = columns.sum(axis=0)[None], resamples.sums(columns)
+    return [
+        _difference(name, [float(v[0]) for v in of(whole)], of(drawn), resamples=resamples, n=len(y), n_dropped=n_dropped)
+        for name, of in (("mae", maes), ("abs_bias", biases))
+    ]
+
+
+def _kappa(pair: tuple[Floats, Floats], human: Floats, labels: Sequence[float], resamples: Resamples, n_dropped: int) -> Difference:
+    values, drawn = [], []
+    for x in pair:
+        found, resampled = agreement.resampled_kappa(x, human, labels, resamples, np.random.default_rng(0))
+        if found.value is None:
+            none = Estimate.missing(found.why_missing, len(x), n_dropped)
+            return Difference("weighted_kappa", None, None, none, "")
+        values.append(found.value)
+        drawn.append(resampled)
+    return _difference("weighted_kappa", values, drawn, resamples=resamples, n=len(pair[0]), n_dropped=n_dropped)
+
+
+def _correlation(name: str, pair: tuple[Floats, Floats], y: Floats, resamples: Resamples, n_dropped: int) -> Difference:
+    values, drawn = [], []
+    for x in pair:
+        value, resampled, why = rank.resampled_correlation(name, x, y, resamples)
+        if value is None or resampled is None:
+            return Difference(name, None, None, Estimate.missing(why, len(y), n_dropped), "")
+        values.append(value)
+        drawn.append(resampled)
+    return _difference(name, values, drawn, resamples=resamples, n=len(y), n_dropped=n_dropped)
+
+
+def _difference(name: str, values: Sequence[float], drawn: Sequence[Floats], *, resamples: Resamples, n: int, n_dropped: int) -> Difference:
+    (a, b), (drawn_a, drawn_b) = values, drawn
+    part = resamples
+    if name in HEADLINE:  # the verdict looks three times
+        part = resamples.at_level(1 - (1 - resamples.level) / len(HEADLINE))
+    strict = with_interval(b - a, drawn_b - drawn_a, part, n, n_dropped)
+    shown = with_interval(b - a, drawn_b - drawn_a, resamples, n, n_dropped)
+    better: Better = ""
+    if strict.low is not None and strict.high is not None and not strict.low <= 0 <= strict.high:
+        better = "b" if (strict.high < 0) == (name in SMALLER_IS_BETTER) else "a"
+    return Difference(name, a, b, shown, better)
+
+
+def _verdict(found: Sequence[Difference], n: int) -> tuple[Literal["a", "b", "mixed", ""], str]:
+    words = {"mae": "error", "weighted_kappa": "agreement", "spearman": "ranking"}
+    for_b = [words[d.name] for d in found if d.name in HEADLINE and d.better == "b"]
+    for_a = [words[d.name] for d in found if d.name in HEADLINE and d.better == "a"]
+    if for_a and for_b:
+        return "mixed", f"Mixed: B is better in {_listed(for_b)}, A in {_listed(for_a)}."
+    if for_b or for_a:
+        who, other = ("B", "A") if for_b else ("A", "B")
+        rest = [word for word in words.values() if word not in for_a + for_b]
+        close = f" In {_listed(rest)} no difference shows." if rest else ""
+        return ("b" if for_b else "a"), f"{who} is better than {other} in {_listed(for_b or for_a)}.{close}"
+    return "", f"No difference shows on {n:,} outputs: more labels would be needed to tell these two apart."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _mean(values: Floats, resamples: Resamples, n_dropped: int) -> Estimate:
+    return bootstrap(np.stack([np.ones(len(values)), values], axis=1), mean_statistic, resamples, n_dropped)
