@@ -26,8 +26,11 @@ from graders.sandbox import Limits
 from tasks.task import Criterion, Task
 
 PROBE = "neural_memory_probe.py"
-PARTS = ("oplog", "algebra", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "trial", "guard", "seal")
-MODULES = tuple(f"{name}.py" for name in PARTS)
+PARTS = ("chain", "facts", "writes", "fusion")
+MODULES = tuple(
+    f"{name}.py"
+    for name in ("oplog", "ops", "replay", "gates", "verdicts", *(f"memory_{part}" for part in PARTS), "trial", "guard", "seal")
+)
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
 TIMEOUT_S = 60.0
@@ -98,13 +101,13 @@ class NeuralMemoryGrader:
 def check_report(report: Mapping[str, Any]) -> str:
     """What is wrong with a report, or "". Strict: fields, types and sizes."""
     told = (str, type(None))
-    fields = {"runs": bool, "error": told, "verdicts": dict, "tampered": list, "trace_error": told, "n_parameters": int}
+    fields = {"runs": bool, "error": told, "verdicts": dict, "tampered": list, "replaced": list, "trace_error": told, "n_parameters": int}
     if set(report) != set(fields):
         return f"fields are {sorted(report)[:12]}"
     for name, kind in fields.items():
         if not isinstance(report[name], kind):  # type: ignore[arg-type]
             return f"{name} is {type(report[name]).__name__}"
-    if not all(isinstance(name, str) for name in report["tampered"]):
+    if not all(isinstance(name, str) for name in (*report["tampered"], *report["replaced"])):
         return "tampered holds other than names"
     verdicts = report["verdicts"]
     if set(verdicts) not in (set(), set(KEYS)):
@@ -145,10 +148,10 @@ def _run_facts(answer: Answer) -> tuple[bool | None, str | None, str]:
 def _score(criterion: Criterion, text: Source, facts: Mapping[str, Any] | None, runs: bool | None, odd: str) -> CriterionScore:
     if runs is None:
         return _unscored(criterion, odd, "sandbox_error")
-    if not runs:
+    verdict = facts["verdicts"].get(criterion.key) if facts else None
+    if verdict is None and not runs:
         return _from_source(criterion, text)
     assert facts is not None
-    verdict = facts["verdicts"].get(criterion.key)
     if verdict is None:
         why = facts["trace_error"] or "the trace says nothing about it"
         return _unscored(criterion, f"the program runs, but could not be traced: {why}", "undecided")
@@ -167,12 +170,17 @@ def _unscored(criterion: Criterion, why: str, reason: str, evidence: tuple[Evide
 
 
 def _doubt(text: Source, facts: Mapping[str, Any]) -> str:
-    """Why no pass can be read from this program's trace, or ""."""
+    """Why no pass can be read from this program's trace, or "".
+
+    Replaced functions of torch's own namespaces are no doubt by themselves: what they run is recorded operation by
+    operation all the same. But no program that does such a thing has all criteria.
+    """
     if facts["doubts"]:
         return f"{facts['doubts'][0]}, with which a program can alter its own trace"
-    if facts["tampered"]:
-        return f"the program replaced {facts['tampered'][0]}: its trace can't be relied on"
-    if found := doubts(text):
+    passes_all = all(v["says"] == "yes" for v in facts["verdicts"].values())
+    if replaced := [*facts["tampered"], *(facts["replaced"] if passes_all else ())]:
+        return f"the program replaced {replaced[0]}: its trace can't be relied on"
+    if found := [d for d in doubts(text) if passes_all or not d.text.endswith(" = ...")]:
         return f"line {found[0].line} uses {found[0].text}, with which a program can alter its own trace"
     return ""
 

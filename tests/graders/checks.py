@@ -148,9 +148,3 @@ def check_never_passes(source: str, criterion: str) -> None:
     """For what may stay undecided: all that matters is that it is no pass."""
     row = score(source, criterion)
     assert row.passed is not True, row.rationale
-
-
-def check_undecided(source: str, criterion: str, *, because: str) -> None:
-    row = score(source, criterion)
-    assert (row.passed, row.score, row.unscored_reason) == (None, None, "undecided"), row.rationale
-    assert because in row.rationale

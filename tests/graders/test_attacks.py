@@ -136,7 +136,6 @@ def test_a_step_towards_the_nonce_is_told_before_it_is_taken(way):
 
 WRONG_GATE = "torch.sigmoid(self.net(x[:, t]))"
 TAMPERING = {
-    "patched sigmoid": "torch.sigmoid = lambda x: torch.special.expit(x)",
     "patched dispatch mode": "import torch.utils._python_dispatch as d\nd.TorchDispatchMode.__torch_dispatch__ = None",
     "patched rules of the probe": (
         "import sys\nfor m in list(sys.modules.values()):\n    if hasattr(m, 'surprise_gate'): m.surprise_gate = m.memory_class"
@@ -164,6 +163,14 @@ TAMPERING = {
 def test_no_pass_comes_of(patch):
     found = graded(program(gate=WRONG_GATE) + "\n" + patch)
     assert found.passed is not True and not any(c.passed for c in found.criteria)
+
+
+def test_a_program_that_replaces_what_torch_does_never_passes_but_is_seen_through():
+    """What it runs is recorded all the same, so the criteria that it meets are its own; all six it never has."""
+    patch = "\ntorch.sigmoid = lambda x: torch.special.expit(x)"
+    assert graded(program() + patch).passed is not True
+    rows = {c.key: c.passed for c in graded(program(gate=WRONG_GATE) + patch).criteria}
+    assert rows["surprise_gate"] is False and rows["outer_product"] is True
 
 
 def test_what_honest_programs_do_raises_no_doubt():

@@ -6,7 +6,8 @@ import builtins
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.utils._python_dispatch
@@ -26,8 +27,15 @@ WATCHED: dict[str, Callable[[], dict[str, object]]] = {
     "sys": lambda: {k: v for k, v in vars(sys).items() if callable(v)},
 }
 OURS = (
-    "oplog", "algebra", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "guard", "__main__",
+    "oplog", "ops", "replay", "gates", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "guard", "__main__",
 )  # fmt: skip
+OWNERS: dict[str, object] = {"torch": torch, "torch.nn": torch.nn, "torch.nn.functional": torch.nn.functional, "nn.Module": torch.nn.Module}
+# What a function of these namespaces does is recorded operation by operation, whoever wrote it.
+RECORDED: dict[str, set[str]] = {
+    **{space: {k for k, v in vars(OWNERS[space]).items() if callable(v)} for space in ("torch", "torch.nn", "torch.nn.functional")},
+    "nn.Module": {"__call__", "_call_impl", "_wrapped_call_impl", "__init__", "__getattr__"},
+}
+STOOD_ON = {"torch": {"Tensor", "manual_seed", "randint", "Generator", "isfinite", "no_grad", "enable_grad", "autograd", "is_grad_enabled"}}
 TORCH_FOLDER = os.path.dirname(torch.__file__)
 
 
@@ -47,18 +55,37 @@ class Guard:
             seen[name] = {k: v for k, v in (vars(module).items() if module else ()) if callable(v)}
         return seen
 
-    def changed(self) -> list[str]:
-        """Names that were replaced or removed since; new names are no harm."""
+    def changed(self) -> tuple[list[str], list[str]]:
+        """(names replaced that the probe stands on, names replaced whose work is recorded all the same); new names are no harm."""
+        harm: list[str] = []
+        plain: list[str] = []
+        for space, key, _ in self._differences():
+            (plain if key in RECORDED.get(space, set()) - STOOD_ON.get(space, set()) else harm).append(f"{space}.{key}")
+        if sys.gettrace() is not None:
+            harm.append("sys.settrace")
+        return harm[:20], plain[:20]
+
+    def _differences(self) -> list[tuple[str, str, object]]:
+        """(namespace, name, what stands there now)."""
         now = self._look()
-        names = [
-            f"{space}.{key}"
+        return [
+            (space, key, now.get(space, {}).get(key))
             for space, keys in self.before.items()
             for key, value in keys.items()
             if now.get(space, {}).get(key) is not value and not _by_torch(key, now.get(space, {}).get(key))
         ]
-        if sys.gettrace() is not None:
-            names.append("sys.settrace")
-        return names[:20]
+
+    @contextmanager
+    def originals(self) -> Iterator[None]:
+        """Torch as it was before the submission, for as long as the probe thinks about what it recorded."""
+        replaced = [(OWNERS[space], space, key, theirs) for space, key, theirs in self._differences() if space in OWNERS]
+        for owner, space, key, _ in replaced:
+            setattr(owner, key, self.before[space][key])
+        try:
+            yield
+        finally:
+            for owner, _, key, theirs in replaced:
+                setattr(owner, key, theirs)
 
 
 def _by_torch(key: str, value: object) -> bool:

@@ -1,6 +1,6 @@
 """The memory's state in an op log: which values are one state after another, and what each step does to it.
 
-A chain is one place in the source whose addition, step after step, carries its own last result on. Runs INSIDE the
+A chain is one place in the source whose result, step after step, is made from its own last result. Runs INSIDE the
 sandbox; decides nothing about criteria.
 """
 
@@ -8,178 +8,197 @@ from __future__ import annotations
 
 from typing import Any
 
-from algebra import ADDS, CUT_OFF, SAME, Algebra, Terms, TooBig, base
+import torch
 from oplog import Graph, Node
+from ops import ADDS, CONTRACT, PARTS, PRODUCTS, SOFT, STRUCTURAL, is_a
+from replay import Replay, Values
 
-NOT_CARRY = {"cat", "stack", "_softmax", "_safe_softmax", "new_zeros", "zeros_like"}
-CONTRACT = {"bmm", "mm", "mv", "dot", "sum", "mean", "addmm", "baddbmm", "addmv", "einsum", "addbmm"}
-REDUCE = {"mean", "sum", "select", "slice", "split", "unbind", "index", "clamp", "amax", "max", "squeeze", "clamp_min", "clamp_max"}
-
-
-def numel(node: Node) -> int:
-    total = 1
-    for size in node.shape:
-        total *= size
-    return total
+NOT_CARRY = SOFT | {"new_zeros", "zeros_like"}
+PLAIN = STRUCTURAL | {"mul", "div", "neg", "alias"}  # element by element: the state itself, scaled or moved
+LOOK_BACK = 24  # places that run once for each head or sequence come back after so many
 
 
 class Chain:
-    """States of one memory during one call, oldest first."""
+    """States of one memory during one pass over the tokens, oldest first."""
 
     def __init__(self, graph: Graph, states: list[Node], memory: int | None) -> None:
         self.graph, self.states, self.memory = graph, states, memory
         self.last = states[-1]
-        self.steps: list[Step] = []
+        self._reads: list[Node] | None = None
+        self.held: dict[int, int] = {}  # node -> the state that it holds whole, scaled or moved
 
     @property
     def is_vector(self) -> bool:
-        """One vector for each sequence (the traces have three)."""
+        """One vector for each sequence (the traces have a number of sequences that is no other size)."""
         sizes = [size for size in self.last.shape if size > 1]
-        return len(sizes) == 1 or (len(sizes) == 2 and sizes[0] == 3)
+        return len(sizes) == 1 or (len(sizes) == 2 and sizes[0] == self.graph.batch)
 
     def reads(self) -> list[Node]:
-        """Nodes that contract a state with something else: what the memory gives back."""
-        found: list[Node] = []
-        for state in self.states:
-            found += [n for n in self._carried(state) if self._is_read(n, state)]
-        return found
+        """Products of a state with something made of the input: what the memory gives back."""
+        if self._reads is None:
+            self._reads = self._find_reads()
+        return self._reads
 
-    def _carried(self, state: Node) -> list[Node]:
-        """Consumers of the state behind views and element-wise work of the same size, within one step."""
-        graph, size = self.graph, numel(state)
-        held, found = {state.i}, []
-        after = [s.i for s in self.states if s.i > state.i]
-        end = after[0] if after else len(graph.nodes)
-        for node in graph.nodes[state.i + 1 :]:
-            if not held.intersection(node.ins) or node.i == end:
+    def _find_reads(self) -> list[Node]:
+        graph, size = self.graph, self.last.numel
+        held, reads = self.held, []
+        held.update({s.i: s.i for s in self.states})
+        beside: dict[int, Node] = {}  # state times input, element by element: a sum along the input makes a read of it
+        for node in graph.nodes[self.states[0].i + 1 :]:
+            mine = [i for i in node.ins if i in held]
+            if node.i in held or not mine:
                 continue
-            found.append(node)
-            if numel(node) == size and (node.op in SAME | CUT_OFF or base(node.op) in {"mul", "div", "alias"}) and node.i < end:
-                held.add(node.i)
-        return found
-
-    def _is_read(self, node: Node, state: Node) -> bool:
-        smaller = numel(node) < numel(state)
-        return smaller and base(node.op) in CONTRACT and self.graph.by_tokens(node.i)
-
-
-class Step:
-    """What happens between two states: `carry` (terms with the old state) and `write` (the others)."""
-
-    def __init__(self, graph: Graph, before: Node, after: Node) -> None:
-        self.graph, self.before, self.after = graph, before, after
-        self.algebra = Algebra(graph, cut={before.i})
-        try:
-            terms = self.algebra.tidy(self.algebra.poly(after.i))
-        except TooBig:
-            terms = {(after.i,): 1.0}
-        self.carry = {t: c for t, c in terms.items() if before.i in t}
-        self.write = {t: c for t, c in terms.items() if before.i not in t}
-
-    @property
-    def explained(self) -> bool:
-        """True when all that the old state does to the new one is carried terms and small values read from it."""
-        atoms = [self.graph.nodes[_plain(a)] for t in self.write for a in t]
-        big = [n for n in atoms if self.graph.depends(n.i, self.before.i) and numel(n) >= numel(self.before)]
-        return bool(self.carry) and bool(self.write) and not big
-
-    def carry_factor(self) -> Terms:
-        """The polynomial that multiplies the old state."""
-        factor = {}
-        for term, c in self.carry.items():
-            rest = list(term)
-            rest.remove(self.before.i)
-            factor[tuple(rest)] = c
-        return factor
-
-    def between(self) -> int:
-        """Nodes that depend on the old state and lead to the new one, as bits."""
-        bits: int = self.graph.down(self.before.i) & self.graph.above(self.after.i)
-        return bits
-
-    def write_atoms(self) -> list[int]:
-        return sorted({_plain(a) for t in self.write for a in t})
-
-    def scales_write(self, atom: int) -> bool:
-        """Is the whole write a multiple of (x + y * atom)?"""
-        having: Terms = {}
-        for t, c in self.write.items():
-            if t.count(atom) == 1:
-                rest = list(t)
-                rest.remove(atom)
-                having[tuple(rest)] = c
-            elif atom in t or -atom - 1 in t:
-                return False
-        lacking = {t: c for t, c in self.write.items() if atom not in t}
-        if not having:
-            return False
-        if not lacking:
-            return True
-        if set(having) != set(lacking):
-            return False
-        ratios = [lacking[t] / having[t] for t in having]
-        return bool(max(ratios) - min(ratios) < 1e-6)
+            others = [graph.nodes[i] for i in node.ins if i not in held and graph.by_tokens(i)]
+            smaller = node.numel < graph.nodes[mine[0]].numel
+            products = [beside[i] for i in mine if i in beside]
+            if others and smaller and is_a(node, PRODUCTS):
+                reads.append(node)
+            elif products and smaller and is_a(node, {"sum", "mean"}):
+                if any(_sums_along(node, graph.nodes[mine[0]], factor) for factor in products):
+                    reads.append(node)
+            elif (node.numel >= size and is_a(node, PLAIN | ADDS)) or is_a(node, PARTS | {"alias"}):
+                held[node.i] = held[mine[0]]
+                if products or (others and is_a(node, {"mul"})):
+                    beside[node.i] = products[0] if products else others[0]
+        return reads
 
 
-def _plain(atom: int) -> int:
-    return int(atom if atom >= 0 else -atom - 1)
-
-
-def core(graph: Graph, i: int) -> Node:
-    """The value behind reductions, slices and views: for a gate, the sigmoid that made it."""
-    node = graph.nodes[i]
-    while node.ins and (node.op in SAME | CUT_OFF or base(node.op) in REDUCE) and len(set(node.ins)) == 1:
-        node = graph.nodes[node.ins[0]]
-    return node
+def _sums_along(total: Node, product: Node, factor: Node) -> bool:
+    """Does the factor vary along what is summed? (A gate for the whole state does not.)"""
+    dims = total.args[1] if len(total.args) > 1 and isinstance(total.args[1], int) else None
+    flat = [dims] if dims is not None else [x for x in total.args[1:] if isinstance(x, int) and not isinstance(x, bool)]
+    rank = len(product.shape)
+    shape = (1,) * (rank - len(factor.shape)) + factor.shape
+    return len(shape) != rank or not flat or any(shape[d] > 1 for d in flat if -rank <= d < rank)
 
 
 def find_chains(graph: Graph, shortest: int) -> list[Chain]:
-    """All chains of at least `shortest` states, in the order of their ends."""
-    places: dict[Any, list[Node]] = {}
-    for node in graph.nodes:
-        if node.place and base(node.op) in ADDS and graph.by_tokens(node.i) and node.memory is not None:
-            places.setdefault((node.memory, node.place), []).append(node)
-    chains: list[Chain] = []
-    for (memory, _), nodes in places.items():
-        run = [nodes[0]]
-        for node in nodes[1:]:
-            if not carries(graph, run[-1], node):
-                _keep(chains, graph, run, memory, shortest)
-                run = []
-            run.append(node)
-        _keep(chains, graph, run, memory, shortest)
+    """All chains of at least `shortest` states, in the order of their ends; sums where there are any."""
+    chains = _chains_at(graph, shortest, lambda node: is_a(node, ADDS))
+    if not any(c.reads() and not c.is_vector for c in chains):
+        chains += _chains_at(graph, shortest, lambda node: not is_a(node, STRUCTURAL | ADDS | SOFT))
     return sorted(chains, key=lambda chain: chain.last.i)
 
 
-def _keep(chains: list[Chain], graph: Graph, run: list[Node], memory: int | None, shortest: int) -> None:
-    if len(run) >= shortest:
-        chains.append(Chain(graph, run, memory))
+def _chains_at(graph: Graph, shortest: int, wanted: Any) -> list[Chain]:
+    places: dict[Any, list[Node]] = {}
+    for node in graph.nodes:
+        if node.place and wanted(node) and graph.by_tokens(node.i):
+            places.setdefault((node.memory, node.place, node.op), []).append(node)
+    found: list[Chain] = []
+    for (memory, *_), nodes in places.items():
+        if len(nodes) >= shortest:
+            found += [Chain(graph, run, memory) for run in _runs(graph, nodes) if len(run) >= shortest]
+    return found
+
+
+def _runs(graph: Graph, nodes: list[Node]) -> list[list[Node]]:
+    """The results of one place, each linked to the latest earlier one that it carries on."""
+    runs: list[list[Node]] = []
+    ends: dict[int, list[Node]] = {}
+    for n, node in enumerate(nodes):
+        before = next((p for p in reversed(nodes[max(0, n - LOOK_BACK) : n]) if carries(graph, p, node)), None)
+        if before is not None and before.i in ends:
+            run = ends.pop(before.i)
+        else:
+            run = []
+            runs.append(run)
+        run.append(node)
+        ends[node.i] = run
+    return runs
 
 
 def carries(graph: Graph, old: Node, new: Node) -> bool:
-    """Does `old` reach `new` through values of its own size only?"""
-    size, todo = numel(old), [new.i]
+    """Does `old` reach `new` through values of its own size, or larger ones that hold it whole?"""
+    size, todo = old.numel, [new.i]
     seen: set[int] = set()
-    if not graph.depends(new.i, old.i) or numel(new) != size:
+    if not graph.depends(new.i, old.i) or new.numel != size:
         return False
     while todo:
         for i in graph.nodes[todo.pop()].ins:
             if i == old.i:
                 return True
             node = graph.nodes[i]
-            if i > old.i and i not in seen and numel(node) == size and node.op not in NOT_CARRY:
+            fits = node.numel == size or (node.numel > size and is_a(node, STRUCTURAL))
+            if i > old.i and i not in seen and fits and not is_a(node, NOT_CARRY) and graph.depends(i, old.i):
                 seen.add(i)
                 todo.append(i)
     return False
 
 
 def main_chains(graph: Graph, shortest: int) -> tuple[list[Chain], list[Chain]]:
-    """(for each memory the chain that is read, of most dimensions, added to last in a step; the first memory's others)."""
-    best: dict[int | None, tuple[tuple[bool, int, int], Chain]] = {}
+    """(one chain for each memory and pass, those of the NeuralMemory if it has any; every chain).
+
+    Of the chains of one memory that run side by side the one counts that is read, has most dimensions and is added to last.
+    """
     every = find_chains(graph, shortest)
-    for chain in every:
-        rank = (bool(chain.reads()), len([s for s in chain.last.shape if s > 1]), chain.last.i)
-        if chain.memory not in best or rank > best[chain.memory][0]:
-            best[chain.memory] = (rank, chain)
-    main = [chain for _, chain in sorted(best.values(), key=lambda item: item[1].last.i)]
-    return main, [c for c in every if main and c.memory == main[0].memory and c is not main[0] and c.reads()]
+    inside = [c for c in every if c.memory is not None] or every
+    main: list[Chain] = []
+    for chain in inside:
+        rival = next((m for m in main if m.memory == chain.memory and _side_by_side(m, chain)), None)
+        if rival is None:
+            main.append(chain)
+        elif _rank(chain) > _rank(rival):
+            main[main.index(rival)] = chain
+    return sorted(main, key=lambda c: c.last.i), every
+
+
+def _side_by_side(a: Chain, b: Chain) -> bool:
+    return bool(a.states[0].i < b.last.i and b.states[0].i < a.last.i)
+
+
+def _rank(chain: Chain) -> tuple[bool, bool, int, int]:
+    wide = len([s for s in chain.last.shape if s > 1])
+    return bool(chain.reads()), not chain.is_vector, wide, chain.last.i
+
+
+class Step:
+    """What happens between two states, as a function that can be asked (see Replay).
+
+    The values that are read from the state (smaller than it) stay as they were: what they do to the new state is part
+    of what is written, not of what is carried.
+    """
+
+    def __init__(self, graph: Graph, chain: Chain, number: int, every: list[Chain]) -> None:
+        self.graph, self.chain, self.replay = graph, chain, Replay(graph)
+        self.before, self.after = chain.states[number - 1], chain.states[number]
+        self.window = graph.down(self.before.i) & graph.above(self.after.i)
+        size = self.before.numel
+        self.small = [n for n in graph.of(self.window) if n.numel < size and is_a(n, CONTRACT)]
+        self.fixed = graph.mask(n.i for n in self.small)
+        self.beside = [b for c in every if (b := self._companion(c)) is not None]
+
+    def _companion(self, other: Chain) -> Node | None:
+        """The state of another chain as large as this one (a momentum) that this step goes on from.
+
+        Another phase of this same chain does no harm: it is reached through `before` only.
+        """
+        if other is self.chain or other.last.numel < self.before.numel:
+            return None
+        used = [n for n, s in enumerate(other.states) if s.i < self.after.i and self.graph.depends(self.after.i, s.i)]
+        return other.states[used[-1] - 1] if used and used[-1] > 0 else None
+
+    def without_state(self, given: Values | None = None) -> torch.Tensor:
+        """What is written: the new state when the old one, and those beside it, are zero."""
+        zeros = {n.i: torch.zeros_like(n.value) for n in (self.before, *self.beside)}
+        below = 0
+        for i in given or ():
+            below |= self.graph.down(i)
+        value: torch.Tensor = self.replay.one(self.after.i, {**zeros, **(given or {})}, self.fixed & ~below)
+        return value
+
+    def carried(self, state: torch.Tensor, given: Values | None = None) -> torch.Tensor:
+        """What is left of a state after the step, writes apart."""
+        zero = torch.zeros_like(self.before.value)
+        with_state: torch.Tensor = self.replay.one(self.after.i, {self.before.i: state, **(given or {})}, self.fixed)
+        without: torch.Tensor = self.replay.one(self.after.i, {self.before.i: zero, **(given or {})}, self.fixed)
+        return with_state - without
+
+    def boundary(self) -> list[Node]:
+        """What enters the step from outside: values that do not depend on the old state."""
+        found = {i for n in self.graph.of(self.window) if n.i != self.before.i for i in n.ins if not self.graph.depends(i, self.before.i)}
+        return [self.graph.nodes[i] for i in sorted(found)]
+
+    def reads(self) -> list[Node]:
+        """The values retrieved from the old state for the input."""
+        return [n for n in self.chain.reads() if self.graph.depends(n.i, self.before.i)]

@@ -1,35 +1,47 @@
 """Class, recurrence and decay of a memory, from op logs of one model at two lengths. Runs INSIDE the sandbox.
 
-Every rule says yes or no only where the graph leaves no other reading, and "undecided" with the reason elsewhere.
+Every rule asks the program itself (see replay.py): parts of it are run again with values changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from algebra import SAME, base
-from memory_chain import Chain, Step, core, main_chains
+import torch
+from gates import in_unit, is_sigmoid
+from memory_chain import Chain, Step, main_chains
 from oplog import Graph, Node
+from ops import PRODUCTS, SAME, SOFT, base, core, is_a, param_operand
+from replay import Replay, noisy, rms
 from verdicts import Verdict, agree, no, unsure, yes
 
-LAYERS = {"mm", "addmm", "bmm", "native_layer_norm", "_fused_rms_norm", "embedding", "add", "convolution"}
 OPAQUE = ("gru", "lstm", "rnn", "scan", "while", "compiled", "map_impl", "cond")  # one operation that holds a loop
 FAINT = 1e-6  # of the largest gradient: below it a part is there for show
+FELT = 1e-5  # relative change of the logits: below it a part is there for show
 
 
 class Trace:
     """One op log with its graph, its length and the state chains found in it."""
 
-    def __init__(self, graph: Graph, length: int, logits: int, grads: dict[str, float]) -> None:
+    def __init__(self, graph: Graph, length: int, logits: int, grads: dict[str, float] | None) -> None:
         self.graph, self.length, self.logits, self.grads = graph, length, logits, grads
-        self.chains, self.others = main_chains(graph, length - 2)
+        self.chains, self.every = main_chains(graph, length - 2)
         self.memory_nodes = [n for n in graph.nodes if n.memory is not None]
         used = {i for n in graph.nodes if n.memory is None for i in n.ins} | {logits}
         self.outputs = [n for n in self.memory_nodes if n.i in used and graph.by_tokens(n.i)] or self.memory_nodes[-1:]
+        self.grows = True  # does the memory's work grow with the length? (known when two lengths are compared)
+        self._steps: dict[int, list[Step]] = {}
 
     @property
     def chain(self) -> Chain | None:
         return self.chains[0] if self.chains else None
+
+    def steps(self, chain: Chain) -> list[Step]:
+        """Two steps whose old state is itself a result of a step: the second and the last."""
+        if chain.last.i not in self._steps:
+            last = len(chain.states) - 1
+            self._steps[chain.last.i] = [Step(self.graph, chain, n, self.every) for n in sorted({min(2, last), last})]
+        return self._steps[chain.last.i]
 
     def learns(self, nodes: Iterable[Node]) -> bool:
         """Does a trained parameter that these nodes use get a gradient worth the name?"""
@@ -37,36 +49,60 @@ class Trace:
         names = {p.name for n in nodes for i in n.ins if not graph.by_tokens(i) for p in graph.trained_params(i)}
         return any(self.has_grad(name) for name in names)
 
-    def live(self, i: int) -> bool:
-        """The same for the value i: by the parameters that the memory made it with, or by any if it has none there."""
-        inside = [n for n in self.graph.of(self.graph.above(i)) if n.memory is not None and n.memory == self.graph.nodes[i].memory]
-        weighted = [n for n in inside if any(self.graph.nodes[j].op == "param" or param_operand(self.graph, n) for j in n.ins)]
-        return self.learns(weighted) if weighted else any(self.has_grad(p.name) for p in self.graph.trained_params(i))
+    def live(self, node: Node, since: Node) -> bool:
+        """Does a gradient reach what made this value out of the input, the old state apart?"""
+        graph = self.graph
+        if not node.tensor.requires_grad:
+            return False
+        mine = [n for n in graph.of(graph.reach(node.i, 1 << since.i)) if n.memory == node.memory and param_operand(graph, n)]
+        return self.learns(mine) if mine else any(self.has_grad(p.name) for p in graph.trained_params(node.i))
 
     def has_grad(self, name: str) -> bool:
+        if self.grads is None:  # there was no backward pass
+            return True
         return self.grads.get(name, 0.0) > FAINT * max(self.grads.values(), default=0.0)
+
+    def places(self) -> set[object]:
+        """Where in the source operations ran."""
+        return {n.place[:1] for n in self.graph.nodes if n.place}
 
     def reaches_logits(self, node: Node) -> bool:
         return bool(self.graph.depends(self.logits, node.i))
+
+    def effect(self, nodes: Iterable[Node], fixed: int = 0) -> float:
+        """The relative change of the logits when these values get noise of their own size."""
+        given = {n.i: noisy(n.value, n.i) for n in nodes if n.value.is_floating_point()}
+        logits = self.graph.nodes[self.logits].value
+        moved = Replay(self.graph).one(self.logits, given, fixed) - logits if given else torch.zeros(1)
+        return rms(moved) / (rms(logits) + 1e-12) if bool(torch.isfinite(moved).all()) else 1.0
 
 
 # --- recurrence and the class -----------------------------------------------------------------------------
 
 
 def memory_class(trace: Trace, called: bool) -> Verdict:
+    graph = trace.graph
     if not called:
         return no("NeuralMemory is never called in the forward pass, or computes nothing in it")
-    work = [n for n in trace.memory_nodes if trace.graph.by_tokens(n.i) and n.op not in SAME]
+    work = [n for n in trace.memory_nodes if graph.by_tokens(n.i) and not is_a(n, SAME)]
     if not work:
         return no("NeuralMemory is called, and does nothing with its input")
     if not any(trace.reaches_logits(n) for n in work):
         return no("what NeuralMemory computes does not reach the logits", work[-1])
-    mixing = [n for n in work if mixes(trace.graph, n)]
-    if not trace.chain and not mixing:
-        return unsure("NeuralMemory is called, but nothing was seen in it that keeps one token for another", work[-1])
+    if trace.effect(trace.outputs) < FELT:
+        return no("what NeuralMemory computes has next to no effect on the logits", *trace.outputs[-1:])
+    mixing = [n for n in work if mixes(graph, n)]
+    inside = [c for c in trace.chains if c.memory is not None]
+    if not inside and not mixing and not remembers(trace, work):
+        return no("NeuralMemory is called, but it is a layer on each token by itself: it keeps nothing", work[-1])
     if not trace.learns(trace.memory_nodes):
-        return unsure("NeuralMemory is called, but none of its parameters gets a gradient worth the name", work[-1])
-    return yes("NeuralMemory is an nn.Module, the forward pass calls it and its work reaches the logits", trace.outputs[-1])
+        return no("NeuralMemory is called, but none of its parameters gets a gradient worth the name", work[-1])
+    return yes("NeuralMemory is an nn.Module, the forward pass calls it and its work reaches the logits", *trace.outputs[-1:])
+
+
+def remembers(trace: Trace, work: list[Node]) -> bool:
+    """A bank of learned slots is a kind of memory too: a softmax over something inside."""
+    return any(n.op in SOFT or n.op.startswith("_scaled_dot_product") for n in work)
 
 
 def mixes(graph: Graph, node: Node) -> bool:
@@ -77,20 +113,30 @@ def mixes(graph: Graph, node: Node) -> bool:
     return op in ("bmm", "mm", "baddbmm", "addmm") and sum(graph.by_tokens(i) for i in node.ins[-2:]) == 2
 
 
+def mixes_before(graph: Graph, node: Node) -> bool:
+    """Did values of several tokens meet inside the memory on the way to this one?"""
+    return any(n.memory == node.memory and mixes(graph, n) for n in graph.of(graph.above(node.i)))
+
+
 def attends_over_past(short: Trace, long: Trace) -> Node | None:
     """A softmax inside the memory, with no chain of states: over a row that grows token by token, or over T x T scores."""
-    if short.chain or long.chain:
+    if _has_matrix(short) or _has_matrix(long):
         return None
-    for trace in (long,):
-        soft = [n for n in trace.memory_nodes if n.op in ("_softmax", "_safe_softmax") and n.shape]
-        rows = {n.shape[-1] for n in soft}
-        if len(rows) >= trace.length - 2 and trace.length in rows:
-            return soft[-1]
-        square = [n for n in soft if n.shape[-2:] == (trace.length, trace.length)]
-        fused = [n for n in trace.memory_nodes if n.op.startswith("_scaled_dot_product")]
-        if square or fused:
-            return (square or fused)[-1]
-    return None
+    return _attention_in(long) if _attention_in(short) and _attention_in(long) else None
+
+
+def _attention_in(trace: Trace) -> Node | None:
+    soft = [n for n in trace.memory_nodes if n.op in SOFT and n.shape]
+    rows = {n.shape[-1] for n in soft}
+    if len(rows) >= trace.length - 2 and trace.length in rows:
+        return soft[-1]
+    square = [n for n in soft if n.shape[-2:] == (trace.length, trace.length)]
+    fused = [n for n in trace.memory_nodes if n.op.startswith("_scaled_dot_product")]
+    return (square or fused)[-1] if square or fused else None
+
+
+def _has_matrix(trace: Trace) -> bool:
+    return any(c.memory is not None and c.reads() for c in trace.chains)
 
 
 def recurrent_update(short: Trace, long: Trace, habits: dict[str, bool]) -> Verdict:
@@ -99,11 +145,31 @@ def recurrent_update(short: Trace, long: Trace, habits: dict[str, bool]) -> Verd
         return verdict
     if habits["remembers_calls"]:
         return no("the answer depends on earlier calls: the state is left over", chain.last, category="not_recurrent")
-    if habits["sees_future"]:
-        return unsure("the states before the last token change with the last token", chain.last)
-    if not short.learns(n for n in short.memory_nodes if short.graph.depends(chain.last.i, n.i)):
-        return unsure("a chain of states, but no parameter that writes to it gets a gradient worth the name", chain.last)
+    if sees_future(short, chain):
+        return no("a state changes with later tokens of the memory's input: it sees the future", chain.last, category="not_recurrent")
+    for step in short.steps(chain):
+        kept = rms(step.carried(step.before.value)) / (rms(step.before.value) + 1e-12)
+        if kept < 1e-3:
+            return no("next to nothing of a state is carried into the next one", step.after, category="not_recurrent")
+    if not short.learns(n for n in short.memory_nodes or short.graph.nodes if short.graph.depends(chain.last.i, n.i)):
+        return no("a chain of states, but no parameter that writes to it gets a gradient worth the name", chain.last)
     return verdict
+
+
+def sees_future(trace: Trace, chain: Chain) -> bool:
+    """Does a state in the middle change with the last token that the memory is given?"""
+    graph = trace.graph
+    if chain.memory is None:
+        return False
+    inputs = {i for n in graph.nodes if n.memory == chain.memory for i in n.ins if graph.nodes[i].memory is None and graph.by_tokens(i)}
+    given = {}
+    for node in map(graph.nodes.__getitem__, sorted(inputs)):
+        if node.value.is_floating_point() and trace.length in node.shape[:2]:
+            given[node.i] = node.value.clone()
+            given[node.i].select(node.shape.index(trace.length), -1).add_(max(rms(node.value), 0.1))
+    middle = chain.states[len(chain.states) // 2]
+    moved = Replay(graph).one(middle.i, given) - middle.value if given else torch.zeros(1)
+    return bool(rms(moved) > 1e-4 * rms(middle.value))
 
 
 def _recurrence(short: Trace, long: Trace) -> Verdict:
@@ -111,19 +177,26 @@ def _recurrence(short: Trace, long: Trace) -> Verdict:
     if found:
         return no("past keys and values are kept and attended over: no state is updated", found, category="kv_cache")
     if not short.chain or not long.chain:
-        work = (len(short.memory_nodes), len(long.memory_nodes))
         opaque = [n for n in long.memory_nodes if any(word in n.op for word in OPAQUE)]
         if opaque:
             return unsure(f"{opaque[0].op} hides whether a state is carried from token to token", opaque[0])
-        if work[0] and work[0] == work[1]:
+        if not long.memory_nodes:
+            return no("no chain of states was found: nothing is carried from token to token", category="not_recurrent")
+        if not long.grows:
             text = "the memory does the same number of operations whatever the length: no step per token"
             return no(text, short.memory_nodes[-1], category="not_recurrent")
-        return unsure("the work grows with the length, but no chain of states was recognised")
+        text = "the work grows with the length, but no state is made from the one before"
+        return no(text, long.memory_nodes[-1], category="not_recurrent")
     a, b = len(short.chain.states), len(long.chain.states)
     if b - a != long.length - short.length:
-        return unsure(f"{a} states for {short.length} tokens and {b} for {long.length}: not one step per token", short.chain.last)
-    if not short.reaches_logits(short.chain.states[-2]):
-        return unsure("a chain of states, but none of them reaches the logits", short.chain.last)
+        return no(
+            f"{a} states for {short.length} tokens and {b} for {long.length}: not one step per token",
+            short.chain.last,
+            category="not_recurrent",
+        )
+    middle = short.chain.states[len(short.chain.states) // 2]
+    if not short.reaches_logits(middle) or short.effect([middle]) < FELT:
+        return no("a chain of states, but they do not reach the logits", short.chain.last, category="not_recurrent")
     return yes(f"{a} states for {short.length} tokens, {b} for {long.length}: each made from the one before", short.chain.last)
 
 
@@ -131,97 +204,96 @@ def _recurrence(short: Trace, long: Trace) -> Verdict:
 
 
 def learnable_decay(trace: Trace) -> Verdict:
-    return by_steps(trace, _decay_of) or _without_chain(trace)
+    found = by_steps(trace, _decay_of)
+    if found is not None:
+        return found
+    return no("no state is carried from step to step that a parameter could fade", *trace.outputs[-1:], category="fixed_decay")
 
 
 def _decay_of(trace: Trace, step: Step) -> Verdict:
     graph = trace.graph
-    if not step.carry:
-        return unsure("how the old state enters the new one could not be read", step.after)
-    factor = step.carry_factor()
-    atoms = sorted({a if a >= 0 else -a - 1 for t in factor for a in t})
-    nodes = [graph.nodes[a] for a in atoms]
-    learned = [n for n in nodes if not graph.by_tokens(n.i) and graph.trained_params(n.i)]
-    live = [n for n in learned if n.tensor.requires_grad and _has_grad(trace, n)]
+    scaling = carriers(step)
+    learned = [n for n in scaling if not graph.by_tokens(n.i) and graph.trained_params(n.i)]
+    live = [(n, p) for n in learned if n.tensor.requires_grad for p in graph.trained_params(n.i) if trace.has_grad(p.name) and bends(n, p)]
     if live:
-        names = ", ".join(p.name for p in graph.trained_params(live[0].i))
-        return yes(f"the parameter {names} scales the carried state and gets a gradient", live[0], step.after)
-    if dead := [n for n in learned if not n.tensor.requires_grad]:
-        verdict = no("a parameter scales the state, but is detached from it: no gradient", dead[0], category="fixed_decay")
-        return _only_fixed(graph, step, nodes, verdict)
-    if learned:
-        return unsure("a parameter scales the carried state, but got no gradient in the trial step", learned[0])
-    gates = [n for n in nodes if graph.by_tokens(n.i)]
+        return yes(f"the parameter {live[0][1].name} scales the carried state and gets a gradient", live[0][0], step.after)
+    gates = [n for n in scaling if graph.by_tokens(n.i) and is_forget_gate(trace, n)]
     if gates:
-        return _forget_gate(trace, step, gates)
-    if nodes:
-        verdict = no("what scales the carried state is not learned", nodes[0], step.after, category="fixed_decay")
-        return _only_fixed(graph, step, nodes, verdict)
-    if not step.explained:
-        return unsure("how the old state enters the new one could not be read", step.after)
-    c = factor.get((), 1.0)
-    text = "the carried state is not scaled at all" if abs(c - 1) < 1e-6 else f"the carried state is scaled by the constant {c:.4g}"
+        return yes("a learned forget gate scales the carried state", core(graph, gates[0].i), step.after)
+    if [n for n in learned if not n.tensor.requires_grad]:
+        return no("a parameter scales the state, but is detached from it: no gradient", learned[0], category="fixed_decay")
+    if learned:
+        return no("a parameter scales the carried state, but gets no gradient worth the name", learned[0], category="fixed_decay")
+    if scaling:
+        return no("what scales the carried state is not learned", scaling[0], step.after, category="fixed_decay")
+    state = step.before.value
+    kept = step.carried(state)
+    share = float((kept * state).sum() / state.pow(2).sum().clamp_min(1e-20))
+    if rms(kept - share * state) > 1e-3 * rms(state):
+        return no("the carried state is changed, but by nothing that is learned and scales it", step.after, category="fixed_decay")
+    same = abs(share - 1) < 1e-4
+    text = "the carried state is not scaled at all" if same else f"the carried state is scaled by the constant {share:.4g}"
     return no(text, step.after, category="fixed_decay")
 
 
-def _only_fixed(graph: Graph, step: Step, nodes: list[Node], verdict: Verdict) -> Verdict:
-    if step.explained and not any(graph.by_tokens(n.i) for n in nodes):
-        return verdict
-    return unsure("the carried state is scaled by several things, none of them surely learned", step.after)
+def carriers(step: Step) -> list[Node]:
+    """The values from outside that change how much of the old state is carried on (reads of it stay as they were)."""
+    outside = [n for n in step.boundary() if n.value.is_floating_point()]
+    state = step.before.value
+    leaves = {n.i: n.value.clone().requires_grad_() for n in outside}
+    with torch.enable_grad():
+        kept = step.carried(state, leaves)
+        weights = torch.randn(kept.shape, generator=torch.Generator().manual_seed(5)).to(kept.dtype)
+        if not kept.requires_grad:
+            return []
+        grads = torch.autograd.grad((kept * weights).sum(), list(leaves.values()), allow_unused=True)
+    floor = 1e-6 * (rms(kept) * kept.numel() ** 0.5 + 1e-12)
+    return [n for n, g in zip(outside, grads, strict=True) if g is not None and float(g.norm()) > floor]
 
 
-def _forget_gate(trace: Trace, step: Step, gates: list[Node]) -> Verdict:
+def bends(node: Node, param: Node) -> bool:
+    """Does the value change with the parameter enough to matter?"""
+    try:
+        found = torch.autograd.grad(node.tensor.sum(), param.tensor, retain_graph=True, allow_unused=True)[0]
+    except RuntimeError:
+        return False
+    return found is not None and float(found.abs().max()) > 1e-6
+
+
+def is_forget_gate(trace: Trace, node: Node) -> bool:
+    """A value in (0, 1), made of the input by trained weights that get a gradient."""
     graph = trace.graph
-    own = [n for n in gates if n.i not in step.write_atoms() and not graph.depends(n.i, step.before.i)]
-    for n in own:
-        bounded = n.value is not None and bool((n.value > 0).all()) and bool((n.value < 1).all())
-        if bounded and core(graph, n.i).op == "sigmoid" and n.tensor.requires_grad and trace.live(n.i):
-            return yes("a learned forget gate scales the carried state", core(graph, n.i), step.after)
-    return unsure("the carried state is scaled by values that depend on the input, shared with the write", gates[0])
+    if not in_unit(node) or not node.tensor.requires_grad:
+        return False
+    if not any(base(n.op) in BOUNDING or is_sigmoid(graph, n) for n in _formula(graph, node)):
+        return False
+    weighted = [n for n in graph.of(graph.above(node.i)) if n.memory == node.memory and param_operand(graph, n)]
+    return trace.learns(weighted) if weighted else any(trace.has_grad(p.name) for p in graph.trained_params(node.i))
 
 
-def _has_grad(trace: Trace, node: Node) -> bool:
-    return any(trace.has_grad(p.name) for p in trace.graph.trained_params(node.i))
+BOUNDING = {"sigmoid", "exp", "tanh", "softplus", "hardsigmoid", "_softmax", "clamp", "log_sigmoid_forward"}
 
 
-def _without_chain(trace: Trace) -> Verdict:
-    """No state is carried: sure only when no parameter meets the memory's values but as a layer's weights."""
-    if not trace.memory_nodes:
-        return unsure("no memory was seen at work")
-    for node in trace.memory_nodes:
-        alone = [i for i in node.ins if not trace.graph.by_tokens(i) and trace.graph.params & trace.graph.above(i)]
-        if alone and base(node.op) not in LAYERS and node.op not in SAME and len(alone) < len(node.ins):
-            return unsure("no chain of states was recognised that a decay could scale", node)
-    if any(n.op in ("sigmoid", "exp", "tanh") and mixes_before(trace.graph, n) for n in trace.memory_nodes):
-        return unsure("no chain of states was recognised that a decay could scale")
-    text = "no state is carried from step to step, and no parameter scales anything in the memory"
-    return no(text, trace.outputs[-1], category="fixed_decay")
-
-
-def mixes_before(graph: Graph, node: Node) -> bool:
-    """Did values of several tokens meet inside the memory on the way to this one?"""
-    return any(n.memory == node.memory and mixes(graph, n) for n in graph.of(graph.above(node.i)))
+def _formula(graph: Graph, node: Node) -> list[Node]:
+    """The value and what makes it, back to the first products with weights."""
+    found, todo = [node], [node]
+    while todo and len(found) < 40:
+        for i in todo.pop().ins:
+            n = graph.nodes[i]
+            if n.ins and not is_a(n, PRODUCTS) and graph.by_tokens(i) and n not in found:
+                found.append(n)
+                todo.append(n)
+    return found
 
 
 def by_steps(trace: Trace, rule: Callable[[Trace, Step], Verdict]) -> Verdict | None:
-    """What a rule says of the main chain's steps; None without a chain. A no needs every other state's no as well."""
+    """What a rule says of the main chain's steps; None without a chain. Other memories of the model must say no less."""
     if trace.chain is None:
         return None
-    verdict = agree([rule(trace, step) for step in steps_of(trace, trace.chain)])
-    if verdict.says == "no":
-        for chain in trace.others:
-            if agree([rule(trace, step) for step in steps_of(trace, chain)]).says != "no":
-                return unsure("the memory carries several states, and they do not all say the same", trace.chain.last, chain.last)
-    return verdict
+    found = [agree([rule(trace, step) for step in trace.steps(chain)]) for chain in _first_of_each(trace.chains)]
+    return next((v for v in found if v.says != "yes"), found[0])
 
 
-def steps_of(trace: Trace, chain: Chain) -> list[Step]:
-    """Two steps whose old state is itself a result of a step: the second and the last."""
-    if not chain.steps:
-        s = chain.states
-        chain.steps = [Step(trace.graph, s[1], s[2]), Step(trace.graph, s[-2], s[-1])]
-    return list(chain.steps)
-
-
-def param_operand(graph: Graph, node: Node) -> bool:
-    return any(not graph.by_tokens(i) and graph.trained_params(i) for i in node.ins)
+def _first_of_each(chains: list[Chain]) -> list[Chain]:
+    """Chains at different places of the source: layers that share their code are asked once."""
+    return list({c.last.place[:1]: c for c in reversed(chains)}.values())[::-1]

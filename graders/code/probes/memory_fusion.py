@@ -1,203 +1,286 @@
-"""How memory and attention are joined: one gate and its complement, a residual sum, a concatenation. INSIDE the sandbox."""
+"""How memory and attention are joined: one gate and its complement, a residual sum, a concatenation. INSIDE the sandbox.
+
+A blend is found by what it does: with the gate at one end memory is gone, at the other it is there, and what the gate
+takes from is made by attention.
+"""
 
 from __future__ import annotations
 
-from algebra import ADDS, Algebra, Terms, TooBig, base
-from memory_chain import core
-from memory_facts import Trace
+import torch
+from gates import in_unit, is_sigmoid, own_params, soft_pair
+from memory_facts import FELT, Trace, mixes
 from oplog import Node
-from verdicts import Verdict, no, unsure, yes
+from ops import ADDS, BLEND, PRODUCTS, SOFT, STRUCTURAL, base, core, is_a, param_operand
+from replay import Replay, noisy, rms
+from verdicts import Verdict, no, yes
 
-SOFT = ("_softmax", "_safe_softmax")
+REACH = 40  # operations after a gate in which its blend is looked for
+TRIED = 60  # gates and sums that are tried at most
+STUCK = 1e-4
+TRIED_OTHERS = 12
 
 
 class Fusion:
     def __init__(self, trace: Trace) -> None:
-        self.trace, self.graph = trace, trace.graph
-        self.algebra = Algebra(self.graph)
-        self.reads = {n.i: k for k, chain in enumerate(trace.chains) for n in chain.reads()}
-        if not self.reads:
-            self.reads = {n.i: n.memory for n in trace.outputs}
+        self.trace, self.graph, self.replay = trace, trace.graph, Replay(trace.graph)
         self.inside = {n.memory for n in trace.memory_nodes}
-        self.attention = {n.i for n in self.graph.nodes if self._is_attention(n)}
-        self._sources: dict[int, tuple[int, bool]] = {}
+        self.attention = self._attention()
+        self.source: dict[int, int] = {}  # node that memory gives -> which memory and pass
+        for k, chain in enumerate(trace.chains):
+            self.source.update({n.i: k for n in chain.reads()})
+        if not self.source:
+            self.source = {n.i: int(n.memory or 0) for n in trace.outputs}
+        self.leaves = self.graph.mask([*self.source, *self.attention])
+        self._ties: dict[tuple[int, int], bool] = {}
+        self.users: dict[int, list[int]] = {}
+        for node in self.graph.nodes:
+            for i in set(node.ins):
+                self.users.setdefault(i, []).append(node.i)
+
+    def _attention(self) -> set[int]:
+        for found in (self._attention_where(lambda n: n.memory is None), self._attention_where(lambda n: not self.trace.chains or True)):
+            if found:
+                return found
+        return {n.i for n in self.graph.nodes if n.memory is None and is_a(n, {"bmm"}) and mixes(self.graph, n)}
+
+    def _attention_where(self, allowed) -> set[int]:  # type: ignore[no-untyped-def]
+        return {n.i for n in self.graph.nodes if allowed(n) and self._is_attention(n)}
 
     def _is_attention(self, node: Node) -> bool:
         if node.op.startswith("_scaled_dot_product"):
             return True
-        if base(node.op) not in ("bmm", "mm") or node.memory in self.inside:
+        if not is_a(node, {"bmm", "mm", "mv", "sum"}) or not node.ins:
             return False
-        T = self.trace.length
         soft = core(self.graph, node.ins[0])
-        return soft.op in SOFT and soft.shape[-2:] == (T, T)
+        if is_a(node, {"sum"}):
+            soft = core(self.graph, self.graph.nodes[node.ins[0]].ins[0]) if is_a(soft, {"mul"}) else soft
+        return soft.op in SOFT and soft.shape[-1] >= 2 and mixes_tokens(self, node)
 
-    def sources(self, i: int) -> tuple[int, bool]:
-        """(latest chain read or -1, is there attention) among the nearest sources of a value."""
-        if i not in self._sources:
-            latest, attention, todo = -1, False, [i]
-            seen: set[int] = set()
-            while todo:
-                j = todo.pop()
-                if j in seen:
-                    continue
-                seen.add(j)
-                if j in self.reads:
-                    latest = max(latest, self.reads[j])
-                elif j in self.attention:
-                    attention = True
-                else:
-                    todo += self.graph.nodes[j].ins
-            self._sources[i] = (latest, attention)
-        return self._sources[i]
+    # --- the blend ---
 
     def verdict(self) -> Verdict:
-        if not self.reads:
-            return unsure("no memory was seen at work that could be blended with attention")
-        blends = [b for b in map(self.blend_at, self._sums()) if b]
-        if good := [b for b in blends if b.says == "yes"]:
+        if not self.source:
+            return no("no memory was seen at work that could be blended with attention")
+        if not self.trace.chains and not any(mixes(self.graph, n) or is_a(n, SOFT) for n in self.trace.memory_nodes):
+            return no("what is joined with attention is no memory: it keeps nothing", *self.trace.outputs[-1:])
+        found: list[Verdict] = []
+        for gate in self.gates():
+            for node in self.sums_after(gate):
+                if verdict := self.blend_at(gate, node):
+                    found.append(verdict)
+                    break
+        bad = [v for v in found if v.says != "yes"]
+        where = {tuple(n.place[:1] for n in v.nodes) for v in bad}
+        good = [v for v in found if v.says == "yes" and tuple(n.place[:1] for n in v.nodes) not in where]
+        if good:
             return self._alone(good)
-        if blends:
-            return blends[0]
-        return self.other_fusion()
+        return bad[0] if bad else self.other_fusion()
 
-    def _sums(self) -> list[Node]:
-        T = self.trace
-        return [n for n in self.graph.nodes if adds(n) and T.reaches_logits(n) and self.sources(n.i)[0] >= 0 and not self._is_state(n)]
+    def gates(self) -> list[Node]:
+        """Values in (0, 1) made of trained parameters that reach the logits: of each place the first and the last few."""
+        places: dict[object, list[Node]] = {}
+        for node in self.graph.nodes:
+            shaped = is_a(node, STRUCTURAL | PRODUCTS) or node.op.startswith("_scaled_dot")
+            if shaped or not node.ins or not self.trace.reaches_logits(node) or not self.graph.trained_params(node.i):
+                continue
+            if node.op in SOFT and soft_pair(node) is None:
+                continue
+            if in_unit(node):
+                places.setdefault(node.place[:1] or node.op, []).append(node)
+        return [n for nodes in places.values() for n in dict.fromkeys([*nodes[:2], nodes[-1]])][:TRIED]
+
+    def sums_after(self, gate: Node) -> list[Node]:
+        """The nearest sums after a gate, element by element, in which memory and something else meet."""
+        found, todo, seen = [], [gate.i], {gate.i}
+        while todo and len(seen) < REACH:
+            for i in self.users.get(todo.pop(0), ()):
+                node = self.graph.nodes[i]
+                if i in seen or not is_a(node, BLEND | {"rsub"}) or (is_a(node, PRODUCTS) and param_operand(self.graph, node)):
+                    continue
+                seen.add(i)
+                todo.append(i)
+                if is_a(node, ADDS | {"sum", "bmm", "mm"}) and self._meets(gate, node) and not self._is_state(node):
+                    found.append(node)
+        return sorted(found, key=lambda n: n.i)
+
+    def _meets(self, gate: Node, node: Node) -> bool:
+        above = self.graph.reach(node.i, 1 << gate.i | self.leaves)
+        direct = self._direct(node.i, 1 << gate.i)
+        return any(i in self.source for i in direct) and bool(above)
+
+    def _direct(self, i: int, blocked: int) -> set[int]:
+        """The memory's and attention's results that this value is made of, the nearest ones."""
+        found: set[int] = set()
+        seen: set[int] = set()
+        todo = [i]
+        while todo:
+            for j in self.graph.nodes[todo.pop()].ins:
+                if j in seen or blocked >> j & 1:
+                    continue
+                seen.add(j)
+                if self.leaves >> j & 1:
+                    found.add(j)
+                else:
+                    todo.append(j)
+        return found
 
     def _is_state(self, node: Node) -> bool:
-        return any(node is s for c in self.trace.chains for s in c.states)
+        """Does the sum lead to a later state of the memory that it is made of?"""
+        mine = [self.source[i] for i in self._direct(node.i, 0) if i in self.source]
+        return any(self.graph.depends(self.trace.chains[k].last.i, node.i) for k in mine if k < len(self.trace.chains))
 
-    def terms(self, node: Node) -> Terms:
-        try:
-            return self.algebra.tidy(self.algebra.poly(node.i))
-        except TooBig:
-            return {(node.i,): 1.0}
-
-    def blend_at(self, node: Node) -> Verdict | None:
-        terms = self.terms(node)
-        for g in sorted({a for t in terms for a in t if a >= 0}):
-            if self.is_gate(g) and (found := self._complement(terms, g)):
-                return self._judge(node, g, found)
-        return None
-
-    def is_gate(self, atom: int) -> bool:
-        value = self.graph.nodes[atom].value
-        if value is None or not value.is_floating_point() or value.numel() == 0:
-            return False
-        return bool((value > 0).all()) and bool((value < 1).all()) and core(self.graph, atom).op in ("sigmoid", *SOFT)
-
-    def _complement(self, terms: Terms, g: int) -> tuple[Terms, Terms] | None:
-        """(memory terms, others) when g multiplies a - m and the rest holds m or a whole; else None."""
-        having: Terms = {}
-        for t, c in terms.items():
-            if t.count(g) == 1:
-                rest = list(t)
-                rest.remove(g)
-                having[tuple(rest)] = c
-        tags = {t: max((self.sources(a if a >= 0 else -a - 1)[0] for a in t), default=-1) for t in having}
-        latest = max(tags.values(), default=-1)
-        memory = {t: c for t, c in having.items() if tags[t] == latest >= 0}
-        others = {t: c for t, c in having.items() if t not in memory}
-        if not memory or not others:
+    def blend_at(self, gate: Node, node: Node) -> Verdict | None:
+        graph = self.graph
+        direct = self._direct(node.i, 1 << gate.i)
+        latest = max(i for i in direct if i in self.source)
+        memory = [i for i in direct if self.source.get(i) == self.source[latest]]
+        if not self._trades(gate, node, memory, self._outside(gate, node, memory)):
             return None
-        for side in (memory, others):
-            if all(abs(terms.get(t, 0.0) + c) < 1e-6 for t, c in side.items()):
-                return memory, others
-        return None
-
-    def _judge(self, node: Node, g: int, found: tuple[Terms, Terms]) -> Verdict:
-        gate, (_, others) = core(self.graph, g), found
-        if gate.op != "sigmoid":
-            return unsure("memory is blended by weights that add up to one, but they are no sigmoid gate", gate, node)
-        if not self.graph.by_tokens(g):
-            return unsure("memory is blended with its complement by a gate that does not see the input", gate, node)
-        if not self.graph.nodes[g].tensor.requires_grad or not self.graph.trained_params(g):
-            return unsure("memory is blended with its complement by a gate that is not trained", gate, node)
-        if not any(self.sources(a if a >= 0 else -a - 1)[1] for t in others for a in t):
-            if not self.attention:
-                return unsure("memory is blended with something, but no softmax attention was recognised", node)
-            return no("memory is blended with something that attention has no part in", node)
+        own = own_params(graph, gate, node.i)
+        if not gate.tensor.requires_grad or not any(self.trace.has_grad(p.name) for p in own):
+            return no("memory is blended with its complement by a gate that is not trained", node, gate)
+        if not self._trades(gate, node, memory, [i for i in direct if i in self.attention]):
+            return no("memory is blended with something that attention has no part in", node, gate)
         if not self.swings(gate):
-            return unsure("one gate blends attention and memory, but it stands still near 0 or 1", node, gate)
+            return no("one gate blends attention and memory, but it stands still near 0 or 1", node, gate)
+        if self.trace.effect([node]) < FELT:
+            return no("one gate blends attention and memory, but the blend has next to no effect on the logits", node, gate)
         return yes("one gate blends attention and memory as g and 1 - g", node, gate)
 
-    def _alone(self, good: list[Verdict]) -> Verdict:
-        """The first blend, if memory enters the stream by such blends only."""
-        ends = {b.nodes[0].i for b in good}
-        for n in self.meetings():
-            if n.i not in ends and not any(self.graph.depends(end, n.i) for end in ends) and not self._only_for_gate(n):
-                return unsure("one gate blends attention and memory, but memory enters the stream another way too", good[0].nodes[0], n)
-        return good[0]
+    def _set(self, gate: Node, high: bool) -> dict[int, torch.Tensor]:
+        """The gate at one end, and whatever else is one minus the gate at the other."""
+        value = gate.value
+        one, zero = torch.ones_like(value), torch.zeros_like(value)
+        dim = soft_pair(gate)
+        if dim is not None:
+            first, second = (one, zero) if high else (zero, one)
+            return {gate.i: torch.cat([first.narrow(dim, 0, 1), second.narrow(dim, 1, 1)], dim)}
+        given = {gate.i: one if high else zero}
+        for node in self.graph.nodes:
+            if node.i == gate.i or node.numel != gate.numel or node.shape != gate.shape or is_a(node, STRUCTURAL) or not node.ins:
+                continue
+            if self.graph.depends(node.i, gate.i) or self.graph.depends(gate.i, node.i) or not in_unit(node):
+                continue
+            opposite = bool(((node.value + value - 1).abs() < 1e-5).all())
+            if (opposite or bool(((node.value - value).abs() < 1e-6).all())) and self._tied(gate, node, opposite):
+                given[node.i] = zero if high is opposite else one
+        return given
 
-    # --- what it is instead ---
+    def _tied(self, gate: Node, node: Node, opposite: bool) -> bool:
+        """Do the two go together whatever the parameters are? (Two gates that start as complements do not.)"""
+        if (gate.i, node.i) not in self._ties:
+            params = {p.i: p for n in (gate, node) for p in self.graph.trained_params(n.i)}
+            g, h = self.replay.run([gate.i, node.i], {i: noisy(p.value, i, least=0.02) for i, p in params.items()})
+            self._ties[gate.i, node.i] = rms(g + h - 1 if opposite else g - h) < 1e-4
+        return self._ties[gate.i, node.i]
+
+    def _trades(self, gate: Node, node: Node, memory: list[int], others: list[int]) -> bool:
+        """With the gate at one end memory is gone from the sum; are the others there more than at the end where it is?"""
+        low, high = self._set(gate, False), self._set(gate, True)
+        mine = [self._influence(node, ends, memory) for ends in (low, high)]
+        size = rms(node.value)
+        if max(mine) < 1e-5 * size or min(mine) > 1e-3 * max(mine) + 1e-6 * size or not others:
+            return False
+        gone, there = (low, high) if mine[0] < mine[1] else (high, low)
+        for i in others[-TRIED_OTHERS:]:
+            if self._influence(node, gone, [i]) > 1.05 * self._influence(node, there, [i]) + 1e-6 * size:
+                return True
+        return False
+
+    def _influence(self, node: Node, ends: dict[int, torch.Tensor], leaves: list[int]) -> float:
+        """How much the sum moves, the gate at one end, when these values get noise."""
+        moved = self._run(node, {**ends, **self._noise(leaves)}) - self._run(node, ends)
+        return rms(moved) if bool(torch.isfinite(moved).all()) else float("nan")
+
+    def _outside(self, gate: Node, node: Node, memory: list[int]) -> list[int]:
+        """Values of the input beside memory that enter the sum."""
+        blocked = 1 << gate.i | self.graph.mask(memory)
+        region = {node.i}
+        todo, ends = [node.i], set()
+        while todo:
+            for j in self.graph.nodes[todo.pop()].ins:
+                if blocked >> j & 1 or j in region or not self.graph.by_tokens(j):
+                    continue
+                inner = self.graph.nodes[j]
+                if self.graph.above(j) & blocked or (is_a(inner, BLEND) and not self.leaves >> j & 1 and len(region) < 30):
+                    region.add(j)
+                    todo.append(j)
+                else:
+                    ends.add(j)
+        return sorted(i for i in ends if self.graph.nodes[i].value.is_floating_point())
+
+    def _noise(self, leaves: list[int]) -> dict[int, torch.Tensor]:
+        return {i: noisy(self.graph.nodes[i].value, i, least=0.1) for i in leaves}
+
+    def _run(self, node: Node, given: dict[int, torch.Tensor]) -> torch.Tensor:
+        """The sum with some values replaced; results of memory and attention stay what they are."""
+        value: torch.Tensor = self.replay.one(node.i, given, self.leaves & ~self.graph.mask(given))
+        return value.double()
 
     @staticmethod
     def swings(gate: Node) -> bool:
-        return 1e-3 < float(gate.value.mean()) < 1 - 1e-3 and float(gate.value.std()) > 1e-6
+        middle = float(gate.value.double().mean())
+        return STUCK < middle < 1 - STUCK
+
+    def _alone(self, good: list[Verdict]) -> Verdict:
+        """The first blend, if memory enters the stream by such blends only."""
+        ends = self._same_place({b.nodes[0].place for b in good}, {b.nodes[0].i for b in good})
+        memory = [self.graph.nodes[i] for i in self.source if not self._for_state(i)]
+        whole, past = self.trace.effect(memory), self.trace.effect(memory, self.graph.mask(ends))
+        if past > 0.3 * whole:
+            text = "one gate blends attention and memory, but memory is added to the stream past it"
+            return no(text, good[0].nodes[0], category="residual_fusion")
+        return good[0]
+
+    def _same_place(self, places: set[object], ends: set[int]) -> set[int]:
+        return ends | {n.i for n in self.graph.nodes if n.place in places and is_a(n, ADDS | {"sum", "bmm"})}
+
+    def _for_state(self, i: int) -> bool:
+        return any(self.graph.depends(c.last.i, i) for c in self.trace.chains)
+
+    # --- what it is instead ---
 
     def other_fusion(self) -> Verdict:
-        return self._name_fusion(self.meetings())
+        meets = self.meetings()
+        sums = [n for n in meets if is_a(n, ADDS)]
+        cats = [n for n in meets if n.op in ("cat", "stack") and not self._only_for_gate(n)]
+        if cats and (not sums or cats[0].i < sums[0].i):
+            return no("memory and attention are concatenated, not blended by a gate", cats[0], category="concat_fusion")
+        if sums:
+            return no("memory is added to the stream, not blended by a gate and its complement", sums[0], category="residual_fusion")
+        if not meets:
+            return no("memory and attention do not meet in a sum that a gate and its complement make", *self.trace.outputs[-1:])
+        return no("memory and attention are joined in another way than by one gate and its complement", meets[0])
 
     def meetings(self) -> list[Node]:
         """Follow the first memory's output forward to the nodes where it meets another stream."""
         graph = self.graph
         meets: list[Node] = []
-        first = [i for i, k in self.reads.items() if k == 0]
+        first = [i for i, k in self.source.items() if k == min(self.source.values())]
         pure = set(first)
         states = {s.i for c in self.trace.chains for s in c.states}
         for node in graph.nodes[min(first) :]:
             inside = [i for i in node.ins if i in pure]
-            if not inside or node.i in states or node.i in self.reads or not self.trace.reaches_logits(node):
+            if not inside or node.i in states or node.i in self.source or not self.trace.reaches_logits(node):
                 continue
             outside = [i for i in node.ins if i not in pure and graph.by_tokens(i)]
             inner = node.memory in self.inside and base(node.op) in ("mul", "div", "alias", "stack", "copy")
-            if not outside or inner or base(node.op) == "mul":
+            if not outside or inner or base(node.op) in ("mul", "div"):
                 pure.add(node.i)
-            elif self._feeds_state(node):
-                continue
-            else:
+            elif not self._feeds_state(node):
                 meets.append(node)
         return meets
 
     def _feeds_state(self, node: Node) -> bool:
         """Work inside the memory that leads to the next state and not to the output (error, gate, write)."""
         chain = self.trace.chain
-        if chain is None:
-            return False
-        return bool(node.memory == chain.memory and self.graph.depends(chain.last.i, node.i))
-
-    def _name_fusion(self, meets: list[Node]) -> Verdict:
-        sums = [n for n in meets if adds(n)]
-        cats = [n for n in meets if n.op == "cat"]
-        rest = [n for n in meets if n not in sums and n not in cats]
-        if half := self._complement_in_use():
-            return unsure("a gate and its complement are in use, but not as one blend that could be read", half)
-        if any(self.terms(n) == {(n.i,): 1.0} for n in sums) or rest or not meets:
-            odd = (rest or sums or [None])[0]
-            return unsure("how memory and attention are joined could not be read", odd)
-        fused = [n for n in cats if not self._only_for_gate(n)]
-        if fused and not sums:
-            return no("memory and attention are concatenated, not blended by a gate", fused[0], category="concat_fusion")
-        if sums:
-            return no("memory is added to the stream, not blended by a gate and its complement", sums[0], category="residual_fusion")
-        return unsure("how memory and attention are joined could not be read", cats[0])
-
-    def _complement_in_use(self) -> Node | None:
-        """A product with 1 - g, g a sigmoid gate, that reaches the logits; the memory's own inside does not count."""
-        for node in self.graph.nodes:
-            if base(node.op) != "mul" or node.memory in self.inside or not self.trace.reaches_logits(node):
-                continue
-            for i in node.ins:
-                terms = self.algebra.poly(i)
-                if len(terms) == 2 and () in terms and any(len(t) == 1 and t[0] >= 0 and self.is_gate(t[0]) for t in terms):
-                    return node
-        return None
+        return chain is not None and node.memory == chain.memory and self.graph.depends(chain.last.i, node.i)
 
     def _only_for_gate(self, node: Node) -> bool:
-        users = [n for n in self.graph.nodes[node.i + 1 :] if self.graph.depends(n.i, node.i) and n.op == "sigmoid"]
-        return bool(users) and not self.graph.reach(self.trace.logits, self.graph.mask(n.i for n in users)) >> node.i & 1
+        gates = [n.i for n in self.graph.nodes[node.i + 1 :] if self.graph.depends(n.i, node.i) and is_sigmoid(self.graph, n)]
+        return bool(gates) and not self.graph.reach(self.trace.logits, self.graph.mask(gates)) >> node.i & 1
 
 
-def adds(node: Node) -> bool:
-    op: str = base(node.op)
-    return op in ADDS
+def mixes_tokens(fusion: Fusion, node: Node) -> bool:
+    graph = fusion.graph
+    return bool(sum(graph.by_tokens(i) for i in node.ins) == 2 or is_a(node, {"sum"}))

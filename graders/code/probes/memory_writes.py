@@ -1,46 +1,18 @@
-"""What a memory writes: the outer product and the surprise gate. Runs INSIDE the sandbox.
-
-As in memory_facts: yes or no only where the graph leaves no other reading.
-"""
+"""What a memory writes: the outer product and the surprise gate. Runs INSIDE the sandbox."""
 
 from __future__ import annotations
 
 import torch
-from algebra import CUT_OFF, SAME, Algebra, base, is_outer
-from memory_chain import CONTRACT, Step, core, numel
-from memory_facts import Trace, attends_over_past, by_steps, mixes, mixes_before, param_operand
+from gates import change, is_sigmoid, own_params
+from memory_chain import Chain, Step, carries
+from memory_facts import Trace, attends_over_past, by_steps, mixes, mixes_before
 from oplog import Graph, Node
+from ops import ADDS, PRODUCTS, SOFT, SUMS, base, is_a, param_operand
+from replay import Replay, rms
 from verdicts import Verdict, no, unsure, yes
 
-HARMLESS = SAME | CUT_OFF  # what bends no value into a gate: arithmetic, products, sums, norms, slices
-HARMLESS |= {"add", "sub", "rsub", "mul", "div", "neg", "lerp", "addcmul", "bmm", "mm", "mv", "dot", "addmm", "baddbmm", "addr", "sum"}
-HARMLESS |= {"mean", "select", "slice", "split", "unbind", "cat", "stack", "pow", "abs", "sqrt", "rsqrt", "linalg_vector_norm", "relu"}
-HARMLESS |= {"native_layer_norm", "cumsum", "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_ones", "embedding", "index"}
-HARMLESS |= {"param", "tokens", "const", "arange", "empty", "full", "diag_embed", "triu", "tril", "norm", "clamp_min", "expand_as"}
-WALK = (
-    SAME
-    | CUT_OFF
-    | {
-        "mul",
-        "add",
-        "sub",
-        "rsub",
-        "neg",
-        "div",
-        "lerp",
-        "addcmul",
-        "select",
-        "slice",
-        "split",
-        "unbind",
-        "alias",
-        "index",
-        "where",
-    }
-)
-
-
-FELT = 1e-5  # the least change of a gate with the retrieved value that counts
+FELT = 1e-4  # the least mean change of a gate that counts
+RANK_ONE = 2e-3  # second singular value over the first
 
 
 # --- outer product ----------------------------------------------------------------------------------------
@@ -50,106 +22,81 @@ def outer_product(trace: Trace, long: Trace) -> Verdict:
     found = attends_over_past(trace, long)
     if found:
         return no("keys and values are kept in a list: no product of them is added to a state", found, category="kv_cache")
-    if trace.chain and trace.chain.is_vector:
+    if trace.chain and trace.chain.is_vector and not _square(trace.chain.last):
         return no("the state is one vector: no product of a column and a row is added to it", trace.chain.last)
     return by_steps(trace, _outer_of) or _outer_without_chain(trace)
 
 
-def _outer_without_chain(trace: Trace) -> Verdict:
-    graph = trace.graph
-    if summed := _summed_products(trace):
-        return yes("products of a column and a row, both projections of the input, are summed over the tokens", summed)
-    products = [n for n in trace.memory_nodes if (pair := outer_operands(graph, n.i)) and all(map(graph.by_tokens, pair))]
-    joined = [n for n in trace.memory_nodes if base(n.op) in ("bmm", "mm", "baddbmm", "addmm") and mixes(graph, n)]
-    if products or joined or not trace.memory_nodes:
-        return unsure("no chain of states was recognised that a product could be added to", *(products or joined)[:1])
-    return no("no product of a column and a row is made in the memory", trace.outputs[-1])
+def _outer_of(trace: Trace, step: Step) -> Verdict:
+    written = step.without_state()
+    if not torch.isfinite(written).all():
+        return unsure("what is added to the state could not be told apart from what is carried", step.after)
+    if rms(written) < 1e-7:
+        return no("next to nothing is added to the state", step.after)
+    pair = _columns_and_rows(written, trace.graph.batch)
+    maker = _maker(trace.graph, step)
+    if pair is None:
+        return no("what is added to the state is no product of a column and a row: its rank is more than one", maker or step.after)
+    left, right = pair
+    if left.shape == right.shape and bool(((left * right).sum(-1).abs() > 0.9999).all()):
+        return no("the state gets the product of one vector with itself", maker or step.after)
+    if _all_alike(left) or _all_alike(right):
+        return no("the state gets one vector, spread over its columns: no product of a column and a row", maker or step.after)
+    factors = _factors(trace.graph, maker) if maker else []
+    if factors and not any(projected(trace.graph, i, trace.chain.memory if trace.chain else None) for i in factors):
+        return no("a column times a row is added to the state, but neither is a projection of the input", maker or step.after)
+    if not trace.live(step.after, step.before):
+        return no("a column times a row is added to the state, but no gradient reaches what makes them", maker or step.after)
+    return yes("a column times a row, both made of the input, is added to the state: its rank is one", maker or step.after, step.after)
 
 
-def _summed_products(trace: Trace) -> Node | None:
-    """An outer product of two projections that goes, element by element, into a running sum over the tokens."""
-    graph = trace.graph
-    for total in [n for n in trace.memory_nodes if n.op == "cumsum" and trace.reaches_logits(n) and len(n.shape) > 3]:
-        outers, _ = walk_back(graph, total.ins[0])
-        for o, (a, b) in sorted(outers.items()):
-            both = all(graph.by_tokens(i) and projected(graph, i, total.memory) for i in (a, b))
-            if both and Algebra(graph).poly(a) != Algebra(graph).poly(b) and total.shape[n_dim(total)] == trace.length:
-                return graph.nodes[o]
+def _square(node: Node) -> bool:
+    """May a vector be a flattened matrix?"""
+    side = round(node.shape[-1] ** 0.5)
+    return bool(side > 3 and side * side == node.shape[-1])
+
+
+def _columns_and_rows(written: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The columns and rows whose products these matrices are; None when they are more than that."""
+    sizes = [s for s in written.shape if s > 1]
+    value = written.detach().double().reshape(sizes)
+    low = written.dtype in (torch.bfloat16, torch.float16)
+    if len(sizes) < 2 or (len(sizes) == 2 and sizes[0] == batch):  # flattened
+        side = round(sizes[-1] ** 0.5) if sizes else 0
+        if side * side != (sizes[-1] if sizes else 1):
+            return None
+        value = value.reshape(-1, side, side)
+    dims = range(value.dim())
+    pairs = [(i, j) for j in reversed(dims) for i in reversed(range(j))]
+    for i, j in pairs:
+        if value.dim() > 2 and value.shape[0] == batch and i == 0:
+            continue
+        rest = [d for d in dims if d not in (i, j)]
+        matrices = value.permute(*rest, i, j).reshape(-1, value.shape[i], value.shape[j])
+        norms = matrices.flatten(1).norm(dim=1)
+        matrices = matrices[norms > 1e-4 * norms.max()][:48]
+        u, s, v = torch.linalg.svd(matrices, full_matrices=False)
+        if bool((s[:, 1] <= (2e-2 if low else RANK_ONE) * s[:, 0]).all()):
+            return u[:, :, 0], v[:, 0, :]
     return None
 
 
-def n_dim(total: Node) -> int:
-    return total.args[1] if isinstance(total.args[1], int) else 1
+def _all_alike(vectors: torch.Tensor) -> bool:
+    """Is it the same direction in every sequence?"""
+    return len(vectors) > 1 and bool(((vectors @ vectors[0]).abs() > 0.99999).all())
 
 
-def _outer_of(trace: Trace, step: Step) -> Verdict:
-    graph = trace.graph
-    outers, ends = walk_write(graph, step)
-    wide = {o: pair for o, pair in sorted(outers.items()) if numel(graph.nodes[o]) >= numel(step.after)}
-    if wide:
-        return _judge_outer(trace, step, wide)
-    if not outers and not [n for n in ends if numel(n) >= numel(step.after)]:
-        return no("what is added to the state is made element by element: no product of a column and a row", step.after)
-    predicted = [n for n in ends if numel(n) >= numel(step.after) and base(n.op) in ("mm", "addmm") and param_operand(graph, n)]
-    if not outers and predicted and len([n for n in ends if numel(n) >= numel(step.after)]) == len(predicted):
-        return no("what is added to the state comes whole out of a linear layer", predicted[0])
-    return unsure("how the write is made could not be read", step.after)
+def _maker(graph: Graph, step: Step) -> Node | None:
+    """The nearest product of a column and a row above the new state."""
+    start = min([step.before.i, *(b.i for b in step.beside)])
+    near = [n for n in graph.of(graph.above(step.after.i)) if outer_operands(graph, n.i) and n.numel >= step.after.numel]
+    late = [n for n in near if n.i > start] or near
+    late = [n for n in late if all(graph.by_tokens(i) for i in outer_operands(graph, n.i) or ())] or late
+    return late[-1] if late else None
 
 
-def _judge_outer(trace: Trace, step: Step, wide: dict[int, tuple[int, int]]) -> Verdict:
-    graph, algebra = trace.graph, step.algebra
-    for o, (a, b) in wide.items():
-        if not (graph.by_tokens(a) and graph.by_tokens(b)):
-            continue
-        if algebra.poly(a) == algebra.poly(b):
-            return no("the state gets the product of one vector with itself", graph.nodes[o])
-        if not _all_terms_have(step, o, a, b):
-            continue
-        if not (projected(graph, a, trace.chain.memory) and projected(graph, b, trace.chain.memory)):
-            return unsure("a product of a column and a row, but not of two projections of the input", graph.nodes[o])
-        if not all(trace.live(i) for i in (a, b)):
-            return unsure("a column times a row is added to the state, but no gradient reaches one of them", graph.nodes[o])
-        return yes("a column times a row, both projections of the input, is added to the state", graph.nodes[o], step.after)
-    return unsure(
-        "a product of a column and a row is made, but what else enters the state could not be read", graph.nodes[next(iter(wide))]
-    )
-
-
-def _all_terms_have(step: Step, o: int, a: int, b: int) -> bool:
-    """Is every term of the write a multiple of this column and this row (or was the product made beforehand)?"""
-    if o not in step.algebra.outers:
-        return True
-    algebra = Algebra(step.graph, cut={step.before.i, a, b})
-    write = [t for t in algebra.poly(step.after.i) if step.before.i not in t]
-    return bool(write) and all(a in t and b in t for t in write)
-
-
-def walk_write(graph: Graph, step: Step) -> tuple[dict[int, tuple[int, int]], list[Node]]:
-    """(outer products, other values) that the write is made of, seen through element-wise work and slices."""
-    step.algebra.poly(step.after.i)
-    return walk_back(graph, step.after.i, step.before.i)
-
-
-def walk_back(graph: Graph, start: int, stop: int | None = None) -> tuple[dict[int, tuple[int, int]], list[Node]]:
-    outers: dict[int, tuple[int, int]] = {}
-    ends: list[Node] = []
-    seen: set[int] = set()
-    todo = [start]
-    while todo:
-        i = todo.pop()
-        node = graph.nodes[i]
-        if i in seen or i == stop:
-            continue
-        seen.add(i)
-        if pair := outer_operands(graph, i):
-            outers[i] = pair
-            if base(node.op) in ("baddbmm", "addmm", "addr", "addcmul"):
-                todo.append(node.args[0][0])
-        elif base(node.op) in WALK and node.ins:
-            todo += node.ins
-        else:
-            ends.append(node)
-    return outers, ends
+def _factors(graph: Graph, node: Node) -> list[int]:
+    return list(outer_operands(graph, node.i) or ())
 
 
 def outer_operands(graph: Graph, i: int) -> tuple[int, int] | None:
@@ -158,7 +105,7 @@ def outer_operands(graph: Graph, i: int) -> tuple[int, int] | None:
     op = base(node.op)
     refs = [a[0] for a in node.args if isinstance(a, tuple) and len(a) == 1]
     if op == "mul" and len(refs) == 2 and is_outer(graph.nodes[refs[0]].shape, graph.nodes[refs[1]].shape):
-        return tuple(refs)
+        return refs[0], refs[1]
     if op == "addr" or (op == "addcmul" and is_outer(graph.nodes[refs[1]].shape, graph.nodes[refs[2]].shape)):
         return refs[1], refs[2]
     if op in ("bmm", "mm", "baddbmm", "addmm"):
@@ -167,6 +114,13 @@ def outer_operands(graph: Graph, i: int) -> tuple[int, int] | None:
         if left[-1] == 1 and left[-2] > 1 and right[-1] > 1:
             return a, b
     return None
+
+
+def is_outer(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Do these shapes broadcast into a matrix that neither is: a column times a row?"""
+    width = max(len(a), len(b))
+    a, b = (1,) * (width - len(a)) + tuple(a), (1,) * (width - len(b)) + tuple(b)
+    return any(x > y == 1 for x, y in zip(a, b, strict=True)) and any(y > x == 1 for x, y in zip(a, b, strict=True))
 
 
 def projected(graph: Graph, i: int, memory: int | None) -> bool:
@@ -179,12 +133,62 @@ def projected(graph: Graph, i: int, memory: int | None) -> bool:
             continue
         seen.add(j)
         node = graph.nodes[j]
-        if base(node.op) in ("mm", "addmm", "bmm", "mv", "addmv", "baddbmm") and param_operand(graph, node):
+        if is_a(node, PRODUCTS | {"convolution"}) and param_operand(graph, node):
             return True
         if node.op in ("native_layer_norm", "embedding") and node.memory != memory:
             continue
         todo += node.ins
     return False
+
+
+def _outer_without_chain(trace: Trace) -> Verdict:
+    """No state is carried on; a product of a column and a row may still be added to one."""
+    graph = trace.graph
+    if summed := _summed_products(trace) or _added_product(trace):
+        return yes("a product of a column and a row, both projections of the input, is added to a state", summed)
+    products = [n for n in trace.memory_nodes if (pair := outer_operands(graph, n.i)) and all(map(graph.by_tokens, pair))]
+    joined = [n for n in trace.memory_nodes if is_a(n, {"bmm", "mm", "baddbmm", "addmm"}) and mixes(graph, n)]
+    shown = (products or joined or trace.outputs)[-1:]
+    if products or joined or not trace.memory_nodes:
+        return no("no state was found that a product of a column and a row is added to, step by step", *shown)
+    return no("no product of a column and a row is made in the memory", *shown)
+
+
+def _lone_step(trace: Trace) -> Step | None:
+    """An update of a state that is never carried on: the same first state each time."""
+    graph = trace.graph
+    if product := _added_product(trace):
+        total = next(n for n in graph.of(graph.down(product.i)) if is_a(n, ADDS) and n.numel == product.numel)
+        before = [n for n in graph.of(graph.above(total.i)) if not graph.by_tokens(n.i) and carries(graph, n, total)]
+        if before:
+            return Step(graph, Chain(graph, [before[0], total], total.memory), 1, [])
+    return None
+
+
+def _added_product(trace: Trace) -> Node | None:
+    """An outer product of two projections that goes, element by element, into a sum as large as itself."""
+    graph = trace.graph
+    for node in trace.memory_nodes:
+        pair = outer_operands(graph, node.i)
+        if pair is None or not all(graph.by_tokens(i) and projected(graph, i, node.memory) for i in pair) or not trace.reaches_logits(node):
+            continue
+        for total in graph.of(graph.down(node.i)):
+            if is_a(total, ADDS) and total.numel == node.numel and carries(graph, node, total):
+                return node
+    return None
+
+
+def _summed_products(trace: Trace) -> Node | None:
+    """An outer product of two projections that goes, element by element, into a running sum over the tokens."""
+    graph = trace.graph
+    for total in [n for n in trace.memory_nodes if n.op == "cumsum" and trace.reaches_logits(n) and len(n.shape) > 3]:
+        for node in graph.of(graph.above(total.i)):
+            pair = outer_operands(graph, node.i)
+            if pair is None or node.numel != total.numel or graph.reach(total.i, 1 << node.i) & graph.tokens == 0:
+                continue
+            if all(graph.by_tokens(i) and projected(graph, i, total.memory) for i in pair):
+                return node
+    return None
 
 
 # --- surprise ---------------------------------------------------------------------------------------------
@@ -194,65 +198,73 @@ def surprise_gate(trace: Trace) -> Verdict:
     return by_steps(trace, _surprise_of) or _surprise_without_chain(trace)
 
 
-def _surprise_without_chain(trace: Trace) -> Verdict:
-    """No chain of states: sure only when each gate in the memory is made of its own token alone."""
-    gates = [n for n in trace.memory_nodes if base(n.op) not in HARMLESS | {"_softmax", "_safe_softmax", "where", "masked_fill"}]
-    if not trace.memory_nodes or any(mixes_before(trace.graph, n) for n in gates):
-        return unsure("no chain of states was recognised that a gate could guard")
-    if blind := [n for n in gates if n.op == "sigmoid" and trace.graph.by_tokens(n.i)]:
-        return no("the gate sees the input alone: nothing retrieved from the memory reaches it", blind[0], category="generic_gate")
-    return no("no gate in the memory knows what it retrieves", trace.outputs[-1], category="generic_gate")
-
-
 def _surprise_of(trace: Trace, step: Step) -> Verdict:
+    gates = write_gates(trace, step)
+    verdicts = [_judge_surprise(trace, step, gate) for gate in gates]
+    if good := next((v for v in verdicts if v.says == "yes"), None):
+        return good
+    if verdicts:
+        return verdicts[-1]
+    return _no_gate(trace, step)
+
+
+def write_gates(trace: Trace, step: Step) -> list[Node]:
+    """The sigmoids that know a state and scale what is written."""
     graph = trace.graph
-    atoms = step.write_atoms()
-    gates = [(a, core(graph, a)) for a in atoms]
-    informed = [(a, g) for a, g in gates if g.op == "sigmoid" and graph.depends(g.i, step.before.i) and step.scales_write(a)]
-    for atom, gate in informed:
-        verdict = _judge_surprise(trace, step, gate)
-        if not graph.nodes[atom].tensor.requires_grad:
-            return unsure("the gate is cut off from the gradient", gate)
-        if verdict.says == "yes":
-            return verdict
-    if informed:
-        return _judge_surprise(trace, step, informed[0][1])
-    return _uninformed(graph, step, gates)
+    start = min([step.before.i, *(b.i for b in step.beside)])
+    knowing = 0
+    for state in step.chain.states:
+        if state.i < step.after.i:
+            knowing |= graph.down(state.i)
+    near = [n for n in graph.of(graph.above(step.after.i) & knowing) if n.i > start and is_sigmoid(graph, n)]
+    return [n for n in near if scales_write(step, n)]
+
+
+def scales_write(step: Step, gate: Node) -> bool:
+    """Is the whole write a multiple of the gate, or of a number plus or minus the gate?"""
+    nothing = step.without_state({gate.i: torch.zeros_like(gate.value)}).double()
+    full = step.without_state({gate.i: torch.ones_like(gate.value)}).double()
+    if not (torch.isfinite(nothing).all() and torch.isfinite(full).all()):
+        return False
+    by_gate = full - nothing
+    size = rms(by_gate)
+    if size < 1e-9 or size < 1e-3 * max(rms(nothing), rms(full)):
+        return False
+    share = float((nothing * by_gate).sum() / by_gate.pow(2).sum())
+    return rms(nothing - share * by_gate) < 1e-3 * size and abs(share) < 20
 
 
 def _judge_surprise(trace: Trace, step: Step, gate: Node) -> Verdict:
     graph = trace.graph
-    between = graph.down(step.before.i) & graph.above(gate.i)
-    reads = [n for n in graph.of(between) if base(n.op) in CONTRACT and numel(n) < numel(step.before)]
+    known = [s for s in step.chain.states if graph.depends(gate.i, s.i)]
+    reads = [n for n in step.chain.reads() if graph.depends(gate.i, n.i) and graph.depends(n.i, known[-1].i)]
     first = [n for n in reads if not any(graph.depends(n.i, r.i) for r in reads if r.i != n.i)]
-    if not first or not all(graph.by_tokens(_other(graph, n, step.before.i)) for n in first if _other(graph, n, step.before.i) is not None):
-        return unsure("the gate depends on the state, but not through a value retrieved for the input", gate)
-    pure = graph.mask(n.i for n in first if not _adds_input(graph, n, step.before.i)) | (1 << step.before.i)
-    if not graph.reach(gate.i, pure) & graph.tokens:
+    if not first:
+        return no("the gate depends on the state, but not through a value retrieved for the input", gate, category="generic_gate")
+    if change(graph, gate, first) < FELT:
+        return no("the gate hardly changes with the retrieved value", gate, first[0], category="generic_gate")
+    if not _sees_input(graph, gate, first, known[-1]):
         return no("the gate sees the retrieved value alone, not the input beside it", gate, category="generic_gate")
+    own = own_params(graph, gate, step.after.i)
+    between = graph.down(known[-1].i) & graph.above(gate.i)
     learned = [n for n in graph.of(between) if param_operand(graph, n)]
-    if not learned:
-        return unsure("the gate compares input and retrieved value without learned parameters of its own", gate)
-    if not gate.tensor.requires_grad or not trace.learns(learned):
-        return unsure("the gate is cut off from the gradient", gate)
-    if not any(sensitivity(gate, n) > FELT for n in first):
-        return unsure("the gate hardly changes with the retrieved value, or is detached from it", gate)
+    if not own and not learned:
+        return no("the gate compares input and retrieved value without learned parameters of its own", gate)
+    if not gate.tensor.requires_grad or not (any(trace.has_grad(p.name) for p in own) or trace.learns(learned)):
+        return no("the gate is cut off from the gradient: it can't learn", gate)
     return yes("a sigmoid of the input and of what the memory retrieves for it scales the write", gate, first[0])
 
 
-def sensitivity(node: Node, source: Node) -> float:
-    """The largest change of a value of `node` by one of `source`; 0 where autograd sees no path."""
-    try:
-        found = torch.autograd.grad(node.tensor.sum(), source.tensor, retain_graph=True, allow_unused=True)[0]
-    except RuntimeError:
-        return 0.0
-    return 0.0 if found is None else float(found.abs().max())
-
-
-def _other(graph: Graph, node: Node, state: int) -> int | None:
-    """The operand of a read that is not the state; None when it has one operand only (a sum of products)."""
-    rest = [i for i in node.ins if not graph.depends(i, state)]
-    return rest[-1] if rest else None
+def _sees_input(graph: Graph, gate: Node, reads: list[Node], state: Node) -> bool:
+    """Does the gate change with the input while what is retrieved stays the same?"""
+    blocked = graph.mask(n.i for n in reads if not _adds_input(graph, n, state.i)) | 1 << state.i
+    reach = graph.reach(gate.i, blocked)
+    if not reach & graph.tokens:
+        return False
+    between = graph.down(state.i) & graph.above(gate.i)
+    inputs = {i for n in graph.of(between & (reach | 1 << gate.i)) for i in n.ins if graph.by_tokens(i) and not between >> i & 1}
+    inputs -= {state.i, *(n.i for n in reads)}
+    return bool(change(graph, gate, [graph.nodes[i] for i in sorted(inputs)]) > FELT)
 
 
 def _adds_input(graph: Graph, node: Node, state: int) -> bool:
@@ -261,17 +273,40 @@ def _adds_input(graph: Graph, node: Node, state: int) -> bool:
     )
 
 
-def _uninformed(graph: Graph, step: Step, gates: list[tuple[int, Node]]) -> Verdict:
-    """No sigmoid that knows the state scales the write: sure only when nothing gate-like on the way does."""
-    down = graph.down(step.before.i)
-    roots = step.write_atoms() if step.explained else [step.after.i]
-    bits = 0
-    for i in roots:
-        bits |= graph.above(i)
-    knowing = [n for n in graph.of(bits & down) if base(n.op) not in HARMLESS and n.i != step.before.i]
-    if knowing:
-        return unsure("something that depends on the state bends the write, but not as a sigmoid that scales it", knowing[0])
-    blind = [g for _, g in gates if g.op == "sigmoid" and graph.by_tokens(g.i)]
-    if blind:
-        return no("the write gate sees the input alone: nothing retrieved from the memory reaches it", blind[0], category="generic_gate")
+def _no_gate(trace: Trace, step: Step) -> Verdict:
+    """No sigmoid that knows the state scales the write: what is there instead."""
+    graph = trace.graph
+    start = min([step.before.i, *(b.i for b in step.beside)])
+    mine = [n for n in graph.of(graph.above(step.after.i)) if n.memory == step.after.memory and graph.by_tokens(n.i)]
+    blind = [n for n in mine if is_sigmoid(graph, n)]
+    scaling = [n for n in blind if (n.i > start or n.numel <= 1 << 16) and scales_write(step, n)]
+    if scaling:
+        return no("the write gate sees the input alone: nothing retrieved from the memory reaches it", scaling[-1], category="generic_gate")
     return no("no gate that knows what the memory retrieves scales the write", step.after, category="generic_gate")
+
+
+def _surprise_without_chain(trace: Trace) -> Verdict:
+    """No chain of states: keys and values may be kept instead, and a gate may still guard what is kept."""
+    graph = trace.graph
+    if (step := _lone_step(trace)) and (verdict := _surprise_of(trace, step)).says == "yes":
+        return verdict
+    gates = [n for n in trace.memory_nodes if n.op not in SOFT and graph.by_tokens(n.i) and is_sigmoid(graph, n)]
+    retrieved = [n for n in trace.memory_nodes if is_a(n, PRODUCTS | SUMS) and n.op != "cumsum" and mixes_before(graph, n)]
+    for gate in gates[len(gates) // 2 :]:
+        inside = graph.reach(gate.i, graph.mask(n.i for n in graph.nodes if n.memory != gate.memory))
+        before = [n for n in retrieved if inside >> n.i & 1]
+        after = [n for n in retrieved if graph.depends(n.i, gate.i) and n not in before]
+        if before and after and change(graph, gate, before) > FELT and _moves(graph, gate, after):
+            params = own_params(graph, gate, after[-1].i)
+            if gate.tensor.requires_grad and any(trace.has_grad(p.name) for p in params):
+                return yes("a sigmoid of the input and of what the memory retrieves for it scales what is kept", gate, before[-1])
+    shown = gates[:1] or trace.outputs[-1:]
+    if gates:
+        return no("the gate sees the input alone: nothing retrieved from the memory reaches it", *shown, category="generic_gate")
+    return no("no gate in the memory knows what it retrieves", *shown, category="generic_gate")
+
+
+def _moves(graph: Graph, gate: Node, targets: list[Node]) -> bool:
+    """Does what is retrieved later change with the gate?"""
+    moved = Replay(graph).run([n.i for n in targets], {gate.i: 1 - gate.value})
+    return any(rms(m - n.value) > 1e-4 * rms(n.value) for m, n in zip(moved, targets, strict=True))

@@ -49,6 +49,7 @@ def build(module: ModuleType) -> torch.nn.Module:
 
 
 def verdicts_of(short: facts.Trace, long: facts.Trace, habits: dict[str, bool], no_class: str) -> dict[str, Verdict]:
+    long.grows = short.grows = len(short.memory_nodes) != len(long.memory_nodes)
     memory = no(no_class) if no_class else facts.memory_class(short, bool(short.memory_nodes))
     return {
         "memory_class": memory,
@@ -65,20 +66,27 @@ def both(one: dict[str, Verdict], other: dict[str, Verdict]) -> dict[str, Verdic
     return {key: agree([one[key], other[key]]) for key in one}
 
 
-def decide(trial: Trial) -> dict[str, Verdict]:
+def decide(trial: Trial, guard: Guard) -> dict[str, Verdict]:
     """The verdicts of a program that runs. Raises Broken where it does not run after all."""
-    short = try_trace(trial, *trial.sizes)
-    long = try_trace(trial, *CONTRACT, backward=False)
+    long = try_trace(trial, *CONTRACT, backward=False)  # right after the untraced run of the same size
     oddity = trial.oddity(long)
+    short = try_trace(trial, *trial.sizes)
     if oddity == "watched":
         return {key: no("the program gives other results when its operations are recorded") for key in KEYS}
     habits = {"remembers_calls": oddity == "calls"}
-    found = verdicts_of(short, long, habits, trial.no_class)
+    with guard.originals():
+        found = verdicts_of(short, long, habits, trial.no_class)
     if short.places() != long.places():  # other code for other sizes
-        found = both(found, verdicts_of(trial.trace(*CONTRACT), trial.trace(*trial.sizes), habits, trial.no_class))
+        found = both(found, again(trial, guard, habits, CONTRACT, trial.sizes))
     if trial.counts():
-        found = both(found, verdicts_of(trial.trace(*trial.sizes), trial.trace(*CONTRACT), habits, trial.no_class))
+        found = both(found, again(trial, guard, habits, trial.sizes, CONTRACT))
     return found
+
+
+def again(trial: Trial, guard: Guard, habits: dict[str, bool], size: tuple[int, int], other: tuple[int, int]) -> dict[str, Verdict]:
+    one, two = trial.trace(*size), trial.trace(*other)
+    with guard.originals():
+        return verdicts_of(one, two, habits, trial.no_class)
 
 
 def try_trace(trial: Trial, batch: int, length: int, *, backward: bool = True) -> facts.Trace:
@@ -104,7 +112,7 @@ def salvage(module: ModuleType, path: str, seed: int) -> dict[str, Verdict]:
     for batch in (trial.sizes[0], 1):
         try:
             short, long = (trial.trace(batch, length, backward=False) for length in (trial.sizes[1], CONTRACT[1]))
-        except Exception:  # another size may do
+        except Exception:  # noqa: S112 (another size may do)
             continue
         return verdicts_of(short, long, {"remembers_calls": False}, trial.no_class)
     return {}
@@ -112,7 +120,7 @@ def salvage(module: ModuleType, path: str, seed: int) -> dict[str, Verdict]:
 
 def examine(path: str, watch: Callable[[], None] | None = None, seed: int = 0) -> dict[str, Any]:
     """The report: runs, error, verdicts, tampered, trace_error."""
-    report: dict[str, Any] = {"runs": False, "error": None, "verdicts": {}, "tampered": [], "trace_error": None, "n_parameters": 0}
+    report: dict[str, Any] = {"runs": False, "error": None, "trace_error": None, "n_parameters": 0}
     guard = Guard()
     if watch:
         watch()
@@ -130,7 +138,7 @@ def examine(path: str, watch: Callable[[], None] | None = None, seed: int = 0) -
         report["error"] = describe(error, path)
     try:
         if trial and report["runs"]:
-            found = decide(trial)
+            found = decide(trial, guard)
     except Broken as error:
         report.update(runs=False, error=str(error))
     except BaseException as error:
@@ -139,7 +147,7 @@ def examine(path: str, watch: Callable[[], None] | None = None, seed: int = 0) -
         with contextlib.suppress(BaseException):
             found = salvage(partial, path, seed)
     report["verdicts"] = {key: {"says": v.says, "text": v.text, "lines": v.lines, "category": v.category} for key, v in found.items()}
-    report["tampered"] = guard.changed()
+    report["tampered"], report["replaced"] = guard.changed()
     return report
 
 

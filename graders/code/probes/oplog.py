@@ -29,24 +29,39 @@ SHAPE_ONLY = {
     "new_full",
     "new_empty_strided",
 }
-KEEP_VALUES_UP_TO = 1 << 17
+
+
+class Call:
+    """One operation as it was called, so that it can be called again: tensor arguments stand as (node,)."""
+
+    __slots__ = ("flat", "func", "outs", "spec", "written")
+
+    def __init__(self, func: Any, flat: list[Any], spec: Any, written: set[int]) -> None:
+        self.func, self.flat, self.spec = func, flat, spec
+        self.written = written  # positions in `flat` that the operation writes to
+        self.outs: list[int | None] = []  # for each flat output its node
 
 
 class Node:
     """One value. `ins` are the nodes it was made from, `args` the same with the plain arguments between."""
 
-    __slots__ = ("args", "frames", "i", "ins", "kwargs", "lines", "memory", "name", "op", "place", "shape", "tensor", "value")
+    __slots__ = ("args", "call", "i", "ins", "lines", "memory", "name", "numel", "old", "op", "place", "shape", "tensor")
 
     def __init__(
         self, i: int, op: str, *, tensor: torch.Tensor, name: str = "", ins: tuple[int, ...] = (), args: Sequence[Any] = ()
     ) -> None:
         self.i, self.op, self.ins, self.args, self.name, self.tensor = i, op, ins, args, name, tensor
-        self.kwargs: dict[str, Any] = {}
+        self.call: Call | None = None
         self.shape = tuple(tensor.shape)
-        self.value = tensor.detach().clone() if tensor.numel() <= KEEP_VALUES_UP_TO else None
+        self.numel = tensor.numel()
+        self.old: torch.Tensor | None = None  # the value, kept when the tensor was written over later
         self.lines: tuple[int, ...] = ()
         self.place: tuple[tuple[int, int], ...] = ()
         self.memory: int | None = None
+
+    @property
+    def value(self) -> torch.Tensor:
+        return self.tensor.detach() if self.old is None else self.old
 
 
 class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -58,6 +73,7 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.nodes: list[Node] = []
         self.current: dict[int, tuple[int, int]] = {}  # id of a tensor -> its node, and how many nodes there were then
         self.writers: dict[int, list[int]] = {}
+        self.sharing: dict[int, list[int]] = {}  # storage -> the nodes whose values lie in it
         self.keep: list[torch.Tensor] = []  # alive, so that no id is used twice
         self.memories: dict[int, int] = {}
         self.overflow = False
@@ -75,7 +91,13 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, node: Node) -> Node:
         self.nodes.append(node)
+        self.sharing.setdefault(_storage(node.tensor), []).append(node.i)
         return node
+
+    def _keep_old(self, tensor: torch.Tensor) -> None:
+        """Before a write: keep what the nodes of this storage hold."""
+        for i in self.sharing.pop(_storage(tensor), ()):
+            self.nodes[i].old = self.nodes[i].tensor.detach().clone()
 
     def read(self, tensor: torch.Tensor) -> Node:
         """The node that holds this tensor's value now."""
@@ -96,24 +118,26 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.overflow = True
             return func(*args, **kwargs)
         name = func.__name__.split(".")[0]
-        flat, _ = tree_flatten((args, kwargs))
+        flat, spec = tree_flatten((args, kwargs))
         # "(i,)" marks a tensor argument: a plain int stays a plain int
         marked = [(self.read(x).i,) if isinstance(x, torch.Tensor) else x for x in flat]
-        result = func(*args, **kwargs)
-        lines, place, memory = self._where()
-        ins = () if name in SHAPE_ONLY else tuple(m[0] for m in marked if isinstance(m, tuple) and len(m) == 1)
-        keys = list(kwargs)
-        positional = marked[: len(tree_flatten(args)[0])]
-        named = dict(zip(keys, marked[len(positional) :], strict=False)) if len(keys) == len(marked) - len(positional) else {}
-        outputs = [x for x in tree_flatten(result)[0] if isinstance(x, torch.Tensor)]
         slots = zip(args, func._schema.arguments, strict=False)
         written = {id(a) for a, slot in slots if slot.alias_info and slot.alias_info.is_write}
+        for x in flat if written else ():
+            if id(x) in written:
+                self._keep_old(x)
+        result = func(*args, **kwargs)
+        call = Call(func, marked, spec, {n for n, x in enumerate(flat) if id(x) in written})
+        ins = () if name in SHAPE_ONLY else tuple(m[0] for m in marked if isinstance(m, tuple) and len(m) == 1)
+        where = self._where()
+        outputs = tree_flatten(result)[0]
         for number, out in enumerate(outputs):
-            node = self._add(
-                Node(len(self.nodes), name, ins=ins, args=positional, tensor=out, name=str(number) if len(outputs) > 1 else "")
-            )
-            node.kwargs = named
-            node.lines, node.place, node.memory = lines, place, memory
+            if not isinstance(out, torch.Tensor):
+                call.outs.append(None)
+                continue
+            node = self._add(Node(len(self.nodes), name, ins=ins, args=marked, tensor=out, name=str(number) if len(outputs) > 1 else ""))
+            node.call, (node.lines, node.place, node.memory) = call, where
+            call.outs.append(node.i)
             self.current[id(out)] = (node.i, len(self.nodes))
             self.keep.append(out)
             if id(out) in written:
@@ -156,6 +180,7 @@ class Graph:
             self.up.append(bits)
         self.tokens = self.mask(n.i for n in nodes if n.op == "tokens")
         self.params = self.mask(n.i for n in nodes if n.op == "param")
+        self.batch = next((n.shape[0] for n in nodes if n.op == "tokens"), 0)
         self.down_cache: dict[int, int] = {}
 
     @staticmethod

@@ -29,7 +29,8 @@ def unsure(text: str, *nodes: Node | None) -> Verdict:
 
 
 def agree(verdicts: list[Verdict]) -> Verdict:
-    """The verdict of all steps, undecided when they differ."""
-    if len({v.says for v in verdicts}) > 1:
-        return unsure("the steps differ: " + "; ".join(v.text for v in verdicts))
+    """The verdict of all steps: one that says no decides."""
+    for says in ("no", "undecided"):
+        if found := next((v for v in verdicts if v.says == says), None):
+            return found
     return verdicts[-1]

@@ -1,0 +1,85 @@
+"""Gates by what they compute: a sigmoid however it is written, what it is learned by, what it feels. INSIDE the sandbox."""
+
+from __future__ import annotations
+
+import torch
+from oplog import Graph, Node
+from ops import CONTRACT, SOFT, STRUCTURAL, base, is_a
+from replay import Replay, noisy
+
+BENDING = {"exp", "exp2", "tanh", "softplus", "log_sigmoid_forward", "logaddexp", "log1p", "expm1"}
+DEPTH = 8  # operations that a sigmoid written by hand may take
+
+
+def in_unit(node: Node) -> bool:
+    """All values strictly between 0 and 1?"""
+    value = node.value
+    if not value.is_floating_point() or value.numel() == 0:
+        return False
+    return bool((value > 0).all()) and bool((value < 1).all())
+
+
+def is_sigmoid(graph: Graph, node: Node) -> bool:
+    """A sigmoid of something, by its operation or by its values: 1 / (1 + exp(-z)), (tanh(z) + 1) / 2, one of two softmax weights."""
+    if base(node.op) in ("sigmoid", "hardsigmoid", "special_expit"):
+        return True
+    if node.op in SOFT:
+        return soft_pair(node) is not None
+    if is_a(node, STRUCTURAL | CONTRACT) or not in_unit(node):
+        return False
+    value = node.value.double().reshape(-1)
+    logit = torch.log(value) - torch.log1p(-value)
+    for z in _above(graph, node):
+        before = z.value.double().reshape(-1)
+        near = before.abs() > 1e-3
+        if before.numel() != logit.numel() or not bool(near.any()):
+            continue
+        ratio = logit[near] / before[near]
+        scale = float(ratio.median())
+        if 0.1 < abs(scale) < 10 and bool((torch.sigmoid(scale * before) - value).abs().max() < _grain(node)):
+            return True
+    return False
+
+
+def _grain(node: Node) -> float:
+    return 1e-5 if node.value.dtype in (torch.float32, torch.float64) else 2e-2
+
+
+def _above(graph: Graph, node: Node) -> list[Node]:
+    """What the value is made of element by element, some operations back; views of inputs are no formula."""
+    found: list[Node] = []
+    todo, depth = list(node.ins), 0
+    while todo and depth < DEPTH:
+        nearer = [graph.nodes[i] for i in todo if graph.nodes[i].value.is_floating_point()]
+        found += [n for n in nearer if n.ins and n.numel == node.numel]
+        todo = [i for n in nearer if n.numel == node.numel and not is_a(n, CONTRACT) for i in n.ins]
+        depth += 1
+    return found if _bends(found, node) and not any(n.op in ("sigmoid", *SOFT) for n in found) else []
+
+
+def _bends(above: list[Node], node: Node) -> bool:
+    """Is there an exponential or the like on the way? Without one a value in (0, 1) is no sigmoid, whatever its size."""
+    return any(base(n.op) in BENDING for n in (*above, node))
+
+
+def soft_pair(node: Node) -> int | None:
+    """The dimension of a softmax over two values, or None."""
+    if node.op not in SOFT or len(node.args) < 2 or not isinstance(node.args[1], int):
+        return None
+    dim = node.args[1] % len(node.shape)
+    return dim if node.shape[dim] == 2 else None
+
+
+def own_params(graph: Graph, gate: Node, target: int) -> list[Node]:
+    """Trained parameters that reach the target through the gate only."""
+    elsewhere = graph.reach(target, 1 << gate.i)
+    return [p for p in graph.trained_params(gate.i) if not elsewhere >> p.i & 1]
+
+
+def change(graph: Graph, gate: Node, sources: list[Node]) -> float:
+    """How much the gate's values move when its sources get noise of their own size."""
+    if not sources:
+        return 0.0
+    given = {n.i: noisy(n.value, n.i, least=0.1) for n in sources}
+    moved = Replay(graph).one(gate.i, given)
+    return float((moved - gate.value).abs().float().mean())

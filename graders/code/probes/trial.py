@@ -1,0 +1,202 @@
+"""The trial runs of a neural_memory submission: does it keep its contract, what does it do, is it the same each time?
+
+Runs INSIDE the sandbox, beside untrusted code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from memory_facts import Trace
+from oplog import Graph, OpLog
+from torch.nn.functional import cross_entropy
+
+CONTRACT = (2, 16)
+BATCHES, LENGTHS = (3, 5), (6, 7, 9)  # sizes that a state, a head or a layer seldom has
+LATER_CALLS = 64
+LOOKED_AT = 400  # values of the program's own that are compared to see whether it counts its calls
+
+
+class Broken(Exception):
+    """The submission does not keep its contract: the message says how."""
+
+
+class Trial:
+    """One model on its trial runs. `seed` picks sizes, which so no program can know beforehand."""
+
+    def __init__(self, model: torch.nn.Module, module: ModuleType, path: str, seed: int) -> None:
+        self.model, self.module, self.path, self.seed = model, module, path, seed
+        self.vocab = vocabulary(model)
+        self.sizes = (BATCHES[seed % len(BATCHES)], LENGTHS[seed // 2 % len(LENGTHS)])
+        self.memory_class, self.no_class = memory_class_of(module)
+        self.first: torch.Tensor | None = None
+        quiet_dropout(model)
+        shake(model)
+        model.train()
+
+    def tokens(self, batch: int, length: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(length)
+        return torch.randint(0, self.vocab, (batch, length), generator=generator)
+
+    def run(self, batch: int, length: int) -> torch.Tensor:
+        """The logits, without a look inside."""
+        _same_chance()
+        logits: torch.Tensor = self.model(self.tokens(batch, length))
+        return logits
+
+    def check(self) -> None:
+        """Forward and backward at the contract's size. Raises Broken."""
+        batch, length = CONTRACT
+        logits = self.run(batch, length)
+        check_logits(logits, batch, length)
+        self.first = logits.detach().clone()
+        self.backward(logits, self.tokens(batch, length), retain=False)
+        if not any(p.grad is not None and bool((p.grad != 0).any()) for p in self.model.parameters()):
+            raise Broken("backward gives no parameter a gradient")
+
+    def backward(self, logits: torch.Tensor, tokens: torch.Tensor, *, retain: bool) -> None:
+        self.model.zero_grad(set_to_none=True)
+        loss = cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), (tokens[:, 1:] % logits.shape[-1]).reshape(-1))
+        torch.autograd.backward(loss, retain_graph=retain)
+
+    def trace(self, batch: int, length: int, *, backward: bool = True) -> Trace:
+        """The op log of one forward pass, with the gradients of one backward pass if wanted."""
+        log = OpLog(self.path, lambda thing: self.memory_class is not None and isinstance(thing, self.memory_class))
+        tokens = self.tokens(batch, length)
+        log.leaf(tokens, "tokens", "tokens")
+        for name, p in self.model.named_parameters():
+            log.leaf(p, "param", name)
+        for name, b in self.model.named_buffers():
+            log.leaf(b, "const", name)
+        _same_chance()
+        with log:
+            logits = self.model(tokens)
+        if log.overflow:
+            raise OverflowError("more operations than can be read")
+        check_logits(logits, batch, length)
+        if not any(node.lines for node in log.nodes):
+            raise RuntimeError("no operation could be led back to a line of the submission")
+        end = log.read(logits).i
+        grads = None
+        if backward:
+            self.backward(logits, tokens, retain=True)
+            named = list(self.model.named_parameters())
+            grads = {n: float(p.grad.abs().max()) for n, p in named if p.grad is not None and p.numel()}
+        return Trace(Graph(log.nodes), length, end, grads)
+
+    def oddity(self, traced: Trace) -> str:
+        """How the traced run at the contract's size differs from the first, untraced one: "", "calls" or "watched"."""
+        assert self.first is not None
+        off = _distance(traced.graph.nodes[traced.logits].value, self.first)
+        if off < 1e-3:
+            return ""
+        with torch.no_grad():
+            again = self.run(*CONTRACT)
+        return "watched" if _distance(again, self.first) < 0.01 * off else "calls"
+
+    def counts(self) -> bool:
+        """Does a run change the program's own numbers? If so, go on calling it until a count should be at its end."""
+        before = list(_numbers(self.model, self.module))
+        with torch.no_grad():
+            self.run(1, 3)
+        if before == list(_numbers(self.model, self.module)):
+            return False
+        for _ in range(LATER_CALLS):
+            with torch.no_grad():
+                self.run(1, 3)
+        return True
+
+
+def check_logits(logits: object, batch: int, length: int) -> None:
+    if not isinstance(logits, torch.Tensor):
+        raise Broken(f"forward returns {type(logits).__name__}, must be one tensor of logits")
+    if logits.dim() != 3 or tuple(logits.shape[:2]) != (batch, length):
+        raise Broken(f"logits have shape {list(logits.shape)}, must be [{batch}, {length}, vocab]")
+    if not torch.isfinite(logits).all():
+        raise Broken("logits are not finite")
+
+
+def vocabulary(model: torch.nn.Module) -> int:
+    default = inspect.signature(type(model).__init__).parameters.get("vocab_size")
+    if default is not None and isinstance(default.default, int) and default.default > 0:
+        return default.default
+    sizes = [m.num_embeddings for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    return sizes[0] if sizes else 256
+
+
+def memory_class_of(module: ModuleType) -> tuple[type | None, str]:
+    """(class or None, why it is none)."""
+    cls = getattr(module, "NeuralMemory", None)
+    if not isinstance(cls, type):
+        return None, "the file defines no class NeuralMemory"
+    if not issubclass(cls, torch.nn.Module):
+        return None, "NeuralMemory is not an nn.Module"
+    return cls, ""
+
+
+def quiet_dropout(model: torch.nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        if isinstance(getattr(module, "dropout", None), float):
+            setattr(module, "dropout", 0.0)  # noqa: B010 (a float there, whatever nn.Module's types say)
+
+
+def shake(model: torch.nn.Module) -> None:
+    """A little noise where a trained parameter is all alike, so that zero initialisation hides no dependence."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            if not (p.requires_grad and p.is_floating_point() and p.numel()):
+                continue
+            first = p.reshape(-1)[0]
+            if bool((p == first).all()) and ((p.dim() > 1 and p.numel() > 1) or float(first) == 0.0):
+                p.add_((0.02 * torch.randn(p.shape, generator=generator)).to(p.dtype))
+
+
+def _same_chance() -> None:
+    torch.manual_seed(2)
+    random.seed(2)
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference, relative to the largest value."""
+    return float((a - b).abs().max()) / (float(b.abs().max()) or 1.0) if a.shape == b.shape else 1.0
+
+
+def _numbers(model: torch.nn.Module, module: ModuleType) -> Iterator[str]:
+    """The program's own plain values: of its modules, its classes, its functions and itself."""
+    owners: list[dict[str, Any]] = [vars(m) for m in model.modules()]
+    own = [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
+    owners += [vars(module), *(dict(vars(v)) for v in own if hasattr(v, "__dict__"))]
+    seen = 0
+    for owner in owners:
+        for key, value in list(owner.items()):
+            if key not in ("training", "__builtins__") and seen < LOOKED_AT and (text := _plain(value)):
+                seen += 1
+                yield f"{key} {text}"
+    for function in own:
+        for cell in getattr(function, "__closure__", None) or ():
+            yield _plain(cell.cell_contents)
+
+
+def _plain(value: object, depth: int = 0) -> str:
+    if isinstance(value, (int, float, str, bool)):
+        return repr(value)[:80]
+    if isinstance(value, torch.Tensor):
+        return repr(value.detach().reshape(-1)[:2].tolist()) if not isinstance(value, torch.nn.Parameter) else ""
+    if isinstance(value, (list, tuple, set, dict)) and depth < 3:
+        items = list(value.items() if isinstance(value, dict) else value)[-8:]
+        return f"{len(value)} " + " ".join(_plain(x, depth + 1) for x in items)
+    return repr(value)[:80] if type(value).__module__ == "itertools" else ""
+
+
+def last_try() -> ModuleType | None:
+    """What there is of a submission that did not load to its end."""
+    return sys.modules.get("submission")
