@@ -1,0 +1,176 @@
+"""Two judge versions held to the same people: differences with intervals, a verdict, outputs that got better or worse, drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.http import require_GET
+
+from graders.calibration.comparison import Comparison, Difference, Drift, compare_judges, drift
+from graders.calibration.resample import Resamples
+from reviewapp import access
+from reviewapp.calibration.behind import graded_only
+from reviewapp.calibration.question import Asked, ask
+from reviewapp.calibration.report import grades_of, remembered, scope_of
+from reviewapp.models import Grade, Grader, Output, Task
+
+NAMES = ("a", "b", "mode", "criterion")
+SHOWN = 10
+KEPT_MOVES = 400  # who works blind sees those on outputs that they have graded
+STEADY_SHARE = 0.02  # of the scale: a shift that would not matter
+TITLES = {
+    "mae": ("Mean error", "points", "less is better"),
+    "abs_bias": ("Size of the bias", "points", "less is better"),
+    "weighted_kappa": ("Weighted kappa", "", "more is better"),
+    "spearman": ("Spearman's rank correlation", "", "more is better"),
+    "kendall_b": ("Kendall's tau-b", "", "more is better"),
+    "pearson": ("Pearson's correlation", "", "more is better"),
+}
+
+
+@dataclass(frozen=True)
+class Move:
+    """An output, and by how many points b is nearer to people than a; on all criteria together, the mean of them."""
+
+    output_id: int
+    a: float
+    b: float
+    human: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    comparison: Comparison
+    better: tuple[Move, ...]
+    worse: tuple[Move, ...]
+    drifts: tuple[tuple[Grader, Drift | None], ...]
+    scale: tuple[float, float]
+    is_categorical: bool
+
+
+@require_GET
+@access.role_required("viewer")
+def calibration_compare(request: HttpRequest, slug: str) -> HttpResponse:
+    task = get_object_or_404(Task.objects.select_related("rubric").prefetch_related("rubric__criteria"), slug=slug)
+    if task.rubric is None or not task.rubric.criteria.all():
+        return render(request, "calibration/no_rubric.html", {"task": task})
+    params = request.GET.copy()
+    unknown = [name for name in params if name not in NAMES]
+    for name in (*unknown, "a", "b"):
+        params.pop(name, None)
+    asked = ask(task, params)
+    a, b, problems = _pick(asked, request.GET.get("a", ""), request.GET.get("b", ""))
+    problems = [
+        *asked.problems,
+        *problems,
+        *(f"{name} is no part of this page's address. There are: {', '.join(NAMES)}." for name in unknown),
+    ]
+    context: dict[str, Any] = {
+        "task": task,
+        "a": a,
+        "b": b,
+        "problems": problems,
+        "mode": asked.question.mode,
+        "scopes": _scopes(asked, a, b),
+    }
+    context["versions"] = [f"{g.name}@{g.version}" for g in asked.versions]
+    context["criterion"] = asked.question.criterion
+    if a and b:
+        compared = _compared(asked, a, b)
+        context |= {"compared": compared, "rows": [_row(d) for d in compared.comparison.differences]}
+        context |= {"better": _shown(request, compared.better), "worse": _shown(request, compared.worse)}
+    return render(request, "calibration/compare.html", context, status=422 if problems else 200)
+
+
+def _pick(asked: Asked, name_a: str, name_b: str) -> tuple[Grader | None, Grader | None, list[str]]:
+    """The two judges; without names, the newest version of the task's judge and the one before it, else the newest other."""
+    named = {f"{g.name}@{g.version}": g for g in asked.versions}
+    problems = [
+        f"{which} is {wanted[:60]!r}, allowed: {', '.join(list(named)[:12]) or 'none, nothing was graded yet'}."
+        for which, wanted in (("a", name_a), ("b", name_b))
+        if wanted and wanted not in named
+    ]
+    b = named.get(name_b) or asked.question.judge
+    others = [g for g in asked.versions if b and g.pk != b.pk]
+    same = [g for g in others if b and g.name == b.name]
+    a = named.get(name_a) or (same[-1] if same else others[-1] if others else None)
+    return a, b, problems
+
+
+def _compared(asked: Asked, a: Grader, b: Grader) -> Compared:
+    name = f"compare:{a.pk}:{b.pk}:{asked.question.mode}:{asked.question.criterion}"
+    return remembered(asked.question.task, name, lambda: _compare(asked, a, b))
+
+
+def _compare(asked: Asked, a: Grader, b: Grader) -> Compared:
+    question = asked.question
+    sides = []
+    for judge in (a, b):
+        of_judge = replace(question, judge=judge)
+        grades = grades_of(question.task, judge, question.mode)
+        sides.append(scope_of(of_judge, grades)[0])
+    one, two = sides
+    ids = grades.outputs.id[one.output]
+    comparison = compare_judges(one.judge, two.judge, one.human, one.labels, resamples=one.resamples)
+    moves = _moves(ids, one.judge, two.judge, one.human, comparison.gain)
+    tolerance = STEADY_SHARE * (one.scale[1] - one.scale[0])
+    return Compared(
+        comparison=comparison,
+        better=tuple(sorted((m for m in moves if m.gain > 0), key=lambda m: -m.gain)[:KEPT_MOVES]),
+        worse=tuple(sorted((m for m in moves if m.gain < 0), key=lambda m: m.gain)[:KEPT_MOVES]),
+        drifts=tuple((judge, _drift(question.task, judge, tolerance)) for judge in dict.fromkeys((a, b))),
+        scale=one.scale,
+        is_categorical=one.is_categorical,
+    )
+
+
+def _moves(ids: np.ndarray, a: np.ndarray, b: np.ndarray, human: np.ndarray, gain: np.ndarray) -> list[Move]:
+    """An entry an output: the means over its criteria that all three scored."""
+    used = ~np.isnan(gain)
+    if not used.any():
+        return []
+    people = np.nanmean(human[used], axis=1)
+    outputs, place = np.unique(ids[used], return_inverse=True)
+    count = np.bincount(place)
+    means = [np.bincount(place, weights=values) / count for values in (a[used], b[used], people, gain[used])]
+    return [Move(int(pk), *(float(m[i]) for m in means)) for i, pk in enumerate(outputs)]
+
+
+def _drift(task: Task, judge: Grader, tolerance: float) -> Drift | None:
+    """From outputs that this version graded more than once: its newest overall score less its first. None without any."""
+    grades = Grade.objects.filter(output__task=task, output__is_latest=True, mode=Grade.Mode.AUTOMATIC, retraction__isnull=True)
+    mine = grades.filter(grader__name=judge.name, grader__version=judge.version, overall__isnull=False).order_by("id")
+    first: dict[int, float] = {}
+    last: dict[int, tuple[float, int]] = {}
+    for output_id, prompt_id, overall in mine.values_list("output_id", "output__prompt_id", "overall").iterator(5000):
+        if output_id in first:
+            last[output_id] = (overall, prompt_id or -output_id)
+        first.setdefault(output_id, overall)
+    if not last:
+        return None
+    draws = Resamples(list(last), rng=np.random.default_rng(0))
+    return drift([first[pk] for pk in last], [score for score, _ in last.values()], draws, tolerance=tolerance)
+
+
+def _row(found: Difference) -> dict[str, Any]:
+    title, unit, hint = TITLES[found.name]
+    return {"found": found, "title": title, "unit": unit, "hint": hint}
+
+
+def _shown(request: HttpRequest, moves: tuple[Move, ...]) -> list[dict[str, Any]]:
+    allowed = set(graded_only([move.output_id for move in moves], request.user))
+    shown = [move for move in moves if move.output_id in allowed][:SHOWN]
+    names = dict(Output.objects.filter(pk__in=[move.output_id for move in shown]).values_list("id", "external_id"))
+    return [{"move": move, "name": names[move.output_id]} for move in shown]
+
+
+def _scopes(asked: Asked, a: Grader | None, b: Grader | None) -> list[tuple[str, str, str]]:
+    base = {"a": a and f"{a.name}@{a.version}", "b": b and f"{b.name}@{b.version}", "mode": asked.question.mode}
+    keys = [("", "All criteria"), *((c.key, c.title) for c in asked.question.task.rubric.criteria.all())]
+    return [(key, title, urlencode({name: value for name, value in {**base, "criterion": key}.items() if value})) for key, title in keys]

@@ -1,0 +1,86 @@
+"""Two judge versions side by side: which is better, on which outputs, and whether one has drifted."""
+
+import pytest
+from django.urls import reverse
+
+from tests.make import make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+
+pytestmark = pytest.mark.django_db
+KEYS = ("viability", "upside", "success", "novelty")
+
+
+def scores(value: float) -> dict[str, float]:
+    return dict.fromkeys(KEYS, value)
+
+
+@pytest.fixture
+def two_versions(db):
+    """Version 1 says 5 to everything but the odd outputs (6); version 2 is half a point off people."""
+    task, ben = make_task(), make_user("ben")
+    old, new = make_grader("judge", "1"), make_grader("judge", "2")
+    outputs = [make_output(task, external_id=f"idea-{i}") for i in range(30)]
+    for i, output in enumerate(outputs):
+        make_judge_grade(output, scores(5 + i % 2), old)
+        make_judge_grade(output, scores(i % 9 + 0.5), new)
+        make_human_grade(output, ben, scores(i % 9))
+    return task, old, new, outputs
+
+
+def page(client, **query):
+    response = client.get(reverse("calibration_compare", args=["ideas"]), query)
+    return response.status_code, response.content.decode()
+
+
+def test_the_newest_version_is_compared_with_the_one_before_it(as_admin, two_versions):
+    status, html = page(as_admin)
+    assert status == 200
+    assert "B is better than A in error, agreement and ranking." in html
+    assert 'A is <span class="mark judge">judge v1</span>, B is <span class="mark judge">judge v2</span>' in html
+
+
+def test_the_two_can_be_named_and_turned_round(as_admin, two_versions):
+    _, html = page(as_admin, a="judge@2", b="judge@1", criterion="upside")
+    assert "A is better than B" in html
+
+
+def test_outputs_that_got_better_and_worse_are_links(as_admin, two_versions):
+    _, html = page(as_admin)
+    better = html[html.index("Got better") : html.index("Got worse")]
+    assert 'href="/outputs/' in better and "idea-" in better
+
+
+def test_who_works_blind_sees_no_output_that_they_have_not_graded(as_reviewer, two_versions):
+    _, html = page(as_reviewer)
+    assert "B is better than A" in html and "idea-" not in html
+    assert "None that you have graded." in html
+
+
+def test_drift_is_told_from_outputs_graded_again(as_admin, two_versions):
+    _, _, new, outputs = two_versions
+    assert "No output was graded twice by this version" in page(as_admin)[1]
+    for i, output in enumerate(outputs):
+        make_judge_grade(output, scores(min(i % 9 + 2, 10)), new)
+    assert "It drifted: 1.5 points higher than before" in page(as_admin)[1]
+
+
+def test_one_version_alone_has_nothing_to_be_compared_with(as_admin):
+    make_judge_grade(make_output(make_task()), scores(5))
+    assert "Only one judge version here" in page(as_admin)[1]
+
+
+def test_an_unknown_judge_is_refused_with_those_there_are(as_admin, two_versions):
+    status, html = page(as_admin, a="nobody@1", color="red")
+    assert status == 422
+    assert "a is &#x27;nobody@1&#x27;, allowed: judge@1, judge@2." in html and "color is no part" in html
+
+
+def test_strangers_and_wrong_methods(client, as_viewer, two_versions):
+    url = reverse("calibration_compare", args=["ideas"])
+    assert client.get(url).status_code == 302
+    assert as_viewer.get(url).status_code == 200 and as_viewer.post(url).status_code == 405
+    assert as_viewer.get(reverse("calibration_compare", args=["nothing"])).status_code == 404
+
+
+def test_the_queries_do_not_grow_with_the_outputs(as_admin, two_versions, django_assert_max_num_queries):
+    with django_assert_max_num_queries(40):
+        page(as_admin)
