@@ -22,7 +22,10 @@ from typing import IO
 from graders.sandbox import backends
 from graders.sandbox.result import Limits, SandboxError
 
-PRELOADED = ("torch", "torch.utils.checkpoint", "torch.utils._python_dispatch")
+PRELOADED = (
+    *("torch", "torch.utils.checkpoint", "torch.utils._python_dispatch"),
+    *("torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "torch._dynamo"),  # what FSDP's ranks would each import
+)
 RUNS_PER_PARENT = 500
 START_S = 120.0
 COLD_S = 600.0
