@@ -30,7 +30,16 @@ def main() -> None:
             results.append({"benchmark": name, **row})
             print(line(row), flush=True)
     report = {"python": platform.python_version(), "machine": platform.machine(), "n": options.n, "results": results}
+    if options.names:
+        report["results"] = [*_others(options.names), *results]
     (HERE / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _others(names: list[str]) -> list[dict[str, Any]]:
+    """What the last run found of benchmarks that this one left out."""
+    path = HERE / "results.json"
+    rows = json.loads(path.read_text())["results"] if path.exists() else []
+    return [row for row in rows if row["benchmark"] not in names]
 
 
 def line(row: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SE
 SECCOMP_MODE_FILTER = 2
 CLONE_NEWUSER = 0x10000000
 CHANNEL_FD = 3
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Tail:
@@ -77,8 +78,7 @@ class Streams:
 
 
 def prctl(option: int, value: int, more: Any = 0) -> int:
-    arguments = (ctypes.c_ulong(value), more or ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
-    return int(ctypes.CDLL(None, use_errno=True).prctl(option, *arguments))
+    return int(LIBC.prctl(option, ctypes.c_ulong(value), more or ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)))
 
 
 def forbid_calls(program: bytes) -> None:
@@ -101,7 +101,7 @@ def give_up_root(uid: int) -> None:
     os.setresuid(uid, uid, uid)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_DUMPABLE, 1)
-    if ctypes.CDLL(None).unshare(CLONE_NEWUSER) == 0:
+    if LIBC.unshare(CLONE_NEWUSER) == 0:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{uid} {uid} 1")):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)

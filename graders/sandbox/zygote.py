@@ -243,6 +243,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[2]))
     control.send(b"ready")
     sys.argv = [""]
+    atexit._clear()  # what the imports left there is about this process
     gc.collect()
     gc.freeze()
     gc.disable()
