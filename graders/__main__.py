@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(argv)
         return _list() if options.command == "list" else _grade(options)
-    except (UsageError, TaskError) as error:
+    except (UsageError, TaskError, GraderError) as error:
         print(f"graders: {error}", file=sys.stderr)
         return 2
 
@@ -85,6 +85,8 @@ def _count(text: str) -> int:
 def _list() -> int:
     for grader in registry.all_graders():
         print(f"{grader.name}  version {grader.version}  {grader.kind}  {grader.sha256[:12]}")
+        if why := registry.why_not_ready(grader):
+            print(f"    not ready: {why}")
         for task in grader.tasks:
             print(f"    {task}: {' '.join(grader.criteria(task))}")
     return 0
@@ -163,7 +165,7 @@ def _choose(task: Task, asked: str | None) -> tuple[Grader | None, str]:
     primary = [g for g in able if g.name == task.primary_grader]
     if chosen := primary or able:
         return chosen[-1], ""
-    return None, f"{task.slug} is graded by a judge model or by people, and no judge is set up in this program"
+    return None, f"{task.slug} has no grader in this program"
 
 
 # --- the table --------------------------------------------------------------------------------------------
@@ -179,7 +181,8 @@ def _table(file: str, grade: Grade) -> str:
     width = max((len(c.key) for c in grade.criteria), default=0)
     for c in grade.criteria:
         where = _where(e.line_start for e in c.evidence)
-        lines.append(f"  {c.key:<{width}}  {_word(c.passed):<9}  {where:<8}  {c.rationale}".rstrip())
+        said = f"{c.score:g}" if c.passed is None and c.score is not None else _word(c.passed)
+        lines.append(f"  {c.key:<{width}}  {said:<9}  {where:<8}  {c.rationale}".rstrip())
     if grade.error:
         lines.append("  error: " + grade.error.strip().splitlines()[-1])
     return "\n".join(lines)

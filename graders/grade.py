@@ -16,12 +16,20 @@ EvidenceKind = Literal["static", "trace", "run", "quote"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Where in the output, and what was seen. Lines count from 1; None when it is not about lines."""
+    """Where in the output, and what was seen. Lines count from 1; None when it is not about lines.
+
+    `is_found` is False for a quote that the output does not hold.
+    """
 
     text: str
     kind: EvidenceKind = "static"
     line_start: int | None = None
     line_end: int | None = None
+    is_found: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        told = {"line_start": self.line_start, "line_end": self.line_end, "kind": self.kind, "text": self.text}
+        return told if self.is_found else {**told, "found": False}
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,8 @@ class Grade:
     """All criterion scores of one output by one grader.
 
     `runs` is None for graders that run nothing. `error` is the submission's own error (it crashed);
-    a failure of ours is raised as GraderError and makes no grade.
+    a failure of ours is raised as GraderError and makes no grade. `judge` holds what an LLM judge knows beside its
+    scores (votes and their spread, tries to steer it, usage); its `cost_usd` is None when it is not known.
     """
 
     task: str
@@ -58,6 +67,17 @@ class Grade:
     sandbox: dict[str, Any] = field(default_factory=dict)
     stdout: str = ""
     stderr: str = ""
+    rationale: str = ""
+    cost_usd: float | None = None
+    judge: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def unscored_reason(self) -> str:
+        """Why there is no overall score: what its criteria have in common, or "undecided"."""
+        if self.score is not None:
+            return ""
+        reasons = {c.unscored_reason for c in self.criteria if c.unscored_reason not in ("", "not_judged")}
+        return reasons.pop() if len(reasons) == 1 else "undecided"
 
     def to_json(self, file: str | None = None) -> dict[str, Any]:
         """The object that `python -m graders grade --json` prints, one a line."""
@@ -66,7 +86,9 @@ class Grade:
         head: dict[str, Any] = {"task": self.task}
         if file is not None:
             head["file"] = file
-        order = ("failure_category", "error", "duration_s", "peak_memory_mb", "grader", "sandbox", "stdout", "stderr")
+        order = ["failure_category", "error", "duration_s", "peak_memory_mb", "grader", "sandbox", "stdout", "stderr"]
+        if self.judge:
+            order += ["rationale", "cost_usd", "judge"]
         return {
             **head,
             "runs": self.runs,
@@ -94,7 +116,7 @@ def grade_of(task: str, rubric: Rubric, criteria: Iterable[CriterionScore], *, r
 
 def _criterion_json(criterion: CriterionScore) -> dict[str, Any]:
     data = asdict(criterion)
-    data["evidence"] = [{"line_start": e.line_start, "line_end": e.line_end, "kind": e.kind, "text": e.text} for e in criterion.evidence]
+    data["evidence"] = [evidence.to_json() for evidence in criterion.evidence]
     if not criterion.unscored_reason:
         del data["unscored_reason"]
     return data

@@ -10,7 +10,9 @@ from graders.code.fsdp_training import FSDPTrainingGrader
 from graders.code.neural_memory import NeuralMemoryGrader
 from graders.code.text_match import TextMatchGrader
 from graders.grade import Grade, GraderError
-from tasks.task import Task
+from graders.judge.grader import JudgeGrader, ready_config, task_folders
+from graders.judge.judge import judged_criteria, read_judge
+from tasks.task import Task, load_tasks
 
 Progress = Callable[[str], None]
 
@@ -50,8 +52,23 @@ class Grader(Protocol):
 
 @lru_cache(maxsize=1)
 def all_graders() -> tuple[Grader, ...]:
-    """Every grader, the newest version of a name last."""
-    return (NeuralMemoryGrader(), FSDPTrainingGrader(), TextMatchGrader())
+    """Every grader, the newest version of a name last. Raises GraderError if the judge's settings are wrong."""
+    try:
+        judge = JudgeGrader(read_judge(), [task.slug for task in load_tasks(*task_folders()) if judged_criteria(task)])
+    except ValueError as error:
+        raise GraderError(str(error)) from error
+    return (NeuralMemoryGrader(), FSDPTrainingGrader(), TextMatchGrader(), judge)
+
+
+def why_not_ready(grader: Grader) -> str:
+    """What keeps a judge from working, as things are set up now; "" for a grader that can start."""
+    if grader.kind != "llm_judge":
+        return ""
+    try:
+        ready_config()
+    except GraderError as error:
+        return str(error)
+    return ""
 
 
 def get(name: str, version: str | None = None) -> Grader:

@@ -10,19 +10,25 @@ Not covered: a crash between the server's taking a batch and our storing its nam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
-from llm.errors import CallFailed
-from llm.messages import BatchState, Messages, Retry
+from llm.errors import CallFailed, Retry
 from llm.port import FIRST_WAIT_S, LONGEST_WAIT_S, Port
-from llm.types import Request
+from llm.types import BatchState, Reply, Request
 
 LARGEST = 10_000  # requests a batch; the API takes more, and a smaller one is read sooner
 LARGEST_CHARS = 150_000_000
 
 Result = TypeVar("Result")
+
+
+@runtime_checkable
+class BatchBackend(Protocol):
+    async def submit(self, requests: Sequence[Request]) -> str: ...
+    async def batch_state(self, batch_id: str) -> BatchState: ...
+    def batch_results(self, batch_id: str) -> AsyncIterator[tuple[str, Reply | CallFailed]]: ...
 
 
 @dataclass
@@ -37,7 +43,7 @@ class Batches:
     """Batches through a port: its store, its prices, its thread. `say` hears the state of each batch at each look."""
 
     def __init__(self, port: Port, *, poll_s: float = 30.0, say: Callable[[BatchState], None] | None = None) -> None:
-        if not isinstance(port.backend, Messages) or port.calls is None:
+        if not isinstance(port.backend, BatchBackend) or port.calls is None:
             raise ValueError("batches need a server's backend and a call store")
         self.port, self.backend, self.calls = port, port.backend, port.calls
         self.poll_s, self.say = poll_s, say

@@ -4,10 +4,13 @@ ModelError: the call has no answer.
     NotConfigured   no key and no server: says what to set
     CallFailed      every attempt failed, or the server refused the request; `status` when it answered
     BudgetSpent     the run's limit does not allow the call: stop cleanly
+Retry: one attempt failed for a reason that may pass; between a backend and the port alone.
 AnswerError (not a ModelError: there is an answer, and it was paid for): it can't be used, and `reason` says why.
 """
 
 from __future__ import annotations
+
+from llm.types import Usage
 
 
 class ModelError(RuntimeError):
@@ -37,3 +40,11 @@ class AnswerError(ValueError):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
         self.reason = reason
+
+
+class Retry(Exception):
+    """The attempt failed for a reason that may pass. `after_s` is what the server asked to wait; `lost` was paid for."""
+
+    def __init__(self, text: str, *, status: int | None = None, after_s: float | None = None, lost: Usage | None = None) -> None:
+        super().__init__(text)
+        self.status, self.after_s, self.lost = status, after_s, lost or Usage()

@@ -12,15 +12,14 @@ import email.utils
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import anthropic
 import httpx2
 
 from llm.config import Config
-from llm.errors import CallFailed
-from llm.types import Reply, Request, Usage
+from llm.errors import CallFailed, Retry
+from llm.types import BatchState, Reply, Request, Usage
 from llm.wire import arguments, reply_of, usage_of
 
 CONNECT_S = 10.0
@@ -29,25 +28,6 @@ NO_KEY = "none"  # a server of one's own wants none, and the SDK wants one
 PASSING = (408, 409, 429)
 PASSING_TYPES = ("overloaded_error", "rate_limit_error", "api_error", "timeout_error")
 HINTS = {401: "check ANTHROPIC_API_KEY", 403: "the key may not do this", 404: "the server does not know the model or has no Messages API"}
-
-
-class Retry(Exception):
-    """The attempt failed for a reason that may pass. `after_s` is what the server asked to wait; `lost` was paid for."""
-
-    def __init__(self, text: str, *, status: int | None = None, after_s: float | None = None, lost: Usage | None = None) -> None:
-        super().__init__(text)
-        self.status, self.after_s, self.lost = status, after_s, lost or Usage()
-
-
-@dataclass(frozen=True)
-class BatchState:
-    """`is_ended`: its results can be read. Counts are the server's."""
-
-    id: str
-    is_ended: bool
-    processing: int
-    succeeded: int
-    failed: int
 
 
 class Messages:

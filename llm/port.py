@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,9 +23,8 @@ from typing import Any, Protocol, TypeVar
 from llm.budget import Amount, Budget
 from llm.calls import Calls, SqliteCalls
 from llm.config import Config
-from llm.errors import CallFailed
+from llm.errors import CallFailed, Retry
 from llm.limits import Buckets, Limiter, SqliteBuckets
-from llm.messages import Messages, Retry
 from llm.prices import Prices
 from llm.types import Reply, Request, Usage
 
@@ -151,6 +150,17 @@ class Port:
         return Lost(text, error.status, number, Amount(cost or 0.0, lost.total, 1))
 
 
+async def all_of(awaitables: Iterable[Awaitable[Result]]) -> list[Result]:
+    """Wait until all have ended, then raise the first error: what the others paid for is stored by then."""
+    results = await asyncio.gather(*awaitables, return_exceptions=True)
+    ended: list[Result] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        ended.append(result)
+    return ended
+
+
 class Lost(Exception):
     """A failed call and what it has cost; for `ask` alone."""
 
@@ -166,6 +176,8 @@ async def connect(config: Config, *, calls: Calls | None = None, buckets: Bucket
     Raises NotConfigured.
     """
     config.require_ready()
+    from llm.messages import Messages  # noqa: PLC0415 - the SDK takes a second and 80 MB, for those who make calls
+
     backend = Messages(config)
     limiter = Limiter(
         buckets or SqliteBuckets(config.folder / "limits.sqlite3"),

@@ -172,6 +172,17 @@ class Reply:
         return cls(**{**data, "blocks": blocks, "usage": Usage(**data["usage"])})
 
 
+@dataclass(frozen=True)
+class BatchState:
+    """`is_ended`: its results can be read. Counts are the server's."""
+
+    id: str
+    is_ended: bool
+    processing: int
+    succeeded: int
+    failed: int
+
+
 def ask(text: str) -> Turn:
     """A user's turn of plain text."""
     return Turn("user", (Text(text),))

@@ -28,12 +28,12 @@ class SyncReport:
 
 @transaction.atomic
 def sync_tasks() -> SyncReport:
-    """Read the shipped tasks, those of TASKS_DIRS, and the code graders. Raises tasks.task.TaskError."""
+    """Read the shipped tasks, those of TASKS_DIRS, and the graders that run here. Raises tasks.task.TaskError."""
     report = SyncReport()
     for task in spec.load_tasks(spec.SHIPPED_TASKS, *settings.TASKS_DIRS):
         save_task(task, report)
     for grader in registry.all_graders():
-        save_grader(grader.name, grader.version, Grader.Kind.CODE, grader.sha256)
+        save_plain_grader(grader)
     return report
 
 
@@ -140,6 +140,11 @@ def save_grader(name: str, version: str, kind: str, sha256: str = "", *, is_samp
     sha256 = sha256 or spec.sha256_of([name, version, kind])
     row, _ = Grader.objects.get_or_create(name=name, version=version, sha256=sha256, defaults={"kind": kind, "is_sample": is_sample})
     return row
+
+
+def save_plain_grader(grader: registry.Grader) -> Grader:
+    """The row of a grader that runs here, in the version that it has now."""
+    return save_grader(grader.name, grader.version, grader.kind, grader.sha256)
 
 
 def spec_of(task: Task, variant: Variant | None = None) -> spec.Task:

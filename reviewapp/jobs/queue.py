@@ -74,48 +74,65 @@ def enqueue(
     """
     if kind != Job.Kind.GRADE:
         job = Job.objects.create(kind=kind, arguments=dict(arguments or {}), created_by=user, woken_at=timezone.now())
-        _wake_on_commit([(job.pk, kind)])
+        _wake_on_commit([(job.pk, wakeups.queue_of(kind))])
         return job
     if output is None or grader is None:
         raise ValueError(f"a grading needs an output and a grader, got {output} and {grader}")
     gradings = Job.objects.filter(kind=kind, output=output, grader=grader)
     if attempt is None:
         attempt = gradings.order_by("-attempt").values_list("attempt", flat=True).first() or 1
-    fields = {"arguments": dict(arguments or {}), "created_by": user, "woken_at": timezone.now()}
+    fields = {"arguments": dict(arguments or {}), "created_by": user, "woken_at": timezone.now(), "queue": _queue_for(grader)}
     job, is_new = Job.objects.get_or_create(kind=kind, output=output, grader=grader, attempt=attempt, defaults=fields)
     if is_new:
-        _wake_on_commit([(job.pk, kind)])
+        _wake_on_commit([(job.pk, wakeups.queue_of(kind, job.queue))])
     elif retry(job):
         job.refresh_from_db()
     return job
 
 
-def enqueue_gradings(output_ids: Sequence[int], grader: Grader, *, again: bool = False, user: User | None = None) -> Enqueued:
-    """A grading of each output, a transaction a batch. `again`: one more attempt where the last one is done."""
+def enqueue_gradings(
+    output_ids: Sequence[int],
+    grader: Grader,
+    *,
+    again: bool = False,
+    user: User | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Enqueued:
+    """A grading of each output, a transaction a batch. `again`: one more attempt where the last one is done.
+
+    `arguments` go to the jobs that are new or start again.
+    """
     result = Enqueued()
+    new = Job(kind=Job.Kind.GRADE, grader=grader, created_by=user, queue=_queue_for(grader), arguments=dict(arguments or {}))
     for start in range(0, len(output_ids), BATCH):
-        _enqueue_batch(output_ids[start : start + BATCH], grader, again, user, result)
+        _enqueue_batch(output_ids[start : start + BATCH], new, again, result)
     to_wake = result.to_do[: wakeups.MOST_WAITING]  # the sweeper wakes the others as these are worked off
     Job.objects.filter(pk__in=to_wake).update(woken_at=timezone.now())
-    _wake_on_commit([(pk, Job.Kind.GRADE) for pk in to_wake])
+    _wake_on_commit([(pk, wakeups.queue_of(new.kind, new.queue)) for pk in to_wake])
     return result
 
 
 @transaction.atomic
-def _enqueue_batch(output_ids: Sequence[int], grader: Grader, again: bool, user: User | None, result: Enqueued) -> None:
-    gradings = Job.objects.filter(kind=Job.Kind.GRADE, grader=grader, output_id__in=output_ids)
+def _enqueue_batch(output_ids: Sequence[int], new: Job, again: bool, result: Enqueued) -> None:
+    """`new` is what each new job is like."""
+    gradings = Job.objects.filter(kind=new.kind, grader=new.grader, output_id__in=output_ids)
     latest = {job.output_id: job for job in gradings.order_by("attempt")}
     stopped = [job.pk for job in latest.values() if job.state in STOPPED]
-    Job.objects.filter(pk__in=stopped, state__in=STOPPED).update(**FRESH)
+    Job.objects.filter(pk__in=stopped, state__in=STOPPED).update(**FRESH, arguments=new.arguments)
     result.retried += stopped
     result.open += [job.pk for job in latest.values() if job.is_open]
     done = {pk: job for pk, job in latest.items() if job.state == State.DONE}
     attempts = {pk: latest[pk].attempt + 1 if pk in latest else 1 for pk in output_ids if pk not in latest or (again and pk in done)}
     result.done += [job.pk for pk, job in done.items() if pk not in attempts]
-    rows = [Job(kind=Job.Kind.GRADE, output_id=pk, grader=grader, attempt=n, created_by=user) for pk, n in attempts.items()]
+    same = {name: getattr(new, name) for name in ("kind", "queue", "grader", "created_by", "arguments")}
+    rows = [Job(**same, output_id=pk, attempt=n) for pk, n in attempts.items()]
     Job.objects.bulk_create(rows, ignore_conflicts=True)  # someone else may have asked for the same this moment
     made = gradings.filter(output_id__in=attempts).order_by("attempt").values_list("output_id", "attempt", "pk")
     result.new += [pk for output_id, attempt, pk in made if attempts[output_id] == attempt]
+
+
+def _queue_for(grader: Grader) -> str:
+    return wakeups.JUDGE if grader.kind == Grader.Kind.LLM_JUDGE else ""
 
 
 def claim(job_id: int, worker: str, token: str = "") -> Job | None:
@@ -178,7 +195,7 @@ def retry(job: Job) -> bool:
     """Queue a failed or cancelled job again, with all its claims; False if it is neither."""
     if not Job.objects.filter(pk=job.pk, state__in=STOPPED).update(**FRESH, woken_at=timezone.now()):
         return False
-    _wake_on_commit([(job.pk, job.kind)])
+    _wake_on_commit([(job.pk, wakeups.queue_of(job.kind, job.queue))])
     return True
 
 
@@ -191,7 +208,7 @@ def cancel(job: Job) -> bool:
 def sweep() -> dict[str, int]:
     """Give up jobs that ended no claim, and send the wake-ups that may have been lost. Any number may run at once."""
     gave_up = _give_up()
-    return {"gave_up": gave_up, "woken": sum(_top_up(queue) for queue in dict.fromkeys(wakeups.QUEUE_OF.values()))}
+    return {"gave_up": gave_up, "woken": sum(_top_up(queue) for queue in dict.fromkeys([*wakeups.QUEUE_OF.values(), wakeups.JUDGE]))}
 
 
 def _give_up() -> int:
@@ -218,7 +235,8 @@ def _top_up(queue: str) -> int:
     kinds = [kind for kind, name in wakeups.QUEUE_OF.items() if name == queue]
     now = timezone.now()
     is_idle = Q(state=State.QUEUED) | Q(state=State.RUNNING, lease_until__lt=now)
-    waiting = Job.objects.filter(is_idle, kind__in=kinds, state__in=OPEN, claims__lt=F("max_claims"))
+    is_here = Q(queue=queue) | Q(queue="", kind__in=kinds)
+    waiting = Job.objects.filter(is_idle, is_here, state__in=OPEN, claims__lt=F("max_claims"))
     to_do = waiting[: wakeups.MOST_WAITING].count()
     if not to_do:
         return 0
@@ -229,12 +247,13 @@ def _top_up(queue: str) -> int:
         return 0
     is_silent = Q(woken_at__isnull=True) | Q(woken_at__lt=now - timedelta(seconds=settings.JOB_SWEEP_S))
     silent = waiting.filter(is_silent).order_by(F("woken_at").asc(nulls_first=True), "pk")
-    jobs = list(silent.values_list("pk", "kind")[: max(room, 0)])
-    sent = wakeups.send(jobs)
-    Job.objects.filter(pk__in=[pk for pk, _ in jobs[:sent]]).update(woken_at=now)
+    jobs = list(silent.values_list("pk", flat=True)[: max(room, 0)])
+    sent = wakeups.send((pk, queue) for pk in jobs)
+    Job.objects.filter(pk__in=jobs[:sent]).update(woken_at=now)
     return sent
 
 
 def _wake_on_commit(jobs: Sequence[tuple[int, str]]) -> None:
+    """Of each job its id and its queue."""
     if jobs:
         transaction.on_commit(lambda: wakeups.send(jobs))

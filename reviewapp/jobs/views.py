@@ -16,9 +16,9 @@ from django_htmx.http import HttpResponseStopPolling, trigger_client_event
 
 from graders import registry
 from reviewapp import access
-from reviewapp.catalog.sync import save_grader
+from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs import queries, queue
-from reviewapp.models import Grader, Job, Output, User
+from reviewapp.models import Job, Output, User
 
 SLOW_START_S = 10
 
@@ -80,7 +80,7 @@ def grade_output(request: HttpRequest, pk: int) -> HttpResponse:
     if name not in plain:
         allowed = ", ".join(plain) or "none: only people and judges grade this task"
         return _show(request, None, refused=f"grader is {name!r}, allowed for {output.task.title}: {allowed}", status=422)
-    grader = save_grader(name, plain[name].version, Grader.Kind.CODE, plain[name].sha256)
+    grader = save_plain_grader(plain[name])
     attempt = queries.next_attempt(output, grader)
     job = queue.enqueue(Job.Kind.GRADE, output=output, grader=grader, attempt=attempt, user=request.user)
     return _show(request, job) if request.htmx else redirect("job", pk=job.pk)

@@ -2,6 +2,7 @@
 
 from reviewapp.models.accounts import User
 from reviewapp.models.calibrators import Calibrator
+from reviewapp.models.calls import LlmBatch, LlmCall, RateBucket
 from reviewapp.models.catalog import Criterion, Grader, Rubric, Task, Variant
 from reviewapp.models.datasets import SavedView, Snapshot
 from reviewapp.models.grades import CriterionScore, Grade, Retraction
@@ -20,11 +21,14 @@ __all__ = [
     "Grade",
     "Grader",
     "Job",
+    "LlmBatch",
+    "LlmCall",
     "Output",
     "OutputBody",
     "Prompt",
     "Queue",
     "QueueItem",
+    "RateBucket",
     "Retraction",
     "Rubric",
     "Run",

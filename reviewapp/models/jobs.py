@@ -32,6 +32,8 @@ class Job(models.Model):
         CANCELLED = "cancelled", "Cancelled"
 
     kind = models.CharField(max_length=16, choices=Kind)
+    # The Celery queue that wakes it; empty: the one of its kind (jobs/wakeups.py).
+    queue = models.CharField(max_length=20, blank=True)
     state = models.CharField(max_length=16, choices=State, default=State.QUEUED)
     output = models.ForeignKey(Output, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")
     grader = models.ForeignKey(Grader, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")

@@ -12,9 +12,9 @@ from django.views.decorators.http import require_POST
 
 from graders import registry
 from reviewapp import access
-from reviewapp.catalog.sync import save_grader
+from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs.queue import Enqueued, enqueue_gradings
-from reviewapp.models import Grader, SavedView
+from reviewapp.models import SavedView
 from reviewapp.outputs.filters import MAX_IDS, Filters, is_id, parse_query
 from reviewapp.outputs.paging import parse_order
 from reviewapp.outputs.queries import filtered
@@ -79,7 +79,7 @@ def grade_selection(request: HttpRequest) -> HttpResponse:
     if len(ids) > MOST_SELECTED:
         return _refuse(request, f"More than {MOST_SELECTED:,} outputs match, at most that many can be graded at once: narrow the filters.")
     unfitting = outputs[: MOST_SELECTED + 1].count() - len(ids)
-    grader = save_grader(plain.name, plain.version, Grader.Kind.CODE, plain.sha256)
+    grader = save_plain_grader(plain)
     messages.success(request, _told(name, enqueue_gradings(ids, grader, user=request.user), max(0, unfitting)))
     return redirect("jobs")
 

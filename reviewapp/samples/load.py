@@ -40,7 +40,7 @@ def queue_gradings() -> int:
     """One job for each code sample and each of its task's code graders that has not graded it."""
     queued = 0
     for task in Task.objects.exclude(graders=[]):
-        for plain in registry.for_task(task.slug):
+        for plain in (g for g in registry.for_task(task.slug) if g.kind == Grader.Kind.CODE):
             grader = Grader.objects.get(name=plain.name, version=plain.version, sha256=plain.sha256)
             missing = Output.objects.filter(task=task, is_sample=True, is_latest=True).exclude(jobs__grader=grader)
             for output in missing.order_by("id"):

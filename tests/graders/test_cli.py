@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from graders.__main__ import main
 from tests.graders.checks import program
+from tests.graders.judging import answer, shipped
+from tests.messages_api import MessagesApi, Says
 from tests.programs import require_program
 
 FIELDS = ["task", "file", "runs", "passed", "score", "criteria", "failure_category", "error", "duration_s"]
@@ -61,9 +64,41 @@ def test_the_table_shows_each_criterion(capsys, files):
 
 
 @pytest.mark.parametrize("task", ["literature_review", "idea_proposal"])
-def test_tasks_of_judges_can_not_be_graded_here_and_say_so(capsys, files, task):
+def test_without_a_model_tasks_of_judges_can_not_be_graded_and_it_says_what_to_set(capsys, files, task, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
     code, lines, err = run(capsys, "grade", task, *files)
-    assert (code, lines, err.count("no judge")) == (3, [], 3)
+    assert (code, lines, err.count("set ANTHROPIC_API_KEY")) == (3, [], 3)
+    assert "not ready: no model is set up" in "\n".join(run(capsys, "list")[1])
+
+
+@pytest.fixture
+def judge_server(monkeypatch, tmp_path):
+    with MessagesApi() as api:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
+        monkeypatch.setenv("DATA_DIR", str(tmp_path))
+        yield api
+
+
+def test_a_judge_grades_files_in_order_and_is_asked_once_for_each(capsys, tmp_path, judge_server):
+    judge_server.otherwise = lambda body: answer(shipped(), 8 if "good" in str(body["messages"]) else 3, quotes=["a bad idea"])
+    names = [str(tmp_path / name) for name in ("bad.md", "good.md")]
+    for name, text in zip(names, ("a bad idea", "a good idea"), strict=True):
+        Path(name).write_text(text)
+    for _ in range(2):
+        code, lines, _ = run(capsys, "grade", "idea_proposal", *names, "--json", "--jobs", "2")
+    rows = [json.loads(line) for line in lines]
+    assert (code, [row["score"] for row in rows], [row["passed"] for row in rows]) == (0, [3.0, 8.0], [False, True])
+    assert [row["criteria"][0]["evidence"][0].get("found", True) for row in rows] == [True, False]
+    assert len(judge_server.asked) == 2 * 3  # three votes a file; the second time all were known
+
+
+def test_an_answer_of_the_judge_that_can_not_be_used_is_a_grade_without_score(capsys, files, judge_server):
+    judge_server.otherwise = lambda body: Says("no", stop_reason="refusal")
+    code, lines, _ = run(capsys, "grade", "idea_proposal", files[0], "--json")
+    row = json.loads(lines[0])
+    assert (code, row["score"], row["passed"]) == (0, None, None)
+    assert row["criteria"][0]["unscored_reason"] == "refused"
 
 
 def test_a_missing_sandbox_is_exit_3_with_what_to_install(capsys, files, monkeypatch):

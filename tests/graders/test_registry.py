@@ -16,8 +16,8 @@ def test_an_unknown_grader_is_named_with_those_that_exist():
 
 
 def test_the_graders_of_a_task_come_most_thorough_first():
-    assert [g.name for g in registry.for_task("neural_memory")] == ["neural_memory", "text_match"]
-    assert registry.for_task("idea_proposal") == []
+    assert [g.name for g in registry.for_task("neural_memory")] == ["neural_memory", "text_match", "judge"]
+    assert [g.name for g in registry.for_task("idea_proposal")] == ["judge"]
 
 
 def test_each_grader_is_named_by_a_hash():

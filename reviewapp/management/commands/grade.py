@@ -18,7 +18,7 @@ from django.urls import reverse
 
 from graders import registry
 from graders.grade import GraderError
-from reviewapp.catalog.sync import save_grader
+from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs import batch
 from reviewapp.jobs.queue import Enqueued, enqueue_gradings
 from reviewapp.models import Grader, Task
@@ -117,4 +117,4 @@ def find_grader(text: str, task: str) -> Grader:
     if task not in plain.tasks:
         able = ", ".join(grader.name for grader in registry.for_task(task)) or "none"
         raise CommandError(f"{plain.name} does not grade {task}; graders of {task}: {able}", returncode=2)
-    return save_grader(plain.name, plain.version, Grader.Kind.CODE, plain.sha256)
+    return save_plain_grader(plain)
