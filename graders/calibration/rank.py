@@ -195,7 +195,9 @@ def second_reviewer(judge: Scores, human: Scores, groups: Ints | Sequence[int], 
             turns[group] = found
     n, n_dropped = int(used.sum()), int((~used).sum())
     if not turns:
-        why = f"not defined, because fewer than {FEWEST_SHARED} outputs have different scores of two people"
+        why = "not defined, because no output has scores of the judge and of two people"
+        if n:
+            why = f"not defined, because fewer than {FEWEST_SHARED} outputs have different scores of two people"
         none = Estimate.missing(why, n, n_dropped)
         return SecondReviewer(none, none, none)
     together = _second(list(turns.values()), resamples and resamples.of(used), n, n_dropped)

@@ -9,6 +9,7 @@ from reviewapp.calibration.figures import Figure
 from reviewapp.calibration.words import number, percent, short
 
 MOST_REVIEWERS = 50
+OF_PEOPLE = ("people", "pass_rate")
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,8 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
 )
 
 
-def tables(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each table with its rows, in the order of the page."""
+def tables(figures: dict[str, Any], *, has_judge: bool) -> list[dict[str, Any]]:
+    """Each table with its rows, in the order of the page; without a judge, those about people."""
     return [
         {
             "id": name,
@@ -174,6 +175,7 @@ def tables(figures: dict[str, Any]) -> list[dict[str, Any]]:
             "rows": [_row(figures[line.group][line.key], line, name) for line in lines if line.key in figures[line.group]],
         }
         for name, title, lines in TABLES
+        if has_judge or name in OF_PEOPLE
     ]
 
 

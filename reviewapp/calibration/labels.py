@@ -12,14 +12,17 @@ import numpy as np
 
 from graders.calibration import errors
 from graders.calibration.arrays import Floats, mean_human
+from graders.calibration.planning import plan_labels
 from graders.calibration.resample import Resamples, bootstrap, mean_statistic
 from graders.calibration.result import Estimate
+from graders.calibration.sampling import Policy
 from reviewapp.calibration.charts import Chart, group_chart
 from reviewapp.calibration.figures import Figure, figure
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
 from reviewapp.calibration.report import Question, grades_of, remembered, scope_of
 from reviewapp.calibration.sentences import Sentence
+from reviewapp.calibration.study import verdicts_of
 from reviewapp.calibration.words import counted, is_above, is_below, number, points, with_interval
 from reviewapp.models import Grade, Grader
 from reviewapp.queues.design import UNKNOWN
@@ -27,12 +30,16 @@ from reviewapp.queues.design import UNKNOWN
 TIME_BINS = 8
 FEWEST_IN_BIN = 5
 MOST_VERSIONS = 8
+STUDIES = 20  # samples of each size, in the simulation of more labels
 
 
 @dataclass(frozen=True)
 class LabelFacts:
+    """`more` is how many labels would halve the interval of the corrected rate, None where that is not known."""
+
     sentences: tuple[Sentence, ...]
     charts: dict[str, Chart]
+    more: int | None = None
 
 
 def label_facts(question: Question, versions: tuple[Grader, ...]) -> LabelFacts:
@@ -43,10 +50,11 @@ def label_facts(question: Question, versions: tuple[Grader, ...]) -> LabelFacts:
 
 def _make(question: Question, versions: tuple[Grader, ...]) -> LabelFacts:
     grades = grades_of(question.task, question.judge, question.mode)
-    items, _ = scope_of(question, grades)
-    found = [drawn(question, grades, items), anchoring(question, items, grades)]
+    items, columns = scope_of(question, grades)
+    plan, more = more_labels(question, grades, items, columns)
+    found = [drawn(question, grades, items), plan, anchoring(question, items, grades)]
     charts = {"versions": _versions_chart(question, versions), "time": _time_chart(question, items, grades)} if question.judge else {}
-    return LabelFacts(tuple(s for s in found if s), {name: chart for name, chart in charts.items() if chart})
+    return LabelFacts(tuple(s for s in found if s), {name: chart for name, chart in charts.items() if chart}, more)
 
 
 def drawn(question: Question, grades: Grades, items: Items) -> Sentence:
@@ -68,6 +76,41 @@ def drawn(question: Question, grades: Grades, items: Items) -> Sentence:
         return Sentence("Sampling", "bad", f"{head}: a random sample would hardly come out so.")
     text = f"{head} The judge scores them and the others alike, {with_interval(apart)} points apart, as it would a random sample."
     return Sentence("Sampling", "unsure" if UNKNOWN in dict(grades.design.counts) else "good", text)
+
+
+def more_labels(question: Question, grades: Grades, items: Items, columns: list[int]) -> tuple[Sentence | None, int | None]:
+    """How many labels more would halve the interval of the corrected pass rate, and that number."""
+    judge, human = verdicts_of(grades, items, columns)
+    by_people = np.full(len(judge), np.nan)
+    by_people[grades.labelled] = human
+    n, left = int((~np.isnan(by_people)).sum()), int((np.isnan(by_people) & ~np.isnan(judge)).sum())
+    if question.judge is None or not n or not left:
+        return None, None
+    drawn_by: tuple[Policy, ...] = ("random", "stratified")
+    plans = {
+        policy: plan_labels(judge, by_people, (0, 1), policy=policy, rng=np.random.default_rng(0), n_studies=STUDIES) for policy in drawn_by
+    }
+    plan, other = plans["random"], plans["stratified"]
+    if plan.half_width is None:
+        why = plan.why_missing.removeprefix("not defined, because ")
+        return Sentence("More labels", "unsure", f"How many labels more would help can't be told yet, because {why}."), None
+    head = f"{counted(n, 'label')} give the corrected pass rate to ±{_points_of(plan.half_width)}."
+    if plan.labels_more is None:
+        return Sentence("More labels", "", f"{head} All {len(judge):,} labelled would leave ±{_points_of(plan.curve[-1][1])}."), None
+    text = f"{head} About {_round_up(plan.labels_more):,} more, drawn at random, would halve that"
+    if other.labels_more is not None and other.labels_more < 0.9 * plan.labels_more:
+        text += f"; a stratified queue would take about {_round_up(other.labels_more):,}"
+    return Sentence("More labels", "", f"{text} (simulated on these outputs)."), _round_up(plan.labels_more)
+
+
+def _points_of(half_width: float) -> str:
+    return f"{100 * half_width:.1f} percentage points"
+
+
+def _round_up(labels: int) -> int:
+    """To two digits: the simulation knows no more."""
+    step = 10 ** max(len(str(labels)) - 2, 0)
+    return -(-labels // step) * step
 
 
 def anchoring(question: Question, items: Items, grades: Grades) -> Sentence | None:

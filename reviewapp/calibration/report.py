@@ -136,8 +136,15 @@ def _make_report(question: Question, grades: Grades) -> Report:
         scale=items.scale,
         threshold=items.threshold,
         is_categorical=items.is_categorical,
-        sampling=grades.design.text,
+        sampling=sampling_text(grades),
     )
+
+
+def sampling_text(grades: Grades) -> str:
+    """How the labelled outputs were chosen, as far as it is recorded."""
+    if len(grades.labelled) == len(grades.outputs):
+        return f"All {len(grades.outputs):,} outputs are labelled."
+    return grades.design.text
 
 
 def _overview(question: Question, grades: Grades) -> tuple[tuple[dict[str, Any], ...], dict[int | None, Second]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graders.calibration.arrays import Ints
+from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
 from reviewapp.calibration.figures import (
@@ -82,19 +82,22 @@ def groups_of(grades: Grades, items: Items, judge: Grader | None, columns: list[
         "human": human,
         "judge": about_judge,
         "alt_test": alt_test_group(items, grades.people, epsilon),
-        "pass_rate": _pass_rate(grades, items, columns),
+        "pass_rate": pass_rate_group(*verdicts_of(grades, items, columns), grades),
         "mean_score": _mean_score(grades, items, columns),
         "calibrator": calibrator_group(items, rng),
         "bias": bias_group(items, grades, judge.name if judge else ""),
     }
 
 
-def _pass_rate(grades: Grades, items: Items, columns: list[int]) -> dict[str, Any]:
-    """Of outputs: by their verdict when criteria are pooled, else by the criterion's threshold."""
+def verdicts_of(grades: Grades, items: Items, columns: list[int]) -> tuple[Floats, Floats]:
+    """The judge's verdicts (o,) and those of people's majority (l,).
+
+    Of outputs: by their verdict when criteria are pooled, else by the criterion's threshold.
+    """
     if len(columns) > 1 or len(grades.criteria) == 1:
-        return pass_rate_group(grades.judge_passed, majority(grades.human_passed), grades)
+        return grades.judge_passed, majority(grades.human_passed)
     column = columns[0]
-    return pass_rate_group(items.passes(grades.judge[:, column]), majority(items.passes(grades.human[:, :, column])), grades)
+    return items.passes(grades.judge[:, column]), majority(items.passes(grades.human[:, :, column]))
 
 
 def _mean_score(grades: Grades, items: Items, columns: list[int]) -> dict[str, Any]:

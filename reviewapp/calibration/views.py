@@ -19,7 +19,7 @@ from reviewapp.calibration.grades import MODES
 from reviewapp.calibration.labels import label_facts
 from reviewapp.calibration.question import EPSILONS, NAMES, Asked, ask, labelled_by_mode
 from reviewapp.calibration.report import Report, grades_of, remembered, report_of, scope_of
-from reviewapp.home.queries import task_summaries
+from reviewapp.home.queries import summary_of, task_summaries
 from reviewapp.models import Output, Task, User
 
 SHOWN_DIFFER = 10
@@ -80,9 +80,24 @@ def calibration_labels(request: HttpRequest, slug: str) -> HttpResponse:
     asked = ask(task, request.GET)
     facts, base = label_facts(asked.question, asked.versions), outputs_url(task, asked)
     charts = {name: chart | {"base": base} for name, chart in facts.charts.items()}
-    context = {"task": task, "asked": asked, "labels": {"sentences": facts.sentences, "charts": charts}}
+    judge = asked.question.judge
+    queue = {"task": slug, "policy": "random", "size": facts.more, "judge": judge and f"{judge.name}@{judge.version}"}
+    context = {"task": task, "asked": asked, "labels": {"sentences": facts.sentences, "charts": charts, "more": facts.more}}
+    context |= {"queue": urlencode({name: value for name, value in queue.items() if value}), "may_queue": request.user.has_role("reviewer")}
     template = f"calibration/labels.html{'#labels' if request.htmx else ''}"
     return render(request, template, context, status=422 if asked.problems else 200)
+
+
+@require_GET
+@access.role_required("viewer")
+def calibration_rates(request: HttpRequest, slug: str) -> HttpResponse:
+    """The task's three pass rates, for the pages that name it; without htmx its calibration page has them."""
+    task = get_object_or_404(Task.objects.select_related("rubric"), slug=slug)
+    if not request.htmx:
+        return redirect("calibration", slug)
+    summary = summary_of(task)
+    judge = next((r.estimate for r in summary.rates if r.grader == summary.judge), None)
+    return render(request, "calibration/rates_part.html", {"task": task, "s": summary, "judge": judge})
 
 
 def page_context(asked: Asked, user: User) -> dict[str, Any]:
@@ -97,7 +112,7 @@ def page_context(asked: Asked, user: User) -> dict[str, Any]:
         "report": report,
         "overview": [row | {"query": asked.query(criterion=row["key"])} for row in report.overview],
         "charts": drawn,
-        "tables": tables(report.figures),
+        "tables": tables(report.figures, has_judge=question.judge is not None),
         "confusion": confusion(report, base),
         "differ": differ_rows(report, user),
         "annotators": annotators(report),

@@ -46,24 +46,27 @@ class TaskSummary:
     n_labelled: int
     rates: tuple[GraderRate, ...]
     judge: Grader | None
+    people: Estimate
     corrected: Estimate
+    sampling: str  # how the labelled outputs were chosen
     health: Estimate
     health_word: str
     band_word: str
 
 
 def task_summaries() -> list[tuple[Task, TaskSummary]]:
-    """Every task with its summary, cached by the task's revision."""
-    rows = []
-    for task in Task.objects.select_related("rubric").order_by("slug"):
-        key = f"home:{task.pk}:{task.revision}:{task.rubric_id}"
-        summary = cache.get(key) or cache.get(f"home:{task.pk}:large")
-        if summary is None:
-            summary = summarise_task(task)
-            is_large = summary.n_outputs > LARGE_TASK
-            cache.set(f"home:{task.pk}:large" if is_large else key, summary, LARGE_TASK_MAX_AGE_S if is_large else 3600)
-        rows.append((task, summary))
-    return rows
+    return [(task, summary_of(task)) for task in Task.objects.select_related("rubric").order_by("slug")]
+
+
+def summary_of(task: Task) -> TaskSummary:
+    """The task's summary, cached by its revision."""
+    key = f"home:{task.pk}:{task.revision}:{task.rubric_id}"
+    summary: TaskSummary | None = cache.get(key) or cache.get(f"home:{task.pk}:large")
+    if summary is None:
+        summary = summarise_task(task)
+        is_large = summary.n_outputs > LARGE_TASK
+        cache.set(f"home:{task.pk}:large" if is_large else key, summary, LARGE_TASK_MAX_AGE_S if is_large else 3600)
+    return summary
 
 
 def summarise_task(task: Task) -> TaskSummary:
@@ -78,7 +81,8 @@ def summarise_task(task: Task) -> TaskSummary:
     clusters = prompt_clusters(task)
     design = read_design(task, np.array(list(judged)), np.array(list(humans), dtype=np.int64), [len(grades) for grades in humans.values()])
     humans = {pk: grades for (pk, grades), is_counted in zip(humans.items(), design.is_counted, strict=True) if is_counted}
-    corrected = _corrected(judged, humans, clusters, design.counted())
+    design = design.counted()
+    corrected = _corrected(judged, humans, clusters, design)
     health = _health(task, judged, humans, clusters)
     return TaskSummary(
         n_outputs=counts["n"],
@@ -86,7 +90,9 @@ def summarise_task(task: Task) -> TaskSummary:
         n_labelled=counts["labelled"],
         rates=tuple(_grader_rate(graders[pk], by_output) for pk, by_output in sorted(verdicts.items(), key=lambda kv: graders[kv[0]].name)),
         judge=judge,
+        people=_people_alone(humans, clusters, design),
         corrected=corrected,
+        sampling="All outputs are labelled." if len(humans) == counts["n"] else design.text,
         health=health,
         health_word=_health_word(health),
         band_word=_band_word(corrected, task),
@@ -168,6 +174,19 @@ def _corrected(judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clu
         clusters_all=[clusters.get(pk, -pk) for pk in by_judge],
         clusters_labelled=[clusters.get(pk, -pk) for pk in both],
     )
+
+
+def _people_alone(humans: dict[int, list[Verdict]], clusters: dict[int, int], design: Design) -> Estimate:
+    """The pass rate of what people labelled, by their majority, without the judge."""
+    verdicts = [majority(passed for _, passed in grades) for grades in humans.values()]
+    prompts = [clusters.get(pk, -pk) for pk in humans]
+    if design.weights is not None:
+        return weighted_rate([None] * len(verdicts), verdicts, design.weights.tolist(), clusters=prompts)
+    decided = [(passed, prompt) for passed, prompt in zip(verdicts, prompts, strict=True) if passed is not None]
+    if not decided:
+        return Estimate.missing("no output has a verdict of a majority of people")
+    passes, of_prompt = zip(*decided, strict=True)
+    return corrected_rate([], passes, passes, clusters_all=[], clusters_labelled=of_prompt, labelled_in_all=False)
 
 
 def _health(task: Task, judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clusters: dict[int, int]) -> Estimate:

@@ -8,20 +8,21 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from reviewapp.calibration.words import between, number
+from reviewapp.calibration.words import between, number, short
 
 register = template.Library()
 
 
 @register.simple_tag
-def cell(figure: dict[str, Any]) -> SafeString:
-    """A table cell: the value with its interval, or a dash that says why there is none."""
+def cell(figure: dict[str, Any], *, whole: bool = False) -> SafeString:
+    """A table cell: the value with its interval, or a dash that says why there is none. `whole`: a count."""
+    write = short if whole else number
     if figure["value"] is None:
         return format_html(
             '<td class="num"><span class="muted" title="{0}">–<span class="sr-only"> {0}</span></span></td>', figure["why_missing"]
         )
     return format_html(
-        '<td class="num">{}<br><span class="muted tiny">{}</span></td>', number(figure["value"]), between(figure) or "no interval"
+        '<td class="num">{}<br><span class="muted tiny">{}</span></td>', write(figure["value"]), between(figure, write) or "no interval"
     )
 
 

@@ -48,7 +48,14 @@ def test_who_gave_a_review_does_not_matter():
     assert one.people.value == pytest.approx(other.people.value)
 
 
-@pytest.mark.parametrize("human", [np.full((30, 1), 3.0), np.full((30, 2), 3.0), np.full((30, 2), np.nan)])
-def test_without_two_people_whose_scores_differ_there_is_none(human):
+@pytest.mark.parametrize(
+    "human, why",
+    [
+        (np.full((30, 1), 3.0), "no output has scores of the judge and of two people"),
+        (np.full((30, 2), np.nan), "no output has scores of the judge and of two people"),
+        (np.full((30, 2), 3.0), "fewer than 10 outputs"),
+    ],
+)
+def test_without_two_people_whose_scores_differ_there_is_none(human, why):
     found = second_reviewer(np.arange(30.0), human, [0] * 30)
-    assert found.difference.value is None and "fewer than 10 outputs" in found.difference.why_missing
+    assert found.difference.value is None and why in found.difference.why_missing
