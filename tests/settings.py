@@ -1,13 +1,18 @@
 """Settings of the test run: everything in a folder of its own, the engines from the environment."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 # The worker and server processes that tests start inherit these. Each parallel test process has its own.
 _part = os.environ.get("PYTEST_XDIST_WORKER", "main")
-_root = os.environ.setdefault("TOUCHSTONE_TEST_DIR", tempfile.mkdtemp(prefix="touchstone-tests-"))
-os.environ["DATA_DIR"] = str(Path(_root) / _part)
+if "TOUCHSTONE_TEST_DIR" not in os.environ:
+    os.environ["TOUCHSTONE_TEST_DIR"] = tempfile.mkdtemp(prefix="touchstone-tests-")
+    _maker = os.getpid()
+    atexit.register(lambda: os.getpid() == _maker and shutil.rmtree(os.environ["TOUCHSTONE_TEST_DIR"], ignore_errors=True))
+os.environ["DATA_DIR"] = str(Path(os.environ["TOUCHSTONE_TEST_DIR"]) / _part)
 os.environ.setdefault("DEMO", "1")
 if os.environ.get("CELERY_BROKER_URL", "").startswith("redis://"):
     _server = os.environ["CELERY_BROKER_URL"].rpartition("/")[0]

@@ -35,7 +35,7 @@ def test_a_grading_starts_at_once_and_shows_how_far_it_is(slow, start_worker):
 
 def test_workers_killed_at_random_moments_lose_nothing_and_grade_nothing_twice(slow, start_worker):
     chance = random.Random(int(os.environ.get("KILL_SEED", "7")))
-    outputs = [slow_output("sleep 0.3") for _ in range(24)]
+    outputs = [slow_output("sleep 0.15") for _ in range(100)]
     jobs = enqueue_gradings([output.pk for output in outputs], slow).to_do
     Job.objects.update(max_claims=50)
     for _ in range(5):
