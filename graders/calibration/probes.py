@@ -53,6 +53,27 @@ def self_preference(judge: Scores, human: Scores, is_own: Scores, clusters: Iter
     return _slope(judge, human, own, clusters, level=level, why_flat=f"{which} is of the judge's family", scale=False)
 
 
+def formatting_bias(judge: Scores, human: Scores, density: Scores, clusters: Iterable[Hashable], level: float = 0.95) -> Estimate:
+    """Return how many points more the judge gives for one standard deviation of formatting, at equal human score.
+
+    As `length_bias`, on log(1 + density): density (n,) in marks a thousand characters (`texts.formatting_density`), 0 or
+    more. Not defined when all outputs are formatted alike.
+    """
+    logs = np.log1p(score_array("density", density))
+    return _slope(judge, human, logs, clusters, level=level, why_flat="the outputs are formatted alike", scale=True)
+
+
+def injection_bias(judge: Scores, human: Scores, is_flagged: Scores, clusters: Iterable[Hashable], level: float = 0.95) -> Estimate:
+    """Return how many points more the judge gives to outputs that speak to it, at equal human score.
+
+    As `self_preference`; is_flagged (n,) is 1 where the text has such words (`texts.speaks_to_judge`), 0 where not. Above
+    0 the judge lets itself be told. Not defined when no output is flagged, or all are.
+    """
+    flagged = score_array("is_flagged", is_flagged)
+    which = "every output speaks" if np.nanmin(flagged, initial=1) == 1 else "no output speaks"
+    return _slope(judge, human, flagged, clusters, level=level, why_flat=f"{which} to the judge", scale=False)
+
+
 def position_bias(judge: Scores, human: Scores, clusters: Iterable[Hashable], level: float = 0.95) -> Estimate:
     """Return how much more often the judge prefers the first of two answers than people do.
 

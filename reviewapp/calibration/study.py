@@ -24,6 +24,7 @@ from reviewapp.calibration.figures import (
 from reviewapp.calibration.grades import MODES, Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, on_scale, pooled_columns, scored_rows
 from reviewapp.calibration.rates import mean_group, pass_rate_group
+from reviewapp.calibration.text_probes import Looks, read_looks, text_group
 from reviewapp.models import Grader, Task
 
 DEFAULT_EPSILON = 0.2  # against experts; 0.15 skilled workers, 0.1 crowd workers
@@ -51,9 +52,11 @@ def study(
     pooled = items_of(grades, task.rubric, pooled_columns(grades), rows, draws)
     second = second_reviewers(pooled)
 
+    looks = read_looks(grades)
+
     def scope(column: int) -> dict[str, Any]:
         items = items_of(grades, task.rubric, [column], rows, draws)
-        return groups_of(grades, items, judge, [column], second.get(column), epsilon=epsilon)
+        return _with_text(groups_of(grades, items, judge, [column], second.get(column), epsilon=epsilon), items, looks)
 
     return {
         "task": task.slug,
@@ -62,9 +65,14 @@ def study(
         "n_outputs": n_studied(grades, rows, judge),
         "n_humans": len(grades.people),
         "labels": {"text": grades.design.text, "policies": dict(grades.design.counts)},
-        "pooled": groups_of(grades, pooled, judge, pooled_columns(grades), second.get(None), epsilon=epsilon),
+        "pooled": _with_text(groups_of(grades, pooled, judge, pooled_columns(grades), second.get(None), epsilon=epsilon), pooled, looks),
         "criteria": {criterion.key: scope(column) for column, criterion in enumerate(grades.criteria)},
     }
+
+
+def _with_text(groups: dict[str, Any], items: Items, looks: Looks) -> dict[str, Any]:
+    """The groups, with the bias probes that read the texts: too slow for a page."""
+    return groups | {"bias": groups["bias"] | text_group(items, looks)}
 
 
 def n_studied(grades: Grades, rows: Ints, judge: Grader | None) -> int:
