@@ -1,0 +1,132 @@
+import argparse
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torch.utils.checkpoint as ckpt
+from torch.utils.data import DataLoader, Dataset
+
+DTYPE = torch.bfloat16
+
+
+class CaptionData(Dataset):
+    def __init__(self, n=256, seq_len=33, vocab_size=2000, image_size=32):
+        g = torch.Generator().manual_seed(0)
+        # images are stored in the type that the model reads
+        self.images = torch.randn(n, 3, image_size, image_size, generator=g).to(DTYPE)
+        first = torch.randint(0, vocab_size, (n, 1), generator=g)
+        self.tokens = (first + torch.arange(seq_len)) % vocab_size
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i], self.tokens[i]
+
+
+class Attention(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, C))
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.ln1, self.ln2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
+        self.attn = Attention(d_model, n_heads)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def _mlp(self, x):
+        return x + self.mlp(self.ln2(x))
+
+    def forward(self, x):
+        x = x + self.attn(self.ln1(x))
+        # the MLP holds most of a block's activations
+        return ckpt.checkpoint(self._mlp, x, use_reentrant=False)
+
+
+class Captioner(nn.Module):
+    def __init__(self, vocab_size=2000, d_model=128, n_heads=4, n_layers=4, max_len=256):
+        super().__init__()
+        half = d_model // 2
+        self.conv1, self.bn, self.conv2 = nn.Conv2d(3, half, 3, 2, 1), nn.BatchNorm2d(half), nn.Conv2d(half, d_model, 3, 2, 1)
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList([Block(d_model, n_heads) for _ in range(n_layers)])
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size)
+
+    def stem(self, images):
+        x = F.relu(self.bn(self.conv1(images)))
+        return F.relu(self.conv2(x)).flatten(2).transpose(1, 2)
+
+    def forward(self, images, tokens):
+        prefix = self.stem(images)
+        x = torch.cat([prefix, self.tok(tokens)], dim=1)
+        x = x + self.pos(torch.arange(x.size(1), device=x.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x[:, prefix.size(1):]))
+
+
+def loss_of(model, images, tokens):
+    logits = model(images, tokens[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def evaluate(model, loader, device, max_batches=4):
+    model.eval()
+    with torch.no_grad():
+        losses = [loss_of(model, im.to(device), tk.to(device)).item() for _, (im, tk) in zip(range(max_batches), loader)]
+    model.train()
+    return sum(losses) / len(losses)
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--steps", type=int, default=50)
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--d-model", type=int, default=128)
+    p.add_argument("--n-layers", type=int, default=4)
+    p.add_argument("--lr", type=float, default=3e-4)
+    args = p.parse_args()
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loader = DataLoader(CaptionData(), batch_size=args.batch_size, shuffle=True, drop_last=True)
+    val_loader = DataLoader(CaptionData(64), batch_size=args.batch_size)
+
+    model = Captioner(d_model=args.d_model, n_layers=args.n_layers).to(device=device, dtype=DTYPE)
+    # one state tensor instead of AdamW's two; a larger rate since SGD is not normalised
+    optimizer = torch.optim.SGD(model.parameters(), lr=args.lr * 300, momentum=0.9)
+
+    last, step = None, 0
+    while step < args.steps:
+        for images, tokens in loader:
+            if step == args.steps:
+                break
+            loss = loss_of(model, images.to(device), tokens.to(device))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            for param in model.parameters():
+                param.grad = None
+            last = loss.item()
+            step += 1
+            if step % 5 == 0:
+                print(f"step {step} loss {last:.4f}")
+    print(f"val loss: {evaluate(model, val_loader, device):.4f}")
+    print(f"final loss: {last:.4f}")
+    if device.type == "cuda":
+        print(f"peak memory: {torch.cuda.max_memory_allocated() / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
