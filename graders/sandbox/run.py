@@ -248,8 +248,9 @@ def _warm_report(
         out, err = _exchange(pipes, _framed(order), limits, len(collect))
         report = _parse_report(out, err, backend)
     except SandboxError as error:
-        if "warm start:" in str(error):
-            warm_parent.give_up(str(error))
+        _, is_refused, why = str(error).partition("warm start: ")
+        if is_refused:
+            warm_parent.give_up(why)
             return None
         raise
     finally:

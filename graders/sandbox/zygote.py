@@ -72,9 +72,12 @@ def enter_namespaces(uid: int) -> None:
         launch.prctl(launch.PR_SET_DUMPABLE, 1)
     user, group = os.geteuid(), os.getegid()
     must(libc.unshare(NEW_USER), "a user namespace")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+    try:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    except OSError as error:
+        raise CannotStart(f"a user of its own in a user namespace: {error.strerror}") from None
     must(libc.unshare(NEW_OTHERS), "namespaces")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import graders.sandbox
-from graders.sandbox import Limits, Result, SandboxError, choose_backend, health
+from graders.sandbox import Limits, Result, SandboxError, choose_backend, health, seccomp
 from graders.sandbox.run import forget_trials
 from tests.programs import require_program
 
@@ -183,6 +183,7 @@ def test_it_has_no_capabilities_and_gains_none():
     status = tells("print(open('/proc/self/status').read())")
     lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     assert int(lines["CapEff"], 16) == 0 and int(lines["CapPrm"], 16) == 0 and lines["NoNewPrivs"].strip() == "1"
+    assert lines["Seccomp"].strip() == "2"
 
 
 @both_starts
@@ -199,6 +200,73 @@ def test_started_by_root_it_runs_as_nobody_else_does():
     uid = int(tells("import os\nprint(os.getuid())"))
     assert uid >= 1_000_000_000 or uid == 0
     assert tells("import os\ntry: os.setuid(0); print('root')\nexcept OSError: print('no')") == "no"
+
+
+# --- system calls ---
+
+CALLS = """
+import ctypes, os, platform
+libc = ctypes.CDLL(None, use_errno=True)
+column = {"x86_64": 0, "aarch64": 1}[platform.machine()]
+def errno_of(number, *arguments):
+    ctypes.set_errno(0)
+    return ctypes.get_errno() if libc.syscall(number, *arguments, *([0] * (6 - len(arguments)))) == -1 else 0
+"""
+
+
+@both_starts
+def test_calls_that_no_program_needs_are_refused():
+    numbers = {name: columns for name, columns in seccomp.REFUSED.items()}
+    code = (
+        f"{CALLS}\nfor name, columns in {numbers!r}.items():\n"
+        "  if columns[column] is not None and errno_of(columns[column]) != 1: print('not refused:', name)"
+    )
+    assert tells(code) == ""
+
+
+@both_starts
+def test_new_namespaces_are_refused_however_they_are_asked_for():
+    code = (
+        f"{CALLS}\nfor flag in (0x20000, 0x2000000, 0x10000000, 0x20000000, 0x40000000, 0x7E020000):\n"
+        f"  print(errno_of({seccomp.CLONE!r}[column], flag | 17), end=' ')\n"
+        f"print(errno_of({seccomp.ABSENT['clone3']!r}[column], 0, 0))"
+    )
+    assert tells(code) == "1 1 1 1 1 1 38"
+
+
+@both_starts
+def test_only_plain_sockets_can_be_had():
+    code = (
+        "import socket\nfor kind in ((17, 3, 768), (2, 3, 1), (2, 2, 1), (38, 5, 0), (40, 1, 0), (16, 3, 9), (16, 3, 12), (2, 5, 132)):\n"
+        "  try: socket.socket(*kind); print('opened', kind)\n  except OSError: pass\n"
+        "s = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname()); c.send(b'hi')\n"
+        "print(s.accept()[0].recv(2), socket.if_nameindex())"
+    )
+    assert tells(code) == "b'hi' [(1, 'lo')]"
+
+
+@both_starts
+def test_typing_into_a_terminal_is_refused():
+    assert tells(f"{CALLS}\nprint(errno_of({seccomp.IOCTL!r}[column], 0, 0x5412, b'x'))") == "1"
+
+
+@both_starts
+def test_it_can_not_get_at_another_root_or_at_the_kernels_settings():
+    places = ("/proc/1/root/etc", "/proc/1/cwd", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/dev/mem", "/dev/kmsg", "/sys/kernel")
+    code = (
+        f"import os\nfor p in {places!r}:\n  try: os.listdir(p) if os.path.isdir(p) else open(p, 'r+'); print('reached', p)\n"
+        "  except OSError: pass\ntry: os.mknod('n', 0o660 | 0o060000, os.makedev(8, 0)); print('device')\nexcept OSError: pass"
+    )
+    assert tells(code) == ""
+
+
+@both_starts
+def test_limits_can_not_be_raised():
+    code = (
+        "import resource as r\nfor n in ('RLIMIT_NPROC', 'RLIMIT_AS', 'RLIMIT_FSIZE', 'RLIMIT_CPU'):\n"
+        "  try: r.setrlimit(getattr(r, n), (r.RLIM_INFINITY,) * 2); print('raised', n)\n  except (ValueError, OSError): pass"
+    )
+    assert tells(code) == ""
 
 
 # --- limits ---
@@ -260,6 +328,48 @@ def test_memory_of_several_processes_counts_together():
 
 
 @both_starts
+def test_memory_that_belongs_to_no_process_can_not_be_had():
+    code = (
+        "import ctypes, os\ntry: os.memfd_create('x'); print('memfd')\nexcept OSError: pass\n"
+        "if ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600) != -1: print('segment')"
+    )
+    assert tells(code) == ""
+
+
+def test_memory_that_forks_share_counts_once():
+    code = "import os, time\nfor _ in range(2): os.fork()\ntime.sleep(0.5)"
+    result = graders.sandbox.run({"m.py": code}, ["python", "m.py"], Limits(wall_s=10, memory_mb=500), "bwrap", warm=True)
+    assert (result.limit, result.exit_code) == ("", 0)
+
+
+@both_starts
+def test_a_thread_bomb_is_limited():
+    code = (
+        "import threading, time\nn = 0\ntry:\n  while n < 500: threading.Thread(target=time.sleep, args=(9,), daemon=1).start(); n += 1\n"
+        "except RuntimeError: pass\ntime.sleep(0.3)\nprint(n)"
+    )
+    result = run(code, Limits(wall_s=5, processes=16))
+    assert result.limit == "processes" or int(result.stdout) <= 16
+
+
+@both_starts
+def test_a_program_that_stops_itself_costs_its_limit():
+    assert run("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", Limits(wall_s=1)).limit == "wall"
+
+
+@both_starts
+def test_a_flood_on_the_result_channel_is_limited():
+    result = run("import os\nwhile True: os.write(3, b'x' * 65536)", Limits(wall_s=20, output_mb=4, channel_kb=64))
+    assert result.limit == "output" and len(result.channel) <= 64 * 1024
+
+
+@both_starts
+def test_closing_every_descriptor_breaks_nothing():
+    result = run("import os\nos.closerange(0, 100)\nos._exit(5)")
+    assert (result.exit_code, result.channel) == (5, b"")
+
+
+@both_starts
 def test_an_output_bomb_is_cut_and_its_tail_kept():
     result = run("while True: print('x' * 1000)", Limits(wall_s=20, output_mb=1, tail_kb=4))
     assert result.limit == "output" and len(result.stdout) <= 4096
@@ -291,11 +401,11 @@ def test_cpu_time_is_limited():
 @both_starts
 def test_links_pipes_and_large_files_are_not_results():
     code = (
-        "import os\nos.symlink('/proc/self/status', 'link')\nos.mkfifo('pipe')\nos.mkdir('dir')\n"
+        "import os\nopen('sparse', 'wb').truncate(1 << 22)\nos.symlink('/proc/self/status', 'link')\nos.mkfifo('pipe')\nos.mkdir('dir')\n"
         "open('real', 'w').write('x')\nos.link('real', 'hard')\nos.symlink('/etc', 'd')\n"
         "open('big', 'wb').write(b'x' * (3 << 20))\nopen('ok', 'w').write('fine')"
     )
-    names = ("link", "pipe", "dir", "hard", "d/ld.so.cache", "big", "ok")
+    names = ("sparse", "link", "pipe", "dir", "hard", "d/ld.so.cache", "big", "ok")
     result = run(code, Limits(collect_mb=2), collect=names)
     assert result.files == {"ok": b"fine"}
 
