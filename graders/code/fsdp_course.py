@@ -15,6 +15,8 @@ def distributed_sampler(run: Run) -> Verdict:
     rows = [_rows(rank) for rank in run.ranks]
     loader, sampler, set_epoch = (next(iter(run.all(kind)), None) for kind in ("loader", "sampler", "set_epoch"))
     where = [e for e in (sampler, loader, set_epoch) if e]
+    if both := next((e for e in run.all("mendable") if e.text("mend") == "shuffle"), None):
+        return no("shuffle=True beside a sampler, which DataLoader refuses", both, category="shuffle_and_sampler")
     if any(not r for r in rows):
         if run.over:
             return no("no rank trains on any data", *where, category="not_trained")
@@ -115,6 +117,8 @@ def untrained(run: Run) -> Verdict | None:
         return twice
     for rank in run.ranks:
         forwards = [e for e in rank.all("forward") if e.flag("grad") and e.text("model") in TRAINED]
+        if inner := next((e for e in rank.all("forward") if e.text("model") == "inner"), None):
+            return no(f"{run.name}: training goes through the module inside FSDP, not through FSDP", inner, category="plain_forward")
         if not forwards:
             return no(
                 f"{run.name}: rank {rank.rank} makes no forward pass through a sharded model that could learn", category="not_trained"

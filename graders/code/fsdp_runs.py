@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ONE_NODE, TWO_NODES, ONE_GPU_NODES = "one node", "two nodes", "two nodes, one GPU each"
-TRAINED = ("fsdp1", "fsdp2")
+TRAINED = ("fsdp1", "fsdp2", "partly")
 FIELDS = {
     "name": str, "nodes": int, "per_node": int, "gpus": int, "mends": list, "hung": str, "wall_s": float, "options": dict, "total": int,
     "no_weights": str, "data": list, "ranks": list,

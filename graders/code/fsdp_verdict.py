@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graders.code.fsdp_runs import TRAINED, Event, Run
+from graders.code.fsdp_runs import Event, Run
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def _lines(where: Iterable[Event | None]) -> tuple[int, ...]:
 def plain_training(run: Run) -> Verdict | None:
     """What is trained is not the sharded model."""
     forwards = [e for e in run.all("forward") if e.flag("grad") and e.flag("training")]
-    plain = [e for e in forwards if e.text("model") not in TRAINED]
+    plain = [e for e in forwards if e.text("model") == "plain"]
     if ddp := next(iter(run.all("ddp")), None):
         return no("DistributedDataParallel shards nothing", ddp, category="plain_ddp")
     if plain:

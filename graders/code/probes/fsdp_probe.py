@@ -51,13 +51,15 @@ def wanted_mends(run: dict[str, Any]) -> set[str]:
     found |= {name for pattern, name in ERRORS for end in ends if pattern.search(str(end.get("error")))} - set(run["mends"])
     if found or _lone_gather(run):
         return found or {"gather"}
-    return {f"line {line}" for line in [_first_line(end) for end in ends][:1] + _stuck_lines(run) if line}
+    raised = [line for end in ends if (line := _first_line(end, of_peers=False))]
+    left_alone = [line for end in ends if (line := _first_line(end, of_peers=True))]
+    return {f"line {line}" for line in (raised or left_alone)[:1] + _stuck_lines(run) if line}
 
 
-def _first_line(end: dict[str, Any]) -> int:
-    """The line that raised; a peer that left is not what is wrong with a line."""
+def _first_line(end: dict[str, Any], *, of_peers: bool) -> int:
+    """The line that raised: for a reason of its own, or because the other ranks had left."""
     lines = [n for n in end.get("lines") or [] if isinstance(n, int)]
-    return lines[0] if lines and not PEER.search(str(end.get("error"))) else 0
+    return lines[0] if lines and bool(PEER.search(str(end.get("error")))) is of_peers else 0
 
 
 def _stuck_lines(run: dict[str, Any]) -> list[int]:

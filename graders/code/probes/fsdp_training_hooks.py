@@ -41,6 +41,8 @@ class Training:
         replace("__init__", self._sampler, distributed.DistributedSampler)
         replace("set_epoch", self._set_epoch, distributed.DistributedSampler)
         replace("forward", self._fsdp_forward, FSDP)
+        inner = FSDP.module.fget  # type: ignore[attr-defined]
+        setattr(FSDP, "module", property(lambda model: self._module(inner, model)))  # noqa: B010 (types know it as fixed)
         replace("save", self._save, torch)
         replace("compile", self._compile, torch)
         replace("backward", self._autograd_backward, torch.autograd)
@@ -102,6 +104,8 @@ class Training:
                 error = "An FSDP-managed module unexpectedly has parameters on cpu. Make sure to move the module to cuda before training."
                 if not self.rec.mends_it("placement", error):
                     raise RuntimeError(error)
+            if outer:
+                self.units.needs_group()
             if outer and self.depth == 0:
                 self._tell_forward(module, args)
             self.inside_fsdp += 1
@@ -111,6 +115,10 @@ class Training:
                 self.inside_fsdp -= 1
 
         return forward
+
+    def _module(self, inner: Callable[[Any], Any], model: Any) -> Any:
+        """`model.module`: where training through it is mended, the sharded model itself."""
+        return model if "inner" in self.rec.mends and not called_by_torch() else inner(model)
 
     @staticmethod
     def _moved_later(module: nn.Module) -> bool:
@@ -131,11 +139,16 @@ class Training:
         self.depth = max(0, self.depth - 1)
 
     def _tell_forward(self, module: nn.Module, args: Any) -> None:
+        if torch._C._current_graph_task_id() != -1:
+            return  # recomputed in a backward pass
         kind = "fsdp1" if isinstance(module, FSDP) else "fsdp2" if isinstance(module, fsdp.FSDPModule) else "plain"
-        if kind == "plain" and self.units.is_sharded(module):
+        if kind == "plain" and any(module is part for root in self.units.roots for part in root.modules()):
+            kind = "inner"
+            self.rec.mends_it("inner", "a forward pass goes to the module inside FSDP and not through FSDP")
+        elif kind == "plain" and self.units.is_sharded(module):
             kind = "partly"
         inner = self.units._inner(module)
-        if kind != "plain" and module is not self.root:
+        if kind not in ("plain", "inner") and module is not self.root:
             self.root = module
             self.rec.tell("tree", **self.units.tree(module))
         tokens = next((a for a in args if isinstance(a, torch.Tensor) and not a.is_floating_point() and a.dim() == 2), None)

@@ -35,7 +35,7 @@ class Units:
         self.roots: list[nn.Module] = []
         self.on_cpu: list[nn.Module] = []
         self.asked: dict[str, Any] = {}
-        self.wrapping = False
+        self.wrapping = self.summoned = False
         self.before_gather: Callable[[], None] = lambda: None
 
     def install(self) -> None:
@@ -80,7 +80,7 @@ class Units:
             try:
                 real(**given)
             finally:
-                self.wrapping = False
+                self.wrapping = self.summoned = False
             self.roots.append(module)
             if self._left_on_cpu:
                 self.on_cpu.append(module)
@@ -189,6 +189,7 @@ class Units:
     @contextlib.contextmanager
     def _gather(self, api: str, **asked: Any) -> Iterator[None]:
         self.rec.tell("gather", api=api, phase="start", **asked)
+        self.needs_group()
         self.before_gather()
         yield
         self.rec.tell("gather", api=api, phase="end", **asked)
@@ -235,7 +236,7 @@ class Units:
 
     def _state_dict(self, real: Any) -> Callable[..., Any]:
         def state_dict(module: Any, *args: Any, **kwargs: Any) -> Any:
-            if called_by_torch() or not self.is_sharded(module):
+            if called_by_torch() or self.summoned or not self.is_sharded(module):
                 return real(module, *args, **kwargs)
             asked = self.asked if isinstance(module, FSDP) else {"type": "SHARDED_STATE_DICT"}
             if isinstance(module, FSDP) and "gather" in self.rec.mends:
@@ -283,14 +284,30 @@ class Units:
 
     def _summon(self, real: Any) -> Callable[..., Any]:
         def summon_full_params(module: Any, *args: Any, **kwargs: Any) -> Any:
-            if called_by_torch():
-                return real(module, *args, **kwargs)
-            offload, rank0 = bool(kwargs.pop("offload_to_cpu", False)), bool(kwargs.get("rank0_only", False))
-            self.rec.tell("gather", api="summon", phase="start", type="FULL_STATE_DICT", offload=offload, rank0_only=rank0, config=True)
-            self.before_gather()
-            return real(module, *args, **kwargs)
+            return real(module, *args, **kwargs) if called_by_torch() else self._summoned(real, module, *args, **kwargs)
 
         return summon_full_params
+
+    @contextlib.contextmanager
+    def _summoned(self, real: Any, module: Any, *args: Any, **kwargs: Any) -> Iterator[None]:
+        offload, rank0 = bool(kwargs.pop("offload_to_cpu", False)), bool(kwargs.get("rank0_only", False))
+        asked = {"type": "FULL_STATE_DICT", "offload": offload, "rank0_only": rank0, "config": True}
+        with self._gather("summon", **asked), real(module, *args, **kwargs):
+            self.summoned = True
+            if offload:
+                for p in module.parameters():
+                    put(p, "cpu")
+            try:
+                yield
+            finally:
+                self.summoned = False
+
+    def needs_group(self) -> None:
+        """What is left of a destroyed group still works on the CPU, and not with NCCL."""
+        if not torch.distributed.is_initialized():
+            error = "the process group was destroyed before this collective"
+            if not self.rec.mends_it("destroyed", error):
+                raise RuntimeError(error)
 
     def _dcp(self, real: Any, name: str) -> Callable[..., Any]:
         def save(*args: Any, **kwargs: Any) -> Any:
