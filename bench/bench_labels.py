@@ -83,7 +83,7 @@ def _study(judge: Floats, human: Floats, policy: str, size: int, rng: np.random.
         found = estimate_from(draw(name, judge, alike, strata, size, rng=rng), verdicts, human, (0, 1))
         return found.low, found.high
     pilot = random_sample(len(human), PILOT, rng=rng)
-    error = predicted_error(judge, _labels(human, pilot.indices), strata.tolist(), (0, 1))
+    error = predicted_error(judge, _labels(human, pilot.indices), strata, (0, 1))
     sample = draw(name, judge, error, strata, max(size - PILOT, 1), rng=rng)
     parts = [(one.indices, one.probabilities[one.indices]) for one in (pilot, sample)]
     labels = _labels(human, np.concatenate([pilot.indices, sample.indices]))

@@ -47,6 +47,15 @@ def cluster_numbers(name: str, clusters: Iterable[Hashable], length: int) -> Int
     return numbers
 
 
+def stratum_numbers(name: str, strata: Iterable[Hashable], length: int) -> Ints:
+    """Return strata as whole numbers from 0; those that are whole numbers keep their order, so that neighbours stay so."""
+    named = strata if isinstance(strata, np.ndarray) else list(strata)
+    array = np.asarray(named) if len(named) else np.empty(0, dtype=np.int64)
+    if array.ndim == 1 and array.dtype.kind in "iu" and len(array) == length:
+        return np.asarray(np.unique(array, return_inverse=True)[1], dtype=np.int64)
+    return cluster_numbers(name, named, length)
+
+
 def _numbered(ids: Ints) -> Ints:
     """Return whole numbers as numbers from 0 in order of first appearance: as by a dictionary, at a hundredth of its time."""
     if not len(ids):

@@ -95,12 +95,12 @@ def estimate_from(sample: Sample, judge: Scores, truth: Scores, scale: tuple[flo
     people = mean_human(truth)
     human = np.full(len(people), np.nan)
     human[sample.indices] = people[sample.indices]
-    strata = sample.strata.tolist() if sample.policy == "stratified" else None
+    strata = sample.strata if sample.policy == "stratified" else None
     return _estimate(judge, human, scale, 1 / np.maximum(sample.probabilities, 1e-12) if sample.policy == "active" else None, strata)
 
 
 def _estimate(
-    judge: Scores, human: Floats, scale: tuple[float, float], weights: Floats | None = None, strata: list[int] | None = None
+    judge: Scores, human: Floats, scale: tuple[float, float], weights: Floats | None = None, strata: Ints | None = None
 ) -> Estimate:
     if scale == (0, 1):
         return weighted_rate(judge, human, weights, strata=strata)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, mean_human, score_array
+from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, mean_human, score_array, stratum_numbers
 
 Policy = Literal["random", "stratified", "active", "disagreement"]
 POLICIES: tuple[Policy, ...] = ("random", "stratified", "active", "disagreement")
@@ -87,7 +87,7 @@ def stratified_sample(strata: Iterable[Hashable], size: int, spread: Scores | No
     ----------
     Neyman (1934), Journal of the Royal Statistical Society 97:558-625.
     """
-    layers = np.unique(np.array(_numbers(strata)), return_inverse=True)[1]
+    layers = _numbers(strata)
     n_outputs = len(layers)
     size = _check_size(size, n_outputs)
     sizes = np.bincount(layers).astype(np.float64)
@@ -205,7 +205,7 @@ def predicted_error(judge: Scores, human: Scores, strata: Iterable[Hashable], sc
     scale : (float, float)
         The ends of the scale.
     """
-    people, layers = mean_human(human), np.array(_numbers(strata))
+    people, layers = mean_human(human), _numbers(strata)
     if not len(score_array("judge", judge)) == len(people) == len(layers):
         raise ValueError(f"human has {len(people)} outputs, strata {len(layers)}: one row an output in each")
     known = ~np.isnan(people)
@@ -316,6 +316,6 @@ def _positive(name: str, values: Scores, length: int) -> Floats:
     return np.where(np.isnan(given), known.mean() if len(known) else 1.0, given) + 1e-12
 
 
-def _numbers(strata: Iterable[Hashable]) -> list[int]:
-    number: dict[Hashable, int] = {}
-    return [number.setdefault(s, len(number)) for s in strata]
+def _numbers(strata: Iterable[Hashable]) -> Ints:
+    named = strata if isinstance(strata, np.ndarray) else list(strata)
+    return stratum_numbers("strata", named, len(named))

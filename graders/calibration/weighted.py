@@ -12,7 +12,17 @@ from statistics import NormalDist
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, cluster_numbers, mean_human, score_array
+from graders.calibration.arrays import (
+    Floats,
+    Ints,
+    Scores,
+    check_level,
+    check_range,
+    cluster_numbers,
+    mean_human,
+    score_array,
+    stratum_numbers,
+)
 from graders.calibration.inference import MAX_WIDENING
 from graders.calibration.rates import wilson_bounds
 from graders.calibration.result import Estimate
@@ -202,7 +212,7 @@ def _check_study(
     population = ~np.isnan(scores) if not why_unused else np.ones(len(scores), dtype=bool)
     used = has_label & population & ~np.isnan(given)
     places = np.flatnonzero(used[population])
-    layers = None if strata is None else _merge_strata(cluster_numbers("strata", strata, len(scores))[population], places)
+    layers = None if strata is None else _merge_strata(stratum_numbers("strata", strata, len(scores))[population], places)
     groups = None if clusters is None else cluster_numbers("clusters", clusters, len(scores))[population]
     raw = given[used] if layers is None else _stratum_weights(layers, places)
     pseudo = PSEUDO_VERDICTS if scale is None else PSEUDO_SCORES
