@@ -18,7 +18,8 @@ EvidenceKind = Literal["static", "trace", "run", "quote"]
 class Evidence:
     """Where in the output, and what was seen. Lines count from 1; None when it is not about lines.
 
-    `is_found` is False for a quote that the output does not hold.
+    `is_found` is False for a quote that the output does not hold. `about` is what a grader knows of it beside its words:
+    the citations grader tells there which paper is meant, and what was found of it.
     """
 
     text: str
@@ -26,10 +27,11 @@ class Evidence:
     line_start: int | None = None
     line_end: int | None = None
     is_found: bool = True
+    about: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         told = {"line_start": self.line_start, "line_end": self.line_end, "kind": self.kind, "text": self.text}
-        return told if self.is_found else {**told, "found": False}
+        return told | ({} if self.is_found else {"found": False}) | ({"about": self.about} if self.about else {})
 
 
 @dataclass(frozen=True)

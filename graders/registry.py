@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
+from graders.citations.grader import CitationsGrader
 from graders.code.fsdp_training import FSDPTrainingGrader
 from graders.code.neural_memory import NeuralMemoryGrader
 from graders.code.text_match import TextMatchGrader
@@ -57,7 +58,7 @@ def all_graders() -> tuple[Grader, ...]:
         judge = JudgeGrader(read_judge(), [task.slug for task in load_tasks(*task_folders()) if judged_criteria(task)])
     except ValueError as error:
         raise GraderError(str(error)) from error
-    return (NeuralMemoryGrader(), FSDPTrainingGrader(), TextMatchGrader(), judge)
+    return (NeuralMemoryGrader(), FSDPTrainingGrader(), CitationsGrader(), TextMatchGrader(), judge)
 
 
 def why_not_ready(grader: Grader) -> str:

@@ -32,6 +32,7 @@ DROPPED = re.compile(r"\\begin\{(tikzpicture|thebibliography|comment|filecontent
 REFERENCES = re.compile(r"\\(?:bibliography|printbibliography)\b.*?$", re.MULTILINE)
 ABSTRACT = re.compile(r"\\begin\{abstract\}(.*?)\\end\{abstract\}|\\abstract\s*\{", re.DOTALL)
 TITLE = re.compile(r"\\title\s*(?:\[[^\]]*\])?\s*\{")
+THOUSANDS = re.compile(r"(?<=\d)(?:\\[,;]|\{,\})(?=\d{3}(?!\d))")
 PLAIN = re.compile(r"\\[A-Za-z@]+\*?|[{}$]")
 
 
@@ -124,7 +125,7 @@ def _split(body: str) -> list[tuple[str, str, int]]:
 
 
 def _plain(text: str, macros: Mapping[str, str]) -> str:
-    text = _expanded(text, macros)
+    text = THOUSANDS.sub(",", _expanded(text, macros))
     try:
         return str(LatexNodes2Text(math_mode="text", keep_comments=False, strict_latex_spaces=False).latex_to_text(text))
     except Exception:  # whatever the parser can't take (it also nests too deep): crude, and the numbers are still there

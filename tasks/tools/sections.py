@@ -71,5 +71,6 @@ def _with_title(section: Section) -> str:
 def tidy(text: str) -> str:
     """Without the empty space that layouts leave, and without what can't be stored."""
     text = text.replace("\r", "\n").encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+    text = re.sub(r"(?<=\d)[\u2009\u202f\u00a0](?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"[ \t\u00a0\u2000-\u200a\u202f]+", " ", text)
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" ?\n ?", "\n", text)).strip()
