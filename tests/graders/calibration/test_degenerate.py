@@ -1,13 +1,25 @@
 """What can't be known is a sentence that says why: never NaN, never a silent 0, never a crash."""
 
+import inspect
+import pkgutil
+import sys
+from importlib import import_module
+
 import numpy as np
 import pytest
 
-from graders.calibration import agreement, alpha, decision, errors, icc, noise, passes, probes, rank, reliability
+import graders.calibration
+from graders.calibration import agreement, alpha, decision, errors, icc, noise, passes, probes, rank, rates, reliability
 from graders.calibration.alt_test import alternative_annotator_test
-from graders.calibration.recalibration import recalibrate
+from graders.calibration.arrays import mean_human
+from graders.calibration.comparison import compare_judges, drift
+from graders.calibration.inference import corrected_rate
+from graders.calibration.planning import plan_labels
+from graders.calibration.ranking import bradley_terry
+from graders.calibration.recalibration import pass_chance, recalibrate
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
+from graders.calibration.weighted import weighted_mean, weighted_rate
 
 NAN = np.nan
 JUDGES = {
@@ -44,7 +56,35 @@ def figures(judge, human) -> dict[str, Estimate]:
     found |= {"own": probes.self_preference(judge, human, [1.0] * len(judge), prompts)}
     found |= {"position": probes.position_bias(judge, human, prompts)}
     found |= {f"severity {k}": e for k, e in probes.reviewer_severity(human, list("ab")[: human.shape[1]], prompts).items()}
-    return found | {"reviews": noise.reviews_needed(found["icc1"])}
+    found |= {"formatting": probes.formatting_bias(judge, human, [0.0] * len(judge), prompts)}
+    found |= {"injection": probes.injection_bias(judge, human, [0.0] * len(judge), prompts)}
+    alike = np.zeros(len(judge), dtype=np.int64)
+    found |= {f"bias by {k}": e for k, e in enumerate(errors.bias_by(judge, human, alike, 1, draws))}
+    second = rank.second_reviewer(judge, human, alike, draws)
+    found |= {"second judge": second.judge, "second person": second.people, "judge less person": second.difference}
+    return found | samples(judge, human, passed, truth, draws) | {"reviews": noise.reviews_needed(found["icc1"])}
+
+
+def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
+    """What is made of labels that were drawn, and of two judges."""
+    people, n = mean_human(human), len(judge)
+    found = {"rate": weighted_rate(passed, truth, np.ones(n)), "mean": weighted_mean(judge, human, (1, 5), strata=np.zeros(n, dtype=int))}
+    found |= {"people's rate": weighted_rate([NAN] * n, truth, clusters=[0] * n), "wilson": rates.wilson(0, n)}
+    found |= {"clopper": passes.clopper_pearson(0, n), "pass@1": passes.pass_at_k([1] * n, [0] * n, 1)}
+    found |= {"cohen": agreement.cohen_kappa(passed, truth, rng=np.random.default_rng(0), n_boot=20)}
+    both = ~np.isnan(passed) & ~np.isnan(truth)
+    found |= {"corrected": corrected_rate(passed[~np.isnan(passed)], passed[both], truth[both])}
+    compared = compare_judges(judge, judge, human, (1, 2, 3, 4, 5), resamples=draws)
+    found |= {f"difference of {d.name}": d.difference for d in compared.differences}
+    moved = drift(judge, judge, draws, tolerance=0.1)
+    found |= {"shift": moved.shift, "repeat": moved.repeat}
+    ratings = bradley_terry(["a"] * n, ["b"] * n, np.where(np.isnan(judge), NAN, 0.5), draws)
+    found |= {f"strength of {r.name}": r.strength for r in ratings} | {f"{r.name} beats": r.beats_average for r in ratings}
+    plan = plan_labels(judge, people, (1, 5), rng=np.random.default_rng(0), n_studies=2)
+    assert plan.labels_more is not None or plan.why_missing
+    assert pass_chance(judge, truth) is None
+    bins = reliability.reliability_bins((judge - 1) / 4, truth)
+    return found | {f"bin {b.low}": b.passed for b in bins}
 
 
 @pytest.mark.parametrize("case", JUDGES)
@@ -54,6 +94,19 @@ def test_a_figure_that_is_not_defined_says_why(case):
         assert (found.value is None or found.low is None) == bool(found.why_missing), name
         if found.value is None:
             assert len(found.why_missing) > 10, name
+
+
+def test_every_public_function_that_makes_a_figure_is_in_the_table():
+    """A new one that is forgotten here would be found by its name."""
+    helpers = {"arrays", "resample", "result", "texts", "sampling"}  # no figures: their refusals have tests of their own
+    other = {"spearman_brown", "benjamini_yekutieli", "resampled_kappa", "resampled_correlation", "wilson_bounds", "estimate_from"}
+    table = inspect.getsource(sys.modules[__name__])
+    for module in pkgutil.iter_modules(graders.calibration.__path__):
+        if module.name not in helpers:
+            found = import_module(f"graders.calibration.{module.name}")
+            for name, function in inspect.getmembers(found, inspect.isfunction):
+                is_known = name.startswith("_") or name in other or name in table or function.__module__ != found.__name__
+                assert is_known, f"{module.name}.{name} is not in the table"
 
 
 @pytest.mark.parametrize(
