@@ -7,6 +7,7 @@ from reviewapp.models.catalog import Criterion, Grader, Rubric, Task, Variant
 from reviewapp.models.datasets import SavedView, Snapshot
 from reviewapp.models.grades import CriterionScore, Grade, Retraction
 from reviewapp.models.jobs import Job
+from reviewapp.models.judges import JudgeVersion, Promotion
 from reviewapp.models.queues import Claim, Queue, QueueItem
 from reviewapp.models.review import Draft, Flag, Skip
 from reviewapp.models.work import Output, OutputBody, Prompt, Run
@@ -21,10 +22,12 @@ __all__ = [
     "Grade",
     "Grader",
     "Job",
+    "JudgeVersion",
     "LlmBatch",
     "LlmCall",
     "Output",
     "OutputBody",
+    "Promotion",
     "Prompt",
     "Queue",
     "QueueItem",

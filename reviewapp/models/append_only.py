@@ -12,7 +12,10 @@ from typing import Any
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-APPEND_ONLY_TABLES = ("reviewapp_grade", "reviewapp_criterionscore", "reviewapp_retraction", "reviewapp_calibrator")
+APPEND_ONLY_TABLES = (
+    *("reviewapp_grade", "reviewapp_criterionscore", "reviewapp_retraction", "reviewapp_calibrator"),
+    *("reviewapp_judgeversion", "reviewapp_promotion"),
+)
 
 
 class AppendOnlyError(TypeError):

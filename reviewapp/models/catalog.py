@@ -18,8 +18,9 @@ class Task(models.Model):
     output_format = models.CharField(max_length=16, default="markdown")
     tools = models.JSONField(default=list, blank=True)
     graders = models.JSONField(default=list, blank=True)
-    # The grader whose verdict is "the judge's" in lists, labels and exports when there are several.
-    primary_grader = models.CharField(max_length=100, blank=True)
+    # The grader whose verdict is "the judge's" in lists, labels and exports when there are several: "name", or
+    # "name@version" once a version was promoted (Promotion).
+    primary_grader = models.CharField(max_length=200, blank=True)
     band_low = models.FloatField(default=0.05)
     band_high = models.FloatField(default=0.30)
     rubric = models.ForeignKey("Rubric", null=True, blank=True, on_delete=models.PROTECT, related_name="+")

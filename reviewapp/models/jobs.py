@@ -9,11 +9,11 @@ from django.utils import timezone
 
 from reviewapp.models.catalog import Grader
 from reviewapp.models.grades import Grade
-from reviewapp.models.work import Output
+from reviewapp.models.work import Output, Run
 
 
 class Job(models.Model):
-    """One unit of work: a grading, an import or an export.
+    """One unit of work: a grading, a rollout, an import or an export.
 
     A worker claims it by taking a lease (token and end); a job whose lease has run out may be claimed again.
     Only who still holds the lease may finish it, in the transaction that writes the result.
@@ -23,6 +23,7 @@ class Job(models.Model):
         GRADE = "grade", "Grading"
         IMPORT = "import", "Import"
         EXPORT = "export", "Export"
+        ROLLOUT = "rollout", "Rollout"
 
     class State(models.TextChoices):
         QUEUED = "queued", "Queued"
@@ -30,6 +31,7 @@ class Job(models.Model):
         DONE = "done", "Done"
         FAILED = "failed", "Failed"
         CANCELLED = "cancelled", "Cancelled"
+        PAUSED = "paused", "Paused"
 
     kind = models.CharField(max_length=16, choices=Kind)
     # The Celery queue that wakes it; empty: the one of its kind (jobs/wakeups.py).
@@ -37,6 +39,10 @@ class Job(models.Model):
     state = models.CharField(max_length=16, choices=State, default=State.QUEUED)
     output = models.ForeignKey(Output, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")
     grader = models.ForeignKey(Grader, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")
+    # The run that asked for it, if one did; the newest one that did while it was not done.
+    run = models.ForeignKey(Run, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs", db_index=False)
+    # Which part of its run it is, such as "bio_hints/claude-opus-5-5/3": the same part is made once.
+    unit = models.CharField(max_length=400, blank=True)
     # 1 for the first grading of an output by a grader version, 2 when a person asks for another.
     attempt = models.PositiveIntegerField(default=1)
     arguments = models.JSONField(default=dict, blank=True)
@@ -63,7 +69,10 @@ class Job(models.Model):
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(fields=["output", "grader", "attempt"], condition=Q(kind="grade"), name="job_grading_once"),
-            models.CheckConstraint(condition=Q(state__in=["queued", "running", "done", "failed", "cancelled"]), name="job_state_known"),
+            models.UniqueConstraint(fields=["run", "unit"], condition=~Q(unit=""), name="job_unit_once"),
+            models.CheckConstraint(
+                condition=Q(state__in=["queued", "running", "done", "failed", "cancelled", "paused"]), name="job_state_known"
+            ),
             models.CheckConstraint(condition=~Q(state="running") | Q(lease_until__isnull=False), name="job_running_has_lease"),
             models.CheckConstraint(condition=Q(claims__lte=F("max_claims")), name="job_claims_bounded"),
         ]
@@ -71,6 +80,7 @@ class Job(models.Model):
             models.Index(fields=["state", "lease_until"], condition=Q(state__in=["queued", "running"]), name="job_open"),
             models.Index(fields=["output", "-id"], name="job_by_output"),
             models.Index(fields=["state", "-id"], name="job_by_state"),
+            models.Index(fields=["run", "state"], condition=Q(run__isnull=False), name="job_by_run"),
         ]
 
     def __str__(self) -> str:

@@ -11,15 +11,23 @@ from reviewapp.models.catalog import Task, Variant
 
 
 class Run(models.Model):
-    """A batch of outputs that came in together: an import, the samples, or rollouts."""
+    """What was asked for together: outputs that came in by an import or as samples, rollouts, or gradings.
+
+    The jobs of rollouts and gradings point here; how far the run is, is counted from them.
+    """
 
     class Kind(models.TextChoices):
         IMPORT = "import", "Import"
         SAMPLE = "sample", "Samples"
         ROLLOUT = "rollout", "Rollouts"
+        GRADE = "grade", "Gradings"
 
     kind = models.CharField(max_length=16, choices=Kind)
     title = models.CharField(max_length=200)
+    # What was asked: task, variants, models, n; or grader and which outputs; limit_usd, and the estimate that was shown.
+    arguments = models.JSONField(default=dict, blank=True)
+    # Under this name its calls of models are counted (LlmCall.scope).
+    scope = models.CharField(max_length=100, blank=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
