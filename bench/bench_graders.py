@@ -179,7 +179,7 @@ def _all_cpu_s() -> float:
 
 def _parent_pid() -> int:
     """The warm parent itself: the only child of its bwrap."""
-    parent = warm._shared.parent
+    parent = warm.current()
     assert parent
     return int(Path(f"/proc/{parent.process.pid}/task/{parent.process.pid}/children").read_text().split()[0])
 

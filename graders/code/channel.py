@@ -15,7 +15,7 @@ import os
 import py_compile
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from graders import sandbox
 from graders.sandbox import Limits, Result
 
 PROBES = Path(__file__).parent / "probes"
+FOR_TRAINING = ("torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "torch._dynamo")
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,18 @@ def ask_probe(
     check: Callable[[Mapping[str, Any]], str],
     limits: Limits,
     backend: str,
+    preload: Sequence[str] = (),
 ) -> Answer:
-    """Run probes/<probe> on `source` in a sandbox. `check` says what is wrong with a report, or ""."""
+    """Run probes/<probe> on `source` in a sandbox. `check` says what is wrong with a report, or "".
+
+    `preload`: what the probe imports beside torch; probes with the same share a warm parent.
+    """
     nonce = secrets.token_hex(32)
     files: dict[str, bytes | str] = {f"probe/{name}": (PROBES / name).read_bytes() for name in (probe, *modules)}
     files |= {f"probe/{_cached_name(name)}": _compiled(PROBES / name, (PROBES / name).stat().st_mtime_ns) for name in modules}
     files["submission.py"] = source
     order = json.dumps({"nonce": nonce, "path": "submission.py"}).encode()
-    result = sandbox.run(files, ["python", "-B", f"probe/{probe}"], limits, backend, stdin=order, warm=True)
+    result = sandbox.run(files, ["python", "-B", f"probe/{probe}"], limits, backend, stdin=order, warm=True, preload=preload)
     if not result.channel:
         return Answer(result, None)
     return _read(result, nonce, check)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from graders.code import sha256_of_files
-from graders.code.channel import PROBES, Answer, ask_probe
+from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
 from graders.code.fsdp_course import broken
 from graders.code.fsdp_runs import ONE_NODE, Run, check_report, read_runs, strict
 from graders.code.fsdp_source import Doubts, doubts
@@ -94,7 +94,7 @@ class FSDPTrainingGrader:
         tell("running on one node and on two")
         wall_s = timeout_s or TIMEOUT_S
         limits = Limits(wall_s=wall_s, processes=512, output_mb=16)
-        answer = ask_probe(PROBE, MODULES, source, check=check_report, limits=limits, backend=backend)
+        answer = ask_probe(PROBE, MODULES, source, check=check_report, limits=limits, backend=backend, preload=FOR_TRAINING)
         tell("deciding the criteria")
         return self._grade_of(task, text, answer)
 

@@ -115,6 +115,12 @@ def write_files(folder: str, files: dict[str, str]) -> None:
             file.write(base64.b64decode(text))
 
 
+def enter(door: int | None) -> None:
+    """Into the cgroup of this run, by its file of processes, if it has one."""
+    if door is not None:
+        os.write(door, b"0")
+
+
 def take_streams(streams: tuple[int, ...]) -> None:
     """Make `streams` descriptors 0, 1, 2, CHANNEL_FD and so on of this process; close everything else."""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in streams]
@@ -136,13 +142,14 @@ def confine(rlimits: dict[str, int], calls: str) -> None:
     forbid_calls(base64.b64decode(calls))
 
 
-def start(order: dict[str, Any], streams: Streams) -> int:
+def start(order: dict[str, Any], streams: Streams, door: int | None) -> int:
     """Fork and exec the command with its limits."""
     pid = os.fork()
     if pid:
         return pid
     try:
         os.setsid()
+        enter(door)
         take_streams(streams.inner)
         os.chdir(order["folder"])
         confine(order["rlimits"], order["calls"])
@@ -331,7 +338,7 @@ def main() -> None:
     if head["uid"]:
         give_up_root(head["uid"])
     streams = Streams()
-    serve(streams, lambda order: start(order, streams))
+    serve(streams, lambda order: start(order, streams, head["door"]))
 
 
 if __name__ == "__main__":

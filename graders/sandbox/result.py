@@ -57,6 +57,8 @@ class Result:
     # Forked from a parent that had torch imported; else `why_cold` says why not, "" when it was not asked for.
     warm: bool = False
     why_cold: str = ""
+    # Memory and processes were bounded by a cgroup of its own; else by rlimits and by looking 20 times a second.
+    cgroup: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What a grade keeps of the run: everything but the streams and files."""

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,14 +22,27 @@ from typing import Any
 from graders.sandbox import backends, seccomp
 from graders.sandbox import warm as warm_parent
 from graders.sandbox.backends import Wrapped
+from graders.sandbox.cgroup import Cgroup, cgroup_of
 from graders.sandbox.result import Limits, Result, SandboxError
 from graders.sandbox.warm import Pipes
 
 BACKENDS = ("bwrap", "docker", "process")
 GRACE_S = 10.0
+WARM_TRIES = 2  # the first may meet a parent that is just dying
 RETRY_WITHIN_S, RETRY_PAUSE_S = 5.0, 0.5
 MIB = 1 << 20
 TRIAL = Limits(wall_s=20, memory_mb=512, address_space_mb=2048, processes=8, disk_mb=8)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run, whatever the backend and the start."""
+
+    files: Mapping[str, bytes | str]
+    command: Sequence[str]
+    limits: Limits
+    stdin: bytes = b""
+    collect: Sequence[str] = ()
 
 
 def run(
@@ -40,26 +54,38 @@ def run(
     stdin: bytes = b"",
     collect: Sequence[str] = (),
     warm: bool = False,
+    preload: Sequence[str] = (),
 ) -> Result:
     """Run `command` in a fresh sandbox whose work folder holds `files`; "python" is this interpreter.
 
     The command may write to descriptor 3 (Result.channel); `collect` names files to hand back. `warm`: a command
-    `python FILE...` is forked from a parent that has torch imported, where that can be done; Result.warm tells.
+    `python FILE...` is forked from a parent that has torch and the modules `preload` imported, where that can be done;
+    Result.warm tells. A command started so may fork workers of its own, which then have them too.
     Raises SandboxError when no backend can be used or the sandbox itself fails; a command that
     crashes, hangs or breaks a limit is a Result.
     """
     limits = limits or Limits()
     _check_names([*files, *collect])
     chosen = choose_backend(backend)
+    job = Job(files, command, limits, stdin, collect)
+    why_cold = _why_cold(chosen, command) if warm else ""
+    for _ in range(WARM_TRIES if warm and not why_cold else 0):
+        try:
+            return _run_warm(chosen, job, preload)
+        except SandboxError as error:
+            why_cold = str(error)
+        if warm_parent.why_not():
+            break
+    return _run_cold(chosen, job, why_cold)
+
+
+def _run_cold(backend: str, job: Job, why_cold: str) -> Result:
     started = time.monotonic()
     while True:
         try:
-            if warm and (report := _warm_report(chosen, files, command, limits, stdin=stdin, collect=collect)):
-                return _result(chosen, report, limits, warm=True)
-            with _wrapped(chosen, limits) as wrapped:
-                order = _order(wrapped, files, command, limits, stdin=stdin, collect=collect)
-                report = _talk(wrapped, order, limits, chosen)
-                return _result(chosen, report, limits, why_cold=_why_cold(chosen, command) if warm else "")
+            with _wrapped(backend, job.limits) as wrapped, _cgroup(backend, job.limits) as cgroup:
+                report = _talk(wrapped, _order(wrapped, job), job.limits, backend, cgroup)
+                return _result(backend, report, job.limits, cgroup, why_cold=why_cold)
         except SandboxError:
             # A machine short of processes or memory can refuse to start one: that passes. A command can't cause it.
             if time.monotonic() - started > RETRY_WITHIN_S:
@@ -136,7 +162,8 @@ def _tried_bwrap_mode() -> bool:
         wrapped = backends.wrap_bwrap(TRIAL, keep_uid=keep_uid)
         code = "import os; os.write(3, b'ready')"
         try:
-            report = _talk(wrapped, _order(wrapped, {}, ["python", "-I", "-c", code], TRIAL), TRIAL, "bwrap")
+            order = _order(wrapped, Job({}, ["python", "-I", "-c", code], TRIAL))
+            report = _talk(wrapped, order, TRIAL, "bwrap", None)
         except SandboxError as error:
             why = str(error)
             continue
@@ -157,6 +184,11 @@ def _wrapped(backend: str, limits: Limits) -> Iterator[Wrapped]:
             yield backends.wrap_process(os.path.realpath(folder))
 
 
+def _cgroup(backend: str, limits: Limits) -> contextlib.AbstractContextManager[Cgroup | None]:
+    """Docker makes one of its own."""
+    return cgroup_of(limits) if backend != "docker" else contextlib.nullcontext()
+
+
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         parts = PurePosixPath(name).parts
@@ -164,24 +196,17 @@ def _check_names(names: Sequence[str]) -> None:
             raise ValueError(f"file name in the sandbox is {name!r}, must be relative and without ..")
 
 
-def _order(
-    wrapped: Wrapped,
-    files: Mapping[str, bytes | str],
-    command: Sequence[str],
-    limits: Limits,
-    *,
-    stdin: bytes = b"",
-    collect: Sequence[str] = (),
-) -> dict[str, Any]:
+def _order(wrapped: Wrapped, job: Job) -> dict[str, Any]:
+    limits = job.limits
     cpu_s = math.ceil(limits.cpu_s if limits.cpu_s is not None else 2 * limits.wall_s)
     return {
         "calls": seccomp.program(),
         "folder": wrapped.folder,
         "env": wrapped.env,
-        "command": [wrapped.python if part == "python" and i == 0 else part for i, part in enumerate(command)],
-        "files": {name: _b64(data) for name, data in files.items()},
-        "stdin": _b64(stdin),
-        "collect": list(collect),
+        "command": [wrapped.python if part == "python" and i == 0 else part for i, part in enumerate(job.command)],
+        "files": {name: _b64(data) for name, data in job.files.items()},
+        "stdin": _b64(job.stdin),
+        "collect": list(job.collect),
         "wall_s": limits.wall_s,
         "memory_bytes": limits.memory_mb * MIB,
         "processes": limits.processes,
@@ -206,9 +231,10 @@ def _b64(data: bytes | str) -> str:
     return base64.b64encode(data.encode() if isinstance(data, str) else data).decode()
 
 
-def _talk(wrapped: Wrapped, order: Mapping[str, Any], limits: Limits, backend: str) -> dict[str, Any]:
+def _talk(wrapped: Wrapped, order: Mapping[str, Any], limits: Limits, backend: str, cgroup: Cgroup | None) -> dict[str, Any]:
     """Start the launcher, give it its order, wait for the report; kill all of it when it overstays."""
-    head = json.dumps({"uid": wrapped.uid}).encode() + b"\n"
+    door = [cgroup.door] if cgroup else []
+    head = json.dumps({"uid": wrapped.uid, "door": door[0] if door else None}).encode() + b"\n"
     kept = ("PATH", "DOCKER_HOST", "HOME") if backend == "docker" else ()
     process = subprocess.Popen(
         wrapped.argv,
@@ -216,6 +242,7 @@ def _talk(wrapped: Wrapped, order: Mapping[str, Any], limits: Limits, backend: s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        pass_fds=door,
         env={name: os.environ[name] for name in kept if name in os.environ},
     )
     assert process.stdin and process.stdout and process.stderr
@@ -230,33 +257,30 @@ def _talk(wrapped: Wrapped, order: Mapping[str, Any], limits: Limits, backend: s
     return _parse_report(out, err, backend)
 
 
-def _warm_report(
-    backend: str, files: Mapping[str, bytes | str], command: Sequence[str], limits: Limits, *, stdin: bytes, collect: Sequence[str]
-) -> dict[str, Any] | None:
-    """The report of a run forked from the warm parent; None when this run has to start cold."""
-    if _why_cold(backend, command):
-        return None
+def _run_warm(backend: str, job: Job, preload: Sequence[str]) -> Result:
+    """A run forked from the warm parent. Raises SandboxError when it has to start cold."""
     inside = Wrapped([], 0, backends.WORK, "python", backends.inner_env(backends.WORK))
-    order = _order(inside, files, command, limits, stdin=stdin, collect=collect)
     report = None
-    try:
-        parent, pipes = warm_parent.begin(limits, keep_uid=_bwrap_mode()[0])
-    except SandboxError as error:
-        warm_parent.give_up(str(error))
-        return None
-    try:
-        out, err = _exchange(pipes, _framed(order), limits, len(collect))
-        report = _parse_report(out, err, backend)
-    except SandboxError as error:
-        _, is_refused, why = str(error).partition("warm start: ")
-        if is_refused:
-            warm_parent.give_up(why)
-            return None
-        raise
-    finally:
-        pipes.close()
-        warm_parent.end(parent, is_broken=report is None)
-    return report
+    with _cgroup(backend, job.limits) as cgroup:
+        try:
+            door = [cgroup.door] if cgroup else []
+            parent, pipes = warm_parent.begin(preload, job.limits, door, keep_uid=_bwrap_mode()[0])
+        except SandboxError as error:
+            warm_parent.give_up(str(error))
+            raise
+        try:
+            out, err = _exchange(pipes, _framed(_order(inside, job)), job.limits, len(job.collect))
+            report = _parse_report(out, err, backend)
+        except SandboxError as error:
+            _, is_refused, why = str(error).partition("warm start: ")
+            if is_refused:
+                warm_parent.give_up(why)
+                raise SandboxError(why) from None
+            raise
+        finally:
+            pipes.close()
+            warm_parent.end(parent, is_broken=report is None)
+        return _result(backend, report, job.limits, cgroup, warm=True)
 
 
 def _why_cold(backend: str, command: Sequence[str]) -> str:
@@ -313,7 +337,11 @@ def _parse_report(out: bytes, err: bytes, backend: str) -> dict[str, Any]:
         raise SandboxError(f"sandbox {backend} failed: {told}") from None
 
 
-def _result(backend: str, report: Mapping[str, Any], limits: Limits, *, warm: bool = False, why_cold: str = "") -> Result:
+def _result(
+    backend: str, report: dict[str, Any], limits: Limits, cgroup: Cgroup | None, *, warm: bool = False, why_cold: str = ""
+) -> Result:
+    if cgroup and cgroup.was_out_of_memory() and not report.get("limit"):
+        report.update(limit="memory", exit_code=None, signal=None)
     try:
         stdout, stderr, channel = (base64.b64decode(text) for text in report["streams"])
         return Result(
@@ -324,7 +352,7 @@ def _result(backend: str, report: Mapping[str, Any], limits: Limits, *, warm: bo
             limit=str(report["limit"]),
             wall_s=round(float(report["wall_s"]), 3),
             cpu_s=round(float(report["cpu_s"]), 3),
-            peak_memory_mb=round(report["peak_bytes"] / MIB, 1),
+            peak_memory_mb=round(max(report["peak_bytes"], cgroup.peak_bytes() if cgroup else 0) / MIB, 1),
             stdout=stdout.decode(errors="replace"),
             stderr=stderr.decode(errors="replace"),
             stdout_bytes=int(report["totals"][0]),
@@ -334,6 +362,7 @@ def _result(backend: str, report: Mapping[str, Any], limits: Limits, *, warm: bo
             network=backend == "process",
             warm=warm,
             why_cold=why_cold,
+            cgroup=cgroup is not None,
         )
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise SandboxError(f"sandbox {backend} sent a report that is not ours: {error}") from None

@@ -1,7 +1,7 @@
-"""The warm parent of this process: started when first needed, shared by its threads, replaced when it dies or is old.
+"""The warm parents of this process: started when first needed, shared by its threads, replaced when dead or old.
 
-It ends when the process that grades does: its socket to us is then closed by the kernel. A forked child of ours forgets
-it and starts its own. What runs inside it is zygote.py.
+They end when the process that grades does: their sockets to us are then closed by the kernel. A forked child of ours
+forgets them and starts its own. What runs inside is zygote.py.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ from typing import IO
 from graders.sandbox import backends
 from graders.sandbox.result import Limits, SandboxError
 
-PRELOADED = (
-    *("torch", "torch.utils.checkpoint", "torch.utils._python_dispatch"),
-    *("torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "torch._dynamo"),  # what FSDP's ranks would each import
-)
+PRELOADED = ("torch", "torch.utils.checkpoint", "torch.utils._python_dispatch")
 RUNS_PER_PARENT = 500
 START_S = 120.0
 COLD_S = 600.0
@@ -48,12 +45,13 @@ class Pipes:
 class WarmParent:
     """A zygote process and the socket to it."""
 
-    def __init__(self, *, keep_uid: bool) -> None:
+    def __init__(self, modules: tuple[str, ...], *, keep_uid: bool) -> None:
+        self.modules = modules
         self.runs = self.open_runs = 0
         self.keep_uid = keep_uid
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, tempfile.TemporaryFile() as said:
-            wrapped = backends.wrap_warm_parent(theirs.fileno(), PRELOADED, keep_uid=keep_uid)
+            wrapped = backends.wrap_warm_parent(theirs.fileno(), modules, keep_uid=keep_uid)
             self.process = subprocess.Popen(
                 wrapped.argv,
                 stdin=subprocess.DEVNULL,
@@ -75,7 +73,7 @@ class WarmParent:
     def is_usable(self) -> bool:
         return self.process.poll() is None and self.runs < RUNS_PER_PARENT
 
-    def begin(self, limits: Limits) -> Pipes:
+    def begin(self, limits: Limits, door: Sequence[int]) -> Pipes:
         """Have it fork a launcher that waits for its order."""
         uid = backends.fresh_uid() if os.geteuid() == 0 and not self.keep_uid else 0
         head = json.dumps({"uid": uid, "disk_bytes": limits.disk_mb * backends.MIB}).encode()
@@ -83,7 +81,7 @@ class WarmParent:
         theirs, ours = (order[0], report[1], complaints[1]), (order[1], report[0], complaints[0])
         pipes = Pipes(*(os.fdopen(fd, "wb" if fd == order[1] else "rb", buffering=0) for fd in ours))
         try:
-            socket.send_fds(self.control, [head], theirs)
+            socket.send_fds(self.control, [head], [*theirs, *door])
         except OSError as error:
             pipes.close()
             raise SandboxError(f"the warm parent can't be reached: {error}") from None
@@ -104,28 +102,29 @@ class WarmParent:
 
 
 class _Shared:
-    """The warm parent that this process uses now."""
+    """The warm parents that this process uses now, one for each set of modules."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.parent: WarmParent | None = None
+        self.parents: dict[tuple[str, ...], WarmParent] = {}
         self.why_not = ""
         self.cold_until = 0.0
 
-    def begin(self, limits: Limits, *, keep_uid: bool) -> tuple[WarmParent, Pipes]:
+    def begin(self, modules: tuple[str, ...], limits: Limits, door: Sequence[int], *, keep_uid: bool) -> tuple[WarmParent, Pipes]:
         with self.lock:
-            if self.parent and not self.parent.is_usable:
-                self._put_away()
-            if self.parent:
+            parent = self.parents.get(modules)
+            if parent and not parent.is_usable:
+                self._put_away(parent)
+            elif parent:
                 with contextlib.suppress(SandboxError):
-                    return self._begun(self.parent, limits)
-                self._put_away()  # it died since the last run
-            self.parent = WarmParent(keep_uid=keep_uid)
-            return self._begun(self.parent, limits)
+                    return self._begun(parent, limits, door)
+                self._put_away(parent)  # it died since the last run
+            parent = self.parents[modules] = WarmParent(modules, keep_uid=keep_uid)
+            return self._begun(parent, limits, door)
 
     @staticmethod
-    def _begun(parent: WarmParent, limits: Limits) -> tuple[WarmParent, Pipes]:
-        pipes = parent.begin(limits)
+    def _begun(parent: WarmParent, limits: Limits, door: Sequence[int]) -> tuple[WarmParent, Pipes]:
+        pipes = parent.begin(limits, door)
         parent.open_runs += 1
         return parent, pipes
 
@@ -133,21 +132,22 @@ class _Shared:
         """A run is over. `is_broken`: it gave no report, so nothing more is asked of this parent."""
         with self.lock:
             parent.open_runs -= 1
-            if is_broken and parent is self.parent:
-                self._put_away()
-            if parent is not self.parent and parent.open_runs == 0:
+            if is_broken and self.parents.get(parent.modules) is parent:
+                self._put_away(parent)
+            elif self.parents.get(parent.modules) is not parent and parent.open_runs == 0:
                 parent.close()
 
-    def _put_away(self) -> None:
-        old, self.parent = self.parent, None
-        if old and old.open_runs == 0:
-            old.close()
+    def _put_away(self, parent: WarmParent) -> None:
+        """Ask nothing more of it; it is closed when its last run is over."""
+        del self.parents[parent.modules]
+        if parent.open_runs == 0:
+            parent.close()
 
     def forget(self) -> None:
-        """In a forked child: the parent's warm parent is not ours."""
-        if self.parent:
-            self.parent.control.close()
-            self.parent.process.returncode = 0  # not a child of ours, so there is nothing to wait for
+        """In a forked child: the parent's warm parents are not ours."""
+        for parent in self.parents.values():
+            parent.control.close()
+            parent.process.returncode = 0  # not a child of ours, so there is nothing to wait for
         self.__init__()  # type: ignore[misc]
 
 
@@ -155,9 +155,12 @@ _shared = _Shared()
 os.register_at_fork(after_in_child=_shared.forget)
 
 
-def begin(limits: Limits, *, keep_uid: bool) -> tuple[WarmParent, Pipes]:
-    """A launcher forked from the warm parent. Raises SandboxError when there can be none."""
-    return _shared.begin(limits, keep_uid=keep_uid)
+def begin(preload: Sequence[str], limits: Limits, door: Sequence[int], *, keep_uid: bool) -> tuple[WarmParent, Pipes]:
+    """A launcher forked from a warm parent that has imported PRELOADED and `preload`; `door` leads into its cgroup.
+
+    Raises SandboxError when there can be none.
+    """
+    return _shared.begin((*PRELOADED, *preload), limits, door, keep_uid=keep_uid)
 
 
 def end(parent: WarmParent, *, is_broken: bool) -> None:
@@ -176,11 +179,16 @@ def give_up(why: str) -> None:
 
 @atexit.register
 def stop() -> None:
-    """End the warm parent of this process; the next run starts a new one."""
+    """End the warm parents of this process; the next run starts a new one."""
     with _shared.lock:
-        old, _shared.parent, _shared.why_not = _shared.parent, None, ""
-        if old:
-            old.close()
+        old, _shared.parents, _shared.why_not = _shared.parents, {}, ""
+        for parent in old.values():
+            parent.close()
+
+
+def current(preload: Sequence[str] = ()) -> WarmParent | None:
+    """The warm parent that the next run with `preload` would ask first."""
+    return _shared.parents.get((*PRELOADED, *preload))
 
 
 def can_fork(command: Sequence[str]) -> bool:

@@ -2,9 +2,9 @@
 
 It is handed to the interpreter as text, with the text of launch.py, the number of a descriptor and the modules to
 import as arguments. The descriptor is a socket to the process that grades: each message is one run, a JSON object
-{"uid", "disk_bytes"} with three descriptors (order in, report out, complaints out). When the socket ends, so does this
-process, and as process 1 of its PID namespace it takes every run with it. It never reads an order and runs no code but
-ours, so that what a run inherits from it holds nothing of another run.
+{"uid", "disk_bytes"} with descriptors for order in, report out and complaints out, and the door of its cgroup if it has
+one. When the socket ends, so does this process, and as process 1 of its PID namespace it takes every run with it. It
+never reads an order and runs no code but ours, so that what a run inherits from it holds nothing of another run.
 
 A run is three forks. The first gives up root and makes user, PID, mount, network, IPC, UTS and cgroup namespaces. The
 second is process 1 in them: it mounts a new /proc and empty /sandbox, /tmp and /dev/shm, drops every capability and
@@ -38,7 +38,7 @@ NEW_OTHERS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x
 NO_SUID, NO_DEV, NO_EXEC, READ_ONLY, RECURSIVE, PRIVATE = 2, 4, 8, 1, 0x4000, 1 << 18
 PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 24, 28, 47, 4
 CAPABILITY_VERSION_3 = 0x20080522
-CAP_SYS_ADMIN = 21
+DOOR = 3  # where the fourth descriptor of a run comes to stand: its cgroup's file of processes
 GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 0x1
 MAX_INODES = 1 << 16
 INTERPRETER_OPTIONS = ("-B", "-u")
@@ -112,7 +112,7 @@ def drop_capabilities(kept: tuple[int, ...] = ()) -> None:
     launch.prctl(launch.PR_SET_NO_NEW_PRIVS, 1)
 
 
-def be_process_one(head: dict[str, Any]) -> None:
+def be_process_one(head: dict[str, Any], door: int | None) -> None:
     """Furnish the sandbox, fork the command, then serve as the launcher does."""
     furnish(head["disk_bytes"])
     drop_capabilities()
@@ -120,6 +120,7 @@ def be_process_one(head: dict[str, Any]) -> None:
     word = os.pipe()
     pid = os.fork()
     if pid == 0:
+        launch.enter(door)
         become_command(word[0], streams.inner)
     os.close(word[0])
 
@@ -217,11 +218,11 @@ def begin_run(head: dict[str, Any], fds: list[int]) -> None:
     try:
         for target, fd in enumerate(fds):
             os.dup2(fd, target)
-        os.closerange(3, 1 << 20)
+        os.closerange(len(fds), 1 << 20)
         enter_namespaces(head["uid"])
         pid = os.fork()
         if pid == 0:
-            be_process_one(head)
+            be_process_one(head, door=DOOR if len(fds) > DOOR else None)
         os.waitpid(pid, 0)
     except BaseException as error:
         os.write(2, f"warm start: {error}\n".encode())
@@ -256,7 +257,7 @@ def main() -> None:
         if not poller.poll(1000):
             reap()
             continue
-        message, fds, _, _ = socket.recv_fds(control, 4096, 3)
+        message, fds, _, _ = socket.recv_fds(control, 4096, 4)
         if not message:
             os._exit(0)
         if os.fork() == 0:

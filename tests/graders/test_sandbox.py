@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import graders.sandbox
-from graders.sandbox import Limits, Result, SandboxError, choose_backend, health, seccomp
+from graders.sandbox import Limits, Result, SandboxError, cgroup, choose_backend, health, seccomp
 from graders.sandbox.run import forget_trials
 from tests.programs import require_program
 
@@ -393,6 +393,29 @@ def test_one_large_file_is_limited():
 def test_cpu_time_is_limited():
     result = run("while True: pass", Limits(wall_s=10, cpu_s=1))
     assert result.wall_s < 6 and result.signal is not None
+
+
+@pytest.fixture
+def below_a_cgroup(monkeypatch):
+    """Runs get cgroups of version 2; the controllers that hold limits are not asked for, as another version may have them."""
+    folder = cgroup._own()
+    if folder is None or not os.access(folder, os.W_OK):
+        pytest.skip("no writable cgroup of version 2")
+    monkeypatch.setenv("SANDBOX_CGROUP", str(folder))
+    monkeypatch.setattr(cgroup, "NEEDED", frozenset())
+    cgroup.home.cache_clear()
+    yield folder
+    monkeypatch.undo()
+    cgroup.home.cache_clear()
+
+
+@both_starts
+def test_where_cgroups_can_be_made_each_run_has_its_own_and_it_is_gone_afterwards(below_a_cgroup):
+    code = "import os\nif os.fork() == 0: import time; time.sleep(60)\nprint(open('/proc/self/cgroup').read())"
+    before = set(os.listdir(below_a_cgroup))
+    result = run(code)
+    assert result.cgroup and "0::/" in result.stdout and "sandbox-" in result.stdout.split("0::")[1]
+    assert set(os.listdir(below_a_cgroup)) - before == set()
 
 
 # --- results ---

@@ -102,29 +102,29 @@ def test_a_command_that_is_no_python_file_starts_cold_and_says_so():
 
 def test_a_parent_that_was_killed_is_replaced():
     tells("print(1)")
-    parent = warm._shared.parent
+    parent = warm.current()
     assert parent
     inner = Path(f"/proc/{parent.process.pid}/task/{parent.process.pid}/children").read_text().split()
     os.kill(int(inner[0]), signal.SIGKILL)
-    assert tells("print(2)") == "2" and warm._shared.parent is not parent
+    assert tells("print(2)") == "2" and warm.current() is not parent
 
 
 def test_after_many_runs_the_parent_is_replaced(monkeypatch):
     tells("print(1)")
-    before = warm._shared.parent
+    before = warm.current()
     assert before
     monkeypatch.setattr(warm, "RUNS_PER_PARENT", before.runs)
-    assert tells("print(2)") == "2" and warm._shared.parent is not before and before.process.poll() is not None
+    assert tells("print(2)") == "2" and warm.current() is not before and before.process.poll() is not None
 
 
 def test_a_forked_grader_starts_a_parent_of_its_own_and_leaves_ours_alone():
     tells("print(1)")
-    ours = warm._shared.parent
+    ours = warm.current()
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if warm._shared.parent is None else 1)
+        os._exit(0 if warm.current() is None else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert tells("print(2)") == "2" and warm._shared.parent is ours
+    assert tells("print(2)") == "2" and warm.current() is ours
 
 
 def test_nothing_is_left_when_the_process_that_grades_is_killed_in_the_middle_of_a_run():
