@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 from llm.errors import CallFailed, Retry
-from llm.port import FIRST_WAIT_S, LONGEST_WAIT_S, Port
+from llm.port import FIRST_WAIT_S, LONGEST_WAIT_S, Port, all_of
 from llm.types import BatchState, Reply, Request
 
 LARGEST = 10_000  # requests a batch; the API takes more, and a smaller one is read sooner
@@ -50,18 +50,26 @@ class Batches:
 
     async def run(self, requests: Sequence[Request], scope: str) -> BatchReport:
         """Have every request answered that is not yet: resume the scope's open batches, submit the rest, wait, store."""
-        report = BatchReport()
+        stored = await self.submit_missing(requests, scope)
+        report = await self.collect(scope)
+        report.stored |= stored
+        return report
+
+    async def submit_missing(self, requests: Sequence[Request], scope: str) -> set[str]:
+        """Submit what is neither stored nor in an open batch of the scope; the hashes of what is stored."""
         wanted = {request.sha256: request for request in requests}
-        for sha256 in wanted:
-            if await self.port.blocking(self.calls.find, sha256):
-                report.stored.add(sha256)
+        stored = {sha256 for sha256 in wanted if await self.port.blocking(self.calls.find, sha256)}
         opened = await self.port.blocking(self.calls.open_batches, scope)
         under_way = {sha256 for _, hashes in opened for sha256 in hashes}
-        missing = [request for sha256, request in wanted.items() if sha256 not in report.stored | under_way]
-        ids = [batch_id for batch_id, _ in opened]
-        for part in _parts(missing):
-            ids.append(await self.submit(part, scope))
-        await asyncio.gather(*(self._follow(batch_id, scope, report) for batch_id in ids))
+        for part in _parts(request for sha256, request in wanted.items() if sha256 not in stored | under_way):
+            await self.submit(part, scope)
+        return stored
+
+    async def collect(self, scope: str) -> BatchReport:
+        """Wait for the scope's open batches and store their results."""
+        report = BatchReport()
+        opened = await self.port.blocking(self.calls.open_batches, scope)
+        await all_of(self._follow(batch_id, scope, report) for batch_id, _ in opened)
         return report
 
     async def submit(self, requests: Sequence[Request], scope: str) -> str:

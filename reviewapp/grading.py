@@ -91,6 +91,8 @@ def record_grader_grade(output: Output, grader: Grader, plain: PlainGrade, *, at
     rubric = rubric or output.task.rubric
     criteria = {c.key: c for c in rubric.criteria.all()}
     log = {"error": plain.error, "stdout": plain.stdout, "stderr": plain.stderr, "sandbox": plain.sandbox}
+    if plain.judge:
+        log["judge"] = plain.judge
     grade = Grade.objects.create(
         output=output,
         grader=grader,
@@ -99,7 +101,9 @@ def record_grader_grade(output: Output, grader: Grader, plain: PlainGrade, *, at
         overall=plain.score,
         passed=plain.passed,
         runs=plain.runs,
-        unscored_reason="" if plain.score is not None else "undecided",
+        unscored_reason=plain.unscored_reason,
+        rationale=plain.rationale,
+        cost_usd=plain.cost_usd,
         failure_category=plain.failure_category,
         run_log={**log, "peak_memory_mb": plain.peak_memory_mb},
         duration_s=plain.duration_s,
@@ -112,7 +116,7 @@ def record_grader_grade(output: Output, grader: Grader, plain: PlainGrade, *, at
             passed=c.passed,
             unscored_reason="" if c.score is not None else c.unscored_reason or "undecided",
             rationale=c.rationale,
-            evidence=[{"text": e.text, "kind": e.kind, "line_start": e.line_start, "line_end": e.line_end} for e in c.evidence],
+            evidence=[e.to_json() for e in c.evidence],
         )
         for c in plain.criteria
     ]

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET
 
+from graders import registry
 from reviewapp.catalog.queries import counts_by_variant, examples
 from reviewapp.models import Task
 
@@ -41,6 +42,7 @@ def task(request: HttpRequest, slug: str) -> HttpResponse:
         "diff": diff_lines(against.prompt, shown.prompt) if shown and against else None,
         "passes": examples(task, True, request.user),
         "fails": examples(task, False, request.user),
+        "graders": [(grader, registry.why_not_ready(grader)) for grader in registry.for_task(task.slug)],
         "n_outputs": sum(row["n"] for row in counts.values()),
     }
     return render(request, "catalog/task.html", context)

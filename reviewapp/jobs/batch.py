@@ -77,6 +77,13 @@ def wait_for_jobs(ids: Sequence[int], say: Say, warn: Callable[[], None]) -> Non
         time.sleep(max(POLL_S, 5 * (time.monotonic() - asked_at)))
 
 
+def count_states(ids: Sequence[int]) -> Counter[str]:
+    states: Counter[str] = Counter()
+    for start in range(0, len(ids), BATCH):
+        states += Counter(Job.objects.filter(pk__in=ids[start : start + BATCH]).values_list("state", flat=True))
+    return states
+
+
 def _look(chunks: Sequence[Sequence[int]], ended: Counter[str]) -> tuple[Counter[str], list[Sequence[int]]]:
     """Count the chunks' jobs by state; chunks that have ended go into `ended` and are asked for no more."""
     now: Counter[str] = Counter()
@@ -94,10 +101,18 @@ def _look(chunks: Sequence[Sequence[int]], ended: Counter[str]) -> tuple[Counter
 def work_here(ids: Sequence[int], say: Say) -> None:
     """Do the jobs in this process, beside any workers, until all have ended."""
     left, ended = list(ids), Counter[str]()
+    told_at = [0.0]
+
+    def tell() -> None:
+        """While a session does many at once: how all of them stand, now and then."""
+        if time.monotonic() - told_at[0] > POLL_S:
+            told_at[0] = time.monotonic()
+            say(count_states(ids))
+
     while left:
         busy = []
         for job_id in left:
-            job = work_on(job_id) or Job.objects.get(pk=job_id)
+            job = work_on(job_id, tell=tell) or Job.objects.get(pk=job_id)
             if job.is_open:
                 busy.append(job_id)  # a worker has it, or it went back into the queue
                 continue

@@ -31,7 +31,7 @@ def wake(job_id: int) -> str:
     """Claim and do one job; nothing if it is not free."""
     if _stopping[0]:
         return "stopping"
-    stop = Stop()
+    stop = Stop(is_closing=lambda: bool(_stopping[0]))
     try:
         with _listening(stop):
             job = work_on(job_id, stop)

@@ -191,6 +191,12 @@ def hand_back(job: Job, token: str, error: str = "") -> bool:
     return bool(held(job.pk, token).update(state=State.QUEUED, claims=claims, error=error, stage="", woken_at=None, **NO_LEASE))
 
 
+def hand_back_all(token: str) -> int:
+    """Put all jobs that this token holds back into the queue; the claims do not count."""
+    rows = Job.objects.filter(lease_token=token, state=State.RUNNING)
+    return rows.update(state=State.QUEUED, claims=F("claims") - 1, stage="", woken_at=None, **NO_LEASE)
+
+
 def retry(job: Job) -> bool:
     """Queue a failed or cancelled job again, with all its claims; False if it is neither."""
     if not Job.objects.filter(pk=job.pk, state__in=STOPPED).update(**FRESH, woken_at=timezone.now()):

@@ -7,7 +7,7 @@ the work that is marked interruptible, and waits for that part otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -18,8 +18,9 @@ class WorkerStopping(BaseException):
 class Stop:
     """For one job in one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_closing: Callable[[], bool] = lambda: False) -> None:
         self.is_asked = False
+        self.is_closing = is_closing  # the worker will soon ask: begin nothing new
         self._may_raise = False
 
     def ask(self) -> None:

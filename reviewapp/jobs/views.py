@@ -73,13 +73,15 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 @access.role_required("reviewer")
 def grade_output(request: HttpRequest, pk: int) -> HttpResponse:
-    """Have a code grader grade this output: the job that is under way, or a new one."""
+    """Have a grader grade this output: the job that is under way, or a new one."""
     output = get_object_or_404(Output.objects.select_related("task"), pk=pk)
     name = request.POST.get("grader", "")
     plain = {grader.name: grader for grader in registry.for_task(output.task.slug)}
     if name not in plain:
-        allowed = ", ".join(plain) or "none: only people and judges grade this task"
+        allowed = ", ".join(plain) or "none: only people and imported judges grade this task"
         return _show(request, None, refused=f"grader is {name!r}, allowed for {output.task.title}: {allowed}", status=422)
+    if why := registry.why_not_ready(plain[name]):
+        return _show(request, None, refused=f"The judge can't be asked: {why}.", status=422)
     grader = save_plain_grader(plain[name])
     attempt = queries.next_attempt(output, grader)
     job = queue.enqueue(Job.Kind.GRADE, output=output, grader=grader, attempt=attempt, user=request.user)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError, connection
 
 from graders.grade import GraderError
-from reviewapp.jobs import queue
+from reviewapp.jobs import queue, together
 from reviewapp.jobs.handlers import JobError, handler_of
 from reviewapp.jobs.heartbeat import Heartbeat, LeaseLost
 from reviewapp.jobs.stop import Stop, WorkerStopping
@@ -18,12 +19,15 @@ from reviewapp.models import Job
 log = logging.getLogger(__name__)
 
 
-def work_on(job_id: int, stop: Stop | None = None) -> Job | None:
+def work_on(job_id: int, stop: Stop | None = None, tell: Callable[[], None] | None = None) -> Job | None:
     """Do the job if it is free; the job as it is then, or None if it was not free.
 
-    A stop that is asked for, or Ctrl-C, hands the job back and is raised on.
+    A stop that is asked for, or Ctrl-C, hands the job back and is raised on. A job that is done together with others
+    (jobs/together.py) takes along all of them that are free; `tell` is called as each of these ends.
     """
     stop = stop or Stop()
+    if together.is_for_session(job_id):
+        return Job.objects.get(pk=job_id) if together.work_session(job_id, stop, _end, tell) else None
     # The token is there before the claim, so that whatever ends this can tell whether the job is ours.
     job, token = Job(pk=job_id), queue.new_token()
     try:

@@ -67,12 +67,14 @@ def export_selection(request: HttpRequest) -> HttpResponse:
 @require_POST
 @access.role_required("admin")
 def grade_selection(request: HttpRequest) -> HttpResponse:
-    """Have a code grader grade the selection: a job for each output that it has not graded."""
+    """Have a grader grade the selection: a job for each output that it has not graded."""
     filters, problem = _selection(request)
     name, allowed = request.POST.get("grader", ""), graders_for(load_choices(), filters)
     if problem or name not in allowed:
-        return _refuse(request, problem or f"grader is {name!r}, allowed: {', '.join(allowed) or 'none, these tasks have no code grader'}.")
+        return _refuse(request, problem or f"grader is {name!r}, allowed: {', '.join(allowed) or 'none, these tasks have no grader here'}.")
     plain = registry.get(name)
+    if why := registry.why_not_ready(plain):
+        return _refuse(request, f"The judge can't be asked: {why}.")
     outputs = filtered(filters, request.user)
     fitting = outputs.filter(task__slug__in=plain.tasks, content_missing="").order_by("pk")
     ids = list(fitting.values_list("pk", flat=True)[: MOST_SELECTED + 1])

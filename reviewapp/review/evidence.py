@@ -82,5 +82,5 @@ def _draft_marks(sitting: Sitting) -> list[Mark]:
 
 
 def _pointer(item: Mapping[str, Any], anchor: str, found: Found, base: str) -> Pointer:
-    is_there = found is None or anchor in found
+    is_there = item.get("found", True) and (found is None or anchor in found)
     return Pointer(f"{base}#{anchor}" if is_there else "", str(item.get("text", "")), lines_text(item))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,9 @@ class Report:
     log: Sequence[tuple[str, SafeString]]
     facts: Sequence[tuple[str, str]]
     is_unsandboxed: bool
+    # Of a judge: what in the output tries to steer it, and its own summary of its thoughts.
+    attempts: Sequence[Mapping[str, Any]] = ()
+    thinking: str = ""
 
 
 def history(sitting: Sitting) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def grader_reports(sitting: Sitting) -> list[Report]:
 
 
 def _report(grade: Grade, log: dict[str, Any]) -> Report:
-    sandbox = log.get("sandbox") or {}
+    sandbox, judge = log.get("sandbox") or {}, log.get("judge") or {}
     facts = [
         ("Ran", {True: "yes", False: "no, it failed"}.get(grade.runs, "")),
         ("Failure", grade.failure_category.replace("_", " ")),
@@ -81,6 +84,8 @@ def _report(grade: Grade, log: dict[str, Any]) -> Report:
         ("Peak memory", f"{log['peak_memory_mb']:.0f} MB" if log.get("peak_memory_mb") else ""),
         ("Cost", f"${grade.cost_usd:.4f}" if grade.cost_usd else ""),
         ("Sandbox", str(sandbox.get("backend", ""))),
+        ("Model", str(judge.get("model", ""))),
+        ("Votes", _votes_text(judge)),
     ]
     return Report(
         grade=grade,
@@ -89,7 +94,21 @@ def _report(grade: Grade, log: dict[str, Any]) -> Report:
         log=[(name, _log_text(log[key])) for key, name in (("error", "Error"), ("stdout", "stdout"), ("stderr", "stderr")) if log.get(key)],
         facts=[(name, value) for name, value in facts if value],
         is_unsandboxed=sandbox.get("backend") == "process",
+        attempts=judge.get("attempts") or (),
+        thinking=str(judge.get("thinking") or ""),
     )
+
+
+def _votes_text(judge: Mapping[str, Any]) -> str:
+    """How many votes there are, how many were of no use and why, and how far they lie apart at most."""
+    if not judge.get("votes"):
+        return ""
+    failed = [vote.get("reason", "") for vote in judge.get("failed_votes") or ()]
+    spreads = [spread["sd"] for spread in (judge.get("spread") or {}).values() if spread.get("sd") is not None]
+    parts = [str(judge["votes"])]
+    parts += [f"{len(failed)} of no use ({', '.join(sorted(set(failed)))})"] if failed else []
+    parts += [f"standard deviation up to {max(spreads):.2g}"] if spreads else []
+    return ", ".join(parts)
 
 
 def _log_text(value: Any) -> SafeString:

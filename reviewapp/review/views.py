@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 from django_htmx.http import HttpResponseClientRefresh
 
+from graders import registry
 from reviewapp import access
 from reviewapp.models import Flag, Grade, Output, Skip, Task, User
 from reviewapp.queues.claims import queue_at_hand
@@ -81,6 +82,7 @@ def page_context(request: HttpRequest, sitting: Sitting, *, current: str = "", *
         "total": total,
         "done_width": f"{100 * reviewed / total:.2f}%" if total else "0%",
         "grade_url": _grade_url(sitting),
+        "graders": registry.for_task(sitting.output.task.slug),
     }
     return context | _undoable(sitting.user) | _tab_context(sitting, tab) | more
 
@@ -193,7 +195,7 @@ def _difference(sitting: Sitting) -> str:
 
 
 def _grade_url(sitting: Sitting) -> str:
-    """Where a code task's graders are started from. The job does not show the verdict, so a blind reviewer may."""
-    if not sitting.output.task.graders or not sitting.user.has_role(User.Role.REVIEWER):
+    """Where the task's graders are started from. The job does not show the verdict, so a blind reviewer may."""
+    if not registry.for_task(sitting.output.task.slug) or not sitting.user.has_role(User.Role.REVIEWER):
         return ""
     return reverse("grade_output", args=[sitting.output.pk])

@@ -1,21 +1,11 @@
 """A finished call is stored before it is used, and never made twice."""
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from pathlib import Path
-
 import pytest
 
 from llm.calls import SqliteCalls
 from llm.types import Reply, Text, Thinking, ToolCall, Usage
 from tests.llm.calling import ask_many, ask_once, request
 from tests.messages_api import MessagesApi, Says
-
-ROOT = Path(__file__).parents[2]
 
 
 def calls_of(folder):
@@ -64,39 +54,3 @@ def test_totals_are_by_scope_and_count_what_has_no_price(tmp_path):
     found = calls.totals("run 1")
     assert (found.calls, found.usage, found.cost_usd, found.unpriced) == (2, Usage(2, 4), 0.5, 1)
     assert calls.totals("run 2").calls == 0
-
-
-PROGRAM = """
-    import asyncio, sys
-    from pathlib import Path
-    from llm.config import read_config
-    from llm.port import connect
-    from llm.types import Request, ask
-
-    async def main():
-        async with connect(read_config()) as port:
-            await asyncio.gather(*(port.ask(Request("m", (ask(f"number {n}"),)), scope="run") for n in range(60)))
-
-    asyncio.run(main())
-"""
-
-
-def run_program(api, folder):
-    env = {**os.environ, "ANTHROPIC_BASE_URL": api.url, "DATA_DIR": str(folder), "LLM_IN_FLIGHT": "5"}
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(PROGRAM)], env=env, cwd=ROOT)
-
-
-def test_a_killed_program_repeats_no_finished_call(tmp_path):
-    with MessagesApi(otherwise=lambda body: Says("done", wait_s=0.05)) as api:
-        process = run_program(api, tmp_path)
-        while api.usage.calls < 20:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        time.sleep(0.2)
-        stored = calls_of(tmp_path).totals("run").calls
-        before = len(api.asked)
-        assert run_program(api, tmp_path).wait(60) == 0
-    assert 10 < stored < 60
-    assert len(api.asked) - before == 60 - stored
-    assert calls_of(tmp_path).totals("run").calls == 60

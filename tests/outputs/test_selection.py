@@ -55,7 +55,7 @@ def test_more_than_the_cap_is_refused(as_admin, outputs, monkeypatch):
         ({"scope": "ticked", "grader": "text_match"}, "No output is ticked"),
         ({"scope": "ticked", "ids": ["x", "9" * 30], "grader": "text_match"}, "No output is ticked"),
         ({"scope": "all", "grader": "nobody"}, "grader is &#x27;nobody&#x27;, allowed: "),
-        ({"scope": "all", "query": "task=ideas", "grader": "text_match"}, "these tasks have no code grader"),
+        ({"scope": "all", "query": "task=ideas", "grader": "text_match"}, "these tasks have no grader here"),
     ],
 )
 def test_a_selection_that_cannot_be_graded_is_refused_with_the_reason(as_admin, outputs, fields, told):

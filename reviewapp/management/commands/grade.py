@@ -1,4 +1,4 @@
-"""Have a code grader grade outputs of a task, by the workers. What is graded already is left alone; what failed is tried again.
+"""Have a grader grade outputs of a task, by the workers. What is graded already is left alone; what failed is tried again.
 
 Exit 0: all ended well (or, without --wait, all are queued). 2: bad usage. 3: some failed, listed with reasons.
 """
@@ -6,9 +6,12 @@ Exit 0: all ended well (or, without --wait, all are queued). 2: bad usage. 3: so
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
+import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlencode
@@ -18,9 +21,11 @@ from django.urls import reverse
 
 from graders import registry
 from graders.grade import GraderError
+from llm.types import BatchState
 from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs import batch
 from reviewapp.jobs.queue import Enqueued, enqueue_gradings
+from reviewapp.judges.calls import totals_of
 from reviewapp.models import Grader, Task
 
 LINE_S = 2.0
@@ -37,6 +42,8 @@ class Command(BaseCommand):
         parser.add_argument("--outputs", default=self.default_outputs, metavar="all|ungraded|labelled|ID,...", help="default: %(default)s")
         parser.add_argument("--wait", action="store_true", help="until all have ended, with progress")
         parser.add_argument("--here", action="store_true", help="do the work in this process, for want of a worker; waits")
+        parser.add_argument("--limit-usd", type=float, metavar="USD", help="a judge's spending limit for these gradings")
+        parser.add_argument("--batch", action="store_true", help="ask a judge by message batches: half the price, may take a day; waits")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -45,21 +52,61 @@ class Command(BaseCommand):
             outputs = batch.select_outputs(task, grader, options["outputs"])
         except batch.SelectionError as error:
             raise CommandError(str(error), returncode=2) from error
-        asked = enqueue_gradings(outputs, grader, again=self.again)
+        spending = self.spending(grader, options)
+        if options["batch"]:
+            self.ask_in_batches(outputs, grader, spending["scope"])
+        asked = enqueue_gradings(outputs, grader, again=self.again, arguments=spending)
         query = urlencode({"task": task.slug, "grader": f"{grader.name}@{grader.version}"})
         facts = {"task": task.slug, "grader": grader.name, "version": grader.version, "url": f"{reverse('jobs')}?{query}"}
         facts |= {"outputs": len(outputs), "queued": len(asked.to_do), "already_done": len(asked.done), "jobs": asked.to_do}
+        facts |= spending
         if not (options["wait"] or options["here"]):
             self.tell(options, facts, f"{len(asked.to_do)} gradings queued, {len(asked.done)} done before: {facts['url']}")
             return
         self.wait(asked, options["here"])
         failed = list(batch.failures(asked.to_do))
         facts |= {"done": len(asked.to_do) - len(failed), "failed": [asdict(failure) for failure in failed]}
+        facts |= self.costs(spending)
         lines = [f"{facts['done']} graded, {len(failed)} failed, {len(asked.done)} done before: {facts['url']}"]
+        lines += [f"{facts['calls']} calls, {facts['tokens']:,} tokens, {cost_text(facts)}"] if "calls" in facts else []
         lines += [f"  {failure.external_id} (output {failure.output}): {failure.reason}" for failure in failed]
         self.tell(options, facts, "\n".join(lines))
         if failed:
             sys.exit(3)
+
+    def spending(self, grader: Grader, options: dict[str, Any]) -> dict[str, Any]:
+        """What a judge's jobs carry: the scope under which their calls are counted, and their limit."""
+        limit = options["limit_usd"]
+        if grader.kind != Grader.Kind.LLM_JUDGE:
+            if limit is not None or options["batch"]:
+                raise CommandError(f"{grader.name} asks no model: --limit-usd and --batch are for judges", returncode=2)
+            return {}
+        if limit is not None and not (math.isfinite(limit) and limit > 0):
+            raise CommandError(f"limit-usd is {limit}, must be above 0", returncode=2)
+        if why := registry.why_not_ready(registry.get(grader.name, grader.version)):
+            raise CommandError(why, returncode=3)
+        # Batches are found again by their scope; else each command counts for itself.
+        scope = f"batch {options['task']} {grader.version}" if options["batch"] else f"grade {uuid.uuid4().hex[:12]}"
+        return {"scope": scope, **({"limit_usd": limit} if limit is not None else {})}
+
+    def ask_in_batches(self, outputs: Sequence[int], grader: Grader, scope: str) -> None:
+        """Before there are jobs, which would ask at once and at the full price; they find the answers in the store."""
+        from reviewapp.judges.batches import ask_in_batches, attempts_to_make  # noqa: PLC0415 - for judges alone
+
+        def say(state: BatchState) -> None:
+            self.stderr.write(f"batch {state.id}: {state.processing} in work, {state.succeeded} answered, {state.failed} failed")
+
+        attempts = attempts_to_make(outputs, grader, again=self.again)
+        report = ask_in_batches(attempts, registry.get(grader.name, grader.version), scope, say)  # type: ignore[arg-type]
+        for reason in sorted(set(report.failed.values())):
+            self.stderr.write(f"asked one by one: {reason}")
+
+    def costs(self, spending: dict[str, Any]) -> dict[str, Any]:
+        if not spending:
+            return {}
+        found = totals_of(spending["scope"])
+        cost = None if found.unpriced else round(found.cost_usd, 6)
+        return {"calls": found.calls, "tokens": found.usage.total, "cost_usd": cost}
 
     def wait(self, asked: Enqueued, here: bool) -> None:
         say = ProgressLine(len(asked.to_do), self.stderr)
@@ -76,6 +123,10 @@ class Command(BaseCommand):
 
     def tell(self, options: dict[str, Any], facts: dict[str, Any], text: str) -> None:
         self.stdout.write(json.dumps(facts) if options["json"] else text)
+
+
+def cost_text(facts: dict[str, Any]) -> str:
+    return "cost unknown: a model has no price (LLM_PRICES)" if facts["cost_usd"] is None else f"${facts['cost_usd']:.4f}"
 
 
 class ProgressLine:
