@@ -25,6 +25,7 @@ MOST_BUBBLES = 1_200
 GRID = 40  # steps of the scale, where there are more different pairs of scores than that
 MOST_GROUPS = 20
 LENGTH_BINS = 5
+CROWDED = 12  # the largest bubble has its full size from a twelfth of all outputs
 ROUND = 4  # decimals of a score in a link
 FEWEST_IN_GROUP = 3
 
@@ -214,7 +215,8 @@ def _bubbles(x: Floats, y: Floats, color: str, text: Any) -> Chart:
         "color": color,
         "x": pairs[:, 0].tolist(),
         "y": pairs[:, 1].tolist(),
-        "size": (counts / counts.max()).round(ROUND).tolist(),
+        # Where no pair is frequent all are small, else they would hide each other.
+        "size": (counts / counts.max() * min(1.0, CROWDED * counts.max() / counts.sum())).round(ROUND).tolist(),
         "text": [text(j, h, n) for (j, h), n in zip(pairs.tolist(), counts.tolist(), strict=True)],
         "links": [f"said={j:g}&human={h:g}" for j, h in pairs.tolist()],
         "name": "outputs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -61,7 +62,9 @@ def calibration_outputs(request: HttpRequest, slug: str) -> HttpResponse:
     try:
         mask = items_behind(items, grades, request.GET, NAMES)
     except BadMark as error:
-        return render(request, "400.html", {"exception": str(error)}, status=422)
+        refused = replace(asked, problems=(*asked.problems, f"{error}."))
+        context = {"task": task, "asked": refused, **page_context(refused, request.user)}
+        return render(request, "calibration/calibration.html", context, status=422)
     ids = outputs_behind(items, grades, mask, request.user)
     if not ids:
         some = mask.any() and request.user.hides_judges

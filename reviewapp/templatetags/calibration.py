@@ -8,7 +8,7 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from reviewapp.calibration.words import between, number, short
+from reviewapp.calibration.words import between, number, percent, short, with_interval
 
 register = template.Library()
 
@@ -24,6 +24,12 @@ def cell(figure: dict[str, Any], *, whole: bool = False) -> SafeString:
     return format_html(
         '<td class="num">{}<br><span class="muted tiny">{}</span></td>', write(figure["value"]), between(figure, write) or "no interval"
     )
+
+
+@register.simple_tag
+def share(figure: dict[str, Any]) -> str:
+    """A share in percent with its interval, or why there is none."""
+    return figure["why_missing"] if figure["value"] is None else with_interval(figure, percent)
 
 
 @register.filter

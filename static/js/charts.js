@@ -11,7 +11,7 @@
   };
   const hover = (trace) => ({ text: trace.text, hovertemplate: "%{text}<extra></extra>" });
   const draw = {
-    line: (t, c) => ({ type: "scatter", mode: "lines", x: t.x, y: t.y, line: { color: c, width: 1.5, dash: t.dash ? "dot" : "solid" }, hovertemplate: `${t.name}<extra></extra>` }),
+    line: (t, c) => ({ type: "scatter", mode: "lines", x: t.x, y: t.y, line: { color: c, width: 1.5, dash: t.dash ? "dot" : "solid" }, hoverinfo: "skip" }), // a bubble on it is what is meant
     bubbles: (t, c) => ({
       type: "scatter", mode: "markers", x: t.x, y: t.y, ...hover(t),
       marker: { color: c, opacity: 0.55, size: t.size.map((share) => 4 + 26 * Math.sqrt(share)), line: { width: 0 } },
@@ -23,9 +23,9 @@
     },
   };
 
-  function axis(spec, colours, isRow) {
+  function axis(spec, colours, size, isRow) {
     return {
-      title: { text: spec.title || "", standoff: 8 }, range: spec.range, tickformat: spec.percent ? ".0%" : undefined, automargin: true,
+      title: { text: spec.title || "", standoff: 8, font: { size } }, range: spec.range, tickformat: spec.percent ? ".0%" : undefined, automargin: true,
       color: colours.muted, gridcolor: colours.line, linecolor: colours.line, zeroline: false, fixedrange: true,
       ...(isRow ? { type: "category", showgrid: false, tickfont: { color: colours.ink } } : {}),
     };
@@ -40,15 +40,17 @@
     const rows = chart.y.rows;
     const style = getComputedStyle(document.body);
     const size = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const height = rows ? (5.5 + 1.75 * rows + (chart.traces.length > 1 ? 1.5 : 0)) * size : 22 * size;
+    place.style.height = `${height}px`;
     Plotly.react(place, traces, {
-      height: rows ? (5.5 + 1.75 * rows + (chart.traces.length > 1 ? 1.5 : 0)) * size : 22 * size,
+      height,
       margin: { l: 3.5 * size, r: size, t: 0.75 * size, b: 3 * size },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: false,
       font: { family: style.fontFamily, size: 0.78 * size, color: colours.muted },
       hoverlabel: { bgcolor: token("surface"), bordercolor: colours.line, font: { color: colours.ink } },
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { color: colours.ink } },
-      xaxis: { ...axis(chart.x, colours), ...(chart.zero ? { zeroline: true, zerolinecolor: colours.muted, rangemode: "tozero" } : {}) },
-      yaxis: axis(chart.y, colours, Boolean(rows)),
+      xaxis: { ...axis(chart.x, colours, 0.8 * size), ...(chart.zero ? { zeroline: true, zerolinecolor: colours.muted, rangemode: "tozero" } : {}) },
+      yaxis: axis(chart.y, colours, 0.8 * size, Boolean(rows)),
     }, { displayModeBar: false, responsive: true });
     if (place.dataset.mounted) return;
     place.dataset.mounted = "yes";
@@ -59,7 +61,16 @@
     });
   }
 
-  const mountAll = (root) => root.querySelectorAll("[data-chart]").forEach(mount);
+  // One after the other, so that the page answers in between.
+  const mountAll = (root) => {
+    const places = [...root.querySelectorAll("[data-chart]")];
+    const next = () => {
+      const place = places.shift();
+      if (place?.isConnected) mount(place);
+      if (places.length) setTimeout(next);
+    };
+    next();
+  };
   document.addEventListener("DOMContentLoaded", () => mountAll(document));
   document.addEventListener("htmx:load", ({ detail }) => detail.elt !== document.body && mountAll(detail.elt.parentElement || document));
   new MutationObserver(() => mountAll(document)).observe(document.documentElement, { attributeFilter: ["data-theme"] });

@@ -6,6 +6,8 @@ test (printed by the authors' notebook), Si et al. (ICLR 2025) for the research 
 
 import json
 import os
+import re
+from html import unescape
 from io import StringIO
 from pathlib import Path
 
@@ -154,3 +156,29 @@ def test_research_ideas_need_many_more_reviews_than_they_have(ideas):
     needed = [of(ideas, criterion)["human"]["reviews_needed"] for criterion in IDEAS]
     assert min(figure["value"] for figure in needed) >= 20
     assert ideas["judge"] is None and of(ideas, "overall")["judge"]["mae"]["why_missing"]
+
+
+def page_text(client, path: str, **query: str) -> str:
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", client.get(path, query).content.decode())))
+
+
+def test_the_page_shows_the_published_figures_of_gpt_4o(studies, as_viewer):
+    said = page_text(as_viewer, "/calibration/summeval/", judge="gpt-4o", criterion="coherence")
+    for title, value in {"Krippendorff's α, ordinal": "0.55", "ρ over all": "0.53", "Kendall's τ-b": "0.44", "Pearson's r": "0.55"}.items():
+        assert f"{title} {value} " in said
+    assert "gpt-4o v1 is 0.25 points (0.17 to 0.32) too harsh on coherence." in said
+    assert "Limits of agreement −1.99 to 1.50 " in said
+
+
+def test_the_page_tells_a_good_advantage_from_a_good_judge(studies, as_viewer):
+    said = page_text(as_viewer, "/calibration/summeval/", judge="mistral-v03")
+    assert "may not stand in for a reviewer: the alternative annotator test has it win against 0 of 3" in said
+    assert "Its advantage probability alone looks good, 0.62" in said
+    assert "A judge that gives every output a 5 would have 0.71." in said
+    assert "less well than a second reviewer would" in said
+
+
+def test_the_page_says_how_many_reviews_research_ideas_would_need(studies, as_viewer):
+    said = page_text(as_viewer, "/calibration/research_ideas/")
+    assert "too low to validate any judge. It would take 55 reviews an output" in said
+    assert "Novelty 0.16" in said

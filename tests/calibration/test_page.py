@@ -1,0 +1,243 @@
+"""The calibration page: what a person sees of a judge, and where it leads."""
+
+import re
+from html import unescape
+
+import pytest
+from django.urls import reverse
+
+from reviewapp.models import Output
+from tests.conftest import signed_in
+from tests.make import code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+
+pytestmark = pytest.mark.django_db
+KEYS = ("viability", "upside", "success", "novelty")
+PAGE = "/calibration/ideas/"
+
+
+def scores(value: float) -> dict[str, float]:
+    return dict.fromkeys(KEYS, value)
+
+
+def grade_outputs(n: int = 24, *, extra: float = 2.0, mode: str = "blind", unlabelled: int = 0):
+    """The judge gives `extra` points more than ana and ben, who differ by one."""
+    task = make_task()
+    judge, people = make_grader(), [make_user("pat"), make_user("ben")]
+    for i in range(n + unlabelled):
+        output = make_output(task, model=f"model-{i % 3}", prompt=None)
+        quality = i % 6 + 1
+        make_judge_grade(output, scores(min(quality + extra, 10)), judge)
+        for person, more in zip(people, (0, 1), strict=True):
+            if i < n:
+                make_human_grade(output, person, scores(quality + more), mode)
+    return task
+
+
+def text_of(response) -> str:
+    """What is read on the page, without tags."""
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", response.content.decode())))
+
+
+def test_it_says_in_a_sentence_how_generous_the_judge_is(as_viewer):
+    grade_outputs()
+    said = text_of(as_viewer.get(PAGE, {"criterion": "viability"}))
+    assert "judge v1 is 1.50 points (1.50 to 1.50) too generous on viability." in said
+
+
+def test_it_says_whether_the_judge_ranks_as_well_as_a_second_reviewer(as_viewer):
+    grade_outputs()
+    assert "judge v1 ranks outputs within each criterion as well as a second reviewer would" in text_of(as_viewer.get(PAGE))
+
+
+def test_it_says_how_far_reviewers_agree_and_how_many_reviews_it_would_take(as_viewer):
+    task = make_task()
+    judge, people = make_grader(), [make_user("pat"), make_user("ben")]
+    for i in range(30):
+        output = make_output(task, prompt=None)
+        make_judge_grade(output, scores(5), judge)
+        for person, score in zip(people, (i % 5 + 2, (i * 7 + i // 5) % 5 + 2), strict=True):
+            make_human_grade(output, person, scores(score))
+    said = text_of(as_viewer.get(PAGE, {"criterion": "upside"}))
+    assert "too low to validate any judge" in said or "no number of such reviews could validate a judge" in said
+
+
+def test_three_pass_rates_stand_together_with_intervals(as_viewer):
+    grade_outputs(unlabelled=20)
+    said = text_of(as_viewer.get(PAGE))
+    for name in ("Judge alone", "People alone, on what they labelled", "Judge corrected by people"):
+        assert re.search(name + r" \d+ % \d+ % to \d+ %", said), name
+
+
+def test_too_few_labels_are_told(as_viewer):
+    grade_outputs(4)
+    assert "4 outputs of 4 prompts have both scores: too few to lean on any figure here." in text_of(as_viewer.get(PAGE))
+
+
+def test_a_task_without_labels_says_what_to_do(as_viewer):
+    make_judge_grade(make_output(make_task()), scores(5))
+    response = as_viewer.get(PAGE)
+    assert "No blind grades by people yet" in text_of(response)
+    assert f"{reverse('review_next')}?task=ideas" in response.content.decode()
+
+
+def test_a_task_without_outputs_is_no_crash(as_viewer):
+    make_task()
+    assert as_viewer.get(PAGE).status_code == 200
+
+
+def test_a_figure_that_is_not_defined_says_why(as_viewer):
+    grade_outputs()
+    assert "not defined, because nothing is compared in pairs" in text_of(as_viewer.get(PAGE))
+
+
+def test_a_new_label_changes_the_page(as_viewer):
+    task = grade_outputs()
+    before = text_of(as_viewer.get(PAGE))
+    make_human_grade(task.outputs.first(), make_user("cleo"), scores(9))
+    after = text_of(as_viewer.get(PAGE))
+    assert "blind grades of 2 people" in before and "blind grades of 3 people" in after
+
+
+def test_an_unchanged_task_is_not_computed_again(as_viewer, django_assert_max_num_queries):
+    grade_outputs()
+    as_viewer.get(PAGE)
+    with django_assert_max_num_queries(12):
+        as_viewer.get(PAGE)
+
+
+def test_the_number_of_queries_does_not_grow_with_outputs(as_viewer, django_assert_max_num_queries):
+    grade_outputs(40)
+    with django_assert_max_num_queries(32):
+        as_viewer.get(PAGE)
+
+
+def test_assisted_grades_are_apart_and_their_number_is_told(as_viewer):
+    task = grade_outputs(12)
+    for output in task.outputs.all()[:5]:
+        make_human_grade(output, make_user(f"eve{output.pk}"), scores(5), "assisted")
+    said = text_of(as_viewer.get(PAGE, {"mode": "assisted"}))
+    assert "blind 12" in said and "assisted 5" in said and "any 12" in said
+    assert "5 of 12 outputs with assisted grades of 5 people" in said
+
+
+def test_an_older_version_of_the_judge_can_be_picked(as_viewer):
+    task = grade_outputs()
+    for output in task.outputs.all():
+        make_judge_grade(output, scores(1), make_grader("judge", "2"))
+    assert "judge v2" in text_of(as_viewer.get(PAGE))
+    assert "judge v1 is 1.50 points" in text_of(as_viewer.get(PAGE, {"judge": "judge@1", "criterion": "upside"}))
+
+
+def test_pass_or_fail_criteria_are_told_in_shares_of_outputs(as_viewer):
+    task = make_task("memory", code_rubric())
+    judge, ana = make_grader("code", kind="code"), make_user("pat")
+    for i in range(30):
+        output = make_output(task, prompt=None)
+        passed = dict.fromkeys(("memory_class", "surprise_gate", "learnable_decay"), 10)
+        make_judge_grade(output, passed, judge, runs=True)
+        make_human_grade(output, ana, passed | {"surprise_gate": 10 if i % 2 else 0})
+    said = text_of(as_viewer.get("/calibration/memory/", {"criterion": "surprise_gate"})).replace("\xa0", " ")
+    assert "code v1 is 50 % (" in said and "too generous on surprise gate" in said
+    assert "Of what people fail, code v1 passes 100 %" in said
+
+
+@pytest.mark.parametrize(
+    "query, said",
+    [
+        ({"judge": "nobody@3"}, "judge is 'nobody@3', allowed: judge@1. The default is shown."),
+        ({"mode": "open"}, "mode is 'open', allowed: blind, assisted, any."),
+        ({"criterion": "style"}, "criterion is 'style', allowed: viability, upside, success, novelty."),
+        ({"epsilon": "2"}, "epsilon is '2', allowed: a number from 0 to 1, such as 0.2."),
+        ({"epsilon": "nan"}, "epsilon is 'nan', allowed: a number from 0 to 1, such as 0.2."),
+        ({"colour": "red"}, "colour is no part of this page's address. There are: judge, mode, criterion, epsilon."),
+    ],
+)
+def test_a_wrong_address_is_named_with_what_is_allowed(as_viewer, query, said):
+    grade_outputs(6)
+    response = as_viewer.get(PAGE, query)
+    assert response.status_code == 422
+    assert said in text_of(response)
+
+
+@pytest.mark.parametrize("path", [PAGE, "/calibration/", f"{PAGE}labels/", f"{PAGE}outputs/", f"{PAGE}rates/", "/help/calibration/"])
+def test_a_stranger_is_asked_to_sign_in_and_nothing_is_posted(client, as_viewer, path):
+    grade_outputs(2)
+    assert client.get(path).headers["Location"].startswith("/login/")
+    assert as_viewer.post(path).status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path", ["/calibration/nothing/", "/calibration/nothing/labels/", "/calibration/nothing/outputs/", "/help/nothing/"]
+)
+def test_what_is_not_there_is_not_found(as_viewer, path):
+    assert as_viewer.get(path).status_code == 404
+
+
+def test_htmx_gets_the_part_alone(as_viewer):
+    grade_outputs(6)
+    part = as_viewer.get(PAGE, headers={"HX-Request": "true", "HX-Target": "report"}).content.decode()
+    assert part.lstrip().startswith('<div id="report"') and "<html" not in part
+
+
+def test_the_index_lists_tasks_with_their_judges_and_pass_rates(as_viewer):
+    grade_outputs(24, unlabelled=6)
+    said = text_of(as_viewer.get("/calibration/"))
+    assert "Ideas judge v1 24 of 30" in said and "corrected" in said
+
+
+def test_an_empty_workspace_says_what_to_do(as_viewer):
+    assert "Nothing to calibrate yet" in text_of(as_viewer.get("/calibration/"))
+
+
+class TestOutputsBehindAMark:
+    def behind(self, client, **query):
+        return client.get(f"{PAGE}outputs/", query)
+
+    def test_a_bubble_leads_to_the_outputs_with_these_scores(self, as_viewer):
+        task = grade_outputs(12)
+        ids = [pk for i, pk in enumerate(task.outputs.order_by("pk").values_list("pk", flat=True)) if i % 6 == 0]
+        location = self.behind(as_viewer, criterion="upside", said="3", human="1.5").headers["Location"]
+        assert location == f"{reverse('outputs')}?task=ideas&ids={ids[0]}.{ids[1]}"
+
+    def test_a_cell_of_the_confusion_table_leads_to_its_outputs(self, as_viewer):
+        grade_outputs(12)
+        location = self.behind(as_viewer, criterion="upside", judge_passes="1", human_passes="0").headers["Location"]
+        found = Output.objects.filter(pk__in=location.partition("ids=")[2].split("."))
+        assert {output.judge_score for output in found} == {7.0}
+
+    def test_a_single_output_opens_at_once(self, as_viewer):
+        task = grade_outputs(6)
+        response = self.behind(as_viewer, criterion="upside", said="3", human="1.5")
+        assert response.headers["Location"] == reverse("review", args=[task.outputs.order_by("pk").first().pk])
+
+    def test_a_place_without_outputs_leads_back_and_says_so(self, as_viewer):
+        grade_outputs(6)
+        response = as_viewer.get(f"{PAGE}outputs/", {"said": "9.25"}, follow=True)
+        assert "No output lies there." in text_of(response)
+
+    def test_who_works_blind_is_led_only_to_what_they_graded(self, reviewer):
+        task = grade_outputs(12)
+        first = task.outputs.order_by("pk").first()
+        make_human_grade(first, reviewer, scores(2))
+        location = self.behind(signed_in(reviewer), criterion="upside", model="model-0").headers["Location"]
+        assert location == reverse("review", args=[first.pk])
+
+    @pytest.mark.parametrize(
+        "query, said",
+        [({"said": "high"}, "said is 'high'"), ({"human_passes": "yes"}, "allowed: 0 and 1"), ({"colour": "red"}, "'colour' says nothing")],
+    )
+    def test_a_mark_that_is_none_is_refused(self, as_viewer, query, said):
+        grade_outputs(6)
+        response = self.behind(as_viewer, **query)
+        assert response.status_code == 422
+        assert said in text_of(response)
+
+
+def test_who_works_blind_sees_no_judge_of_outputs_that_they_have_not_graded(reviewer):
+    task = grade_outputs(12)
+    graded = task.outputs.order_by("pk").first()
+    make_human_grade(graded, reviewer, scores(2))
+    page = signed_in(reviewer).get(PAGE).content.decode()
+    differ = page.partition("Where they differ most")[2].partition("</section>")[0]
+    assert graded.external_id in differ
+    assert not any(f">{output.external_id}<" in differ for output in task.outputs.exclude(pk=graded.pk))
