@@ -23,6 +23,7 @@ from xml.sax.saxutils import escape
 
 from tasks.tools.config import Sources
 
+PAUSES = {"ARXIV_PAUSE_S": "0.01", "SEMANTIC_SCHOLAR_PAUSE_S": "0.01"}
 FEED = """<?xml version="1.0" encoding="UTF-8"?>
 <feed xmlns="http://www.w3.org/2005/Atom" xmlns:opensearch="http://a9.com/-/spec/opensearch/1.1/"
   xmlns:arxiv="http://arxiv.org/schemas/atom">
@@ -74,7 +75,7 @@ class LiteratureApi:
 
     def env(self, folder: Path) -> dict[str, str]:
         names = {"ARXIV_API_URL": f"{self.url}/api/query", "ARXIV_URL": self.url, "SEMANTIC_SCHOLAR_URL": f"{self.url}/graph/v1"}
-        return {**names, "DATA_DIR": str(folder), "LITERATURE_NETWORK": "on"}
+        return {**names, "DATA_DIR": str(folder), "LITERATURE_NETWORK": "on", **PAUSES}
 
     def add(self, id: str, title: str, authors: str = "Ada Lovelace", year: int = 2023, abstract: str = "We show.", **rest: Any) -> None:
         self.papers[id] = {"id": id, "title": title, "authors": authors, "year": year, "abstract": abstract, **rest}

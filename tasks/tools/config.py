@@ -44,4 +44,17 @@ def read_sources(env: Mapping[str, str] | None = None) -> Sources:
         arxiv_files=(env.get("ARXIV_URL", "").strip() or defaults.arxiv_files).rstrip("/"),
         semantic_scholar=(env.get("SEMANTIC_SCHOLAR_URL", "").strip() or defaults.semantic_scholar).rstrip("/"),
         semantic_scholar_key=env.get("SEMANTIC_SCHOLAR_API_KEY", "").strip(),
+        arxiv_pause_s=_seconds(env, "ARXIV_PAUSE_S", defaults.arxiv_pause_s),
+        semantic_scholar_pause_s=_seconds(env, "SEMANTIC_SCHOLAR_PAUSE_S", defaults.semantic_scholar_pause_s),
     )
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise ValueError(f"{name} is {text!r}, must be seconds from 0 to 3600, or empty")
+    return value

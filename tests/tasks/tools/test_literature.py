@@ -217,3 +217,5 @@ def test_the_environment_says_where_papers_are_looked_up(tmp_path):
     assert (sources.corpus, sources.has_network, sources.arxiv_files) == (tmp_path / "corpus.sqlite3", False, "http://mirror")
     with pytest.raises(ValueError, match="LITERATURE_NETWORK is 'maybe', allowed: on, off"):
         read_sources({"LITERATURE_NETWORK": "maybe"})
+    with pytest.raises(ValueError, match="ARXIV_PAUSE_S is 'no', must be seconds"):
+        read_sources({"ARXIV_PAUSE_S": "no"})
