@@ -72,6 +72,7 @@ class Grade:
     rationale: str = ""
     cost_usd: float | None = None
     judge: dict[str, Any] = field(default_factory=dict)
+    course: dict[str, list[float]] = field(default_factory=dict)  # series over the steps of a run, by name
 
     @property
     def unscored_reason(self) -> str:
@@ -91,6 +92,8 @@ class Grade:
         order = ["failure_category", "error", "duration_s", "peak_memory_mb", "grader", "sandbox", "stdout", "stderr"]
         if self.judge:
             order += ["rationale", "cost_usd", "judge"]
+        if self.course:
+            order.append("course")
         return {
             **head,
             "runs": self.runs,

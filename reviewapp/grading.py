@@ -93,6 +93,8 @@ def record_grader_grade(output: Output, grader: Grader, plain: PlainGrade, *, at
     log = {"error": plain.error, "stdout": plain.stdout, "stderr": plain.stderr, "sandbox": plain.sandbox}
     if plain.judge:
         log["judge"] = plain.judge
+    if plain.course:
+        log["course"] = plain.course
     grade = Grade.objects.create(
         output=output,
         grader=grader,

@@ -26,7 +26,7 @@ from graders.sandbox import Limits
 from tasks.task import Criterion, Task
 
 PROBE = "neural_memory_probe.py"
-PARTS = ("chain", "facts", "writes", "fusion")
+PARTS = ("chain", "facts", "writes", "fusion", "course")
 MODULES = tuple(
     f"{name}.py"
     for name in ("oplog", "ops", "replay", "gates", "verdicts", *(f"memory_{part}" for part in PARTS), "trial", "guard", "seal")
@@ -34,6 +34,7 @@ MODULES = tuple(
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
 TIMEOUT_S = 60.0
+COURSE = ("state_norm", "write_gate", "blend_gate")  # series over the tokens
 SAYS = {"yes": True, "no": False, "undecided": None}
 
 
@@ -92,6 +93,7 @@ class NeuralMemoryGrader:
             sandbox=result.facts(),
             stdout=result.stdout,
             stderr=result.stderr,
+            course=dict(facts["course"]) if facts else {},
         )
 
 
@@ -101,7 +103,16 @@ class NeuralMemoryGrader:
 def check_report(report: Mapping[str, Any]) -> str:
     """What is wrong with a report, or "". Strict: fields, types and sizes."""
     told = (str, type(None))
-    fields = {"runs": bool, "error": told, "verdicts": dict, "tampered": list, "replaced": list, "trace_error": told, "n_parameters": int}
+    fields = {
+        "runs": bool,
+        "error": told,
+        "verdicts": dict,
+        "tampered": list,
+        "replaced": list,
+        "trace_error": told,
+        "n_parameters": int,
+        "course": dict,
+    }
     if set(report) != set(fields):
         return f"fields are {sorted(report)[:12]}"
     for name, kind in fields.items():
@@ -109,10 +120,18 @@ def check_report(report: Mapping[str, Any]) -> str:
             return f"{name} is {type(report[name]).__name__}"
     if not all(isinstance(name, str) for name in (*report["tampered"], *report["replaced"])):
         return "tampered holds other than names"
+    if not _is_course(report["course"]):
+        return "course is not series of numbers"
     verdicts = report["verdicts"]
     if set(verdicts) not in (set(), set(KEYS)):
         return "verdicts are not the six criteria"
     return next((f"{key}: {wrong}" for key, v in verdicts.items() if (wrong := _check_verdict(v))), "")
+
+
+def _is_course(course: Mapping[str, Any]) -> bool:
+    if not set(course) <= set(COURSE):
+        return False
+    return all(isinstance(s, list) and len(s) <= 64 and all(type(x) in (int, float) and abs(x) < 1e12 for x in s) for s in course.values())
 
 
 def _check_verdict(verdict: Any) -> str:

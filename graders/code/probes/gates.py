@@ -70,9 +70,9 @@ def soft_pair(node: Node) -> int | None:
     return dim if node.shape[dim] == 2 else None
 
 
-def own_params(graph: Graph, gate: Node, target: int) -> list[Node]:
-    """Trained parameters that reach the target through the gate only."""
-    elsewhere = graph.reach(target, 1 << gate.i)
+def own_params(graph: Graph, gate: Node, target: int, tied: int = 0) -> list[Node]:
+    """Trained parameters that reach the target through the gate (and what is tied to it, as bits) only."""
+    elsewhere = graph.reach(target, 1 << gate.i | tied)
     return [p for p in graph.trained_params(gate.i) if not elsewhere >> p.i & 1]
 
 

@@ -27,7 +27,8 @@ WATCHED: dict[str, Callable[[], dict[str, object]]] = {
     "sys": lambda: {k: v for k, v in vars(sys).items() if callable(v)},
 }
 OURS = (
-    "oplog", "ops", "replay", "gates", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "guard", "__main__",
+    "oplog", "ops", "replay", "gates", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "memory_course",
+    "trial", "guard", "__main__",
 )  # fmt: skip
 OWNERS: dict[str, object] = {"torch": torch, "torch.nn": torch.nn, "torch.nn.functional": torch.nn.functional, "nn.Module": torch.nn.Module}
 # What a function of these namespaces does is recorded operation by operation, whoever wrote it.

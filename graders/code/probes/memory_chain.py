@@ -24,6 +24,7 @@ class Chain:
     def __init__(self, graph: Graph, states: list[Node], memory: int | None) -> None:
         self.graph, self.states, self.memory = graph, states, memory
         self.last = states[-1]
+        self.where = (memory, self.last.place, self.last.op)
         self._reads: list[Node] | None = None
         self.held: dict[int, int] = {}  # node -> the state that it holds whole, scaled or moved
 
@@ -56,11 +57,18 @@ class Chain:
             elif products and smaller and is_a(node, {"sum", "mean"}):
                 if any(_sums_along(node, graph.nodes[mine[0]], factor) for factor in products):
                     reads.append(node)
-            elif (node.numel >= size and is_a(node, PLAIN | ADDS)) or is_a(node, PARTS | {"alias"}):
+            elif _holds(node, size):
                 held[node.i] = held[mine[0]]
                 if products or (others and is_a(node, {"mul"})):
                     beside[node.i] = products[0] if products else others[0]
         return reads
+
+
+def _holds(node: Node, size: int) -> bool:
+    """Is this still the state: moved, scaled, added to, bent element by element, or a part of it?"""
+    if is_a(node, PARTS | {"alias"}) or (node.numel >= size and is_a(node, PLAIN | ADDS)):
+        return True
+    return node.numel == size and not is_a(node, PRODUCTS | NOT_CARRY)
 
 
 def _sums_along(total: Node, product: Node, factor: Node) -> bool:
@@ -152,6 +160,13 @@ def _rank(chain: Chain) -> tuple[bool, bool, int, int]:
     return bool(chain.reads()), not chain.is_vector, wide, chain.last.i
 
 
+def _alike(value: torch.Tensor, batch: int) -> bool:
+    """The same for every sequence?"""
+    if value.dim() < 3 or value.shape[0] != batch:
+        return False
+    return bool((value - value[:1]).abs().max() <= 1e-5 * value.abs().max())
+
+
 class Step:
     """What happens between two states, as a function that can be asked (see Replay).
 
@@ -177,6 +192,17 @@ class Step:
             return None
         used = [n for n, s in enumerate(other.states) if s.i < self.after.i and self.graph.depends(self.after.i, s.i)]
         return other.states[used[-1] - 1] if used and used[-1] > 0 else None
+
+    def written(self, maker: Node | None, given: Values | None = None) -> torch.Tensor:
+        """What is written, without what is added whatever the input is (as a decay towards a learned start is)."""
+        found = self.without_state(given)
+        if maker is None:
+            return found
+        rest = self.without_state({**(given or {}), maker.i: torch.zeros_like(maker.value)})
+        cut = self.graph.mask([maker.i, self.before.i, *(n.i for n in self.beside)]) | self.fixed
+        if self.graph.reach(self.after.i, cut) & self.graph.tokens and not _alike(rest, self.graph.batch):
+            return found
+        return found - rest
 
     def without_state(self, given: Values | None = None) -> torch.Tensor:
         """What is written: the new state when the old one, and those beside it, are zero."""

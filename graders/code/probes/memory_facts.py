@@ -30,11 +30,28 @@ class Trace:
         used = {i for n in graph.nodes if n.memory is None for i in n.ins} | {logits}
         self.outputs = [n for n in self.memory_nodes if n.i in used and graph.by_tokens(n.i)] or self.memory_nodes[-1:]
         self.grows = True  # does the memory's work grow with the length? (known when two lengths are compared)
+        self._passes: list[list[Chain]] | None = None
         self._steps: dict[int, list[Step]] = {}
 
     @property
     def chain(self) -> Chain | None:
         return self.chains[0] if self.chains else None
+
+    def passes(self) -> list[list[Chain]]:
+        """The chains of each memory and pass: one, or as many as there are heads or sequences that go one by one."""
+        if self._passes is None:
+            self._passes = []
+            main = {c.where for c in self.chains}
+            for chain in sorted((c for c in self.every if c.where in main), key=lambda c: c.last.i):
+                same = next((p for p in self._passes if p[0].where == chain.where and not self._follows(chain, p)), None)
+                if same is None:
+                    self._passes.append([chain])
+                else:
+                    same.append(chain)
+        return self._passes
+
+    def _follows(self, chain: Chain, earlier: list[Chain]) -> bool:
+        return any(self.graph.depends(chain.last.i, c.states[0].i) for c in earlier)
 
     def steps(self, chain: Chain) -> list[Step]:
         """Two steps whose old state is itself a result of a step: the second and the last."""

@@ -26,8 +26,8 @@ class Fusion:
         self.inside = {n.memory for n in trace.memory_nodes}
         self.attention = self._attention()
         self.source: dict[int, int] = {}  # node that memory gives -> which memory and pass
-        for k, chain in enumerate(trace.chains):
-            self.source.update({n.i: k for n in chain.reads()})
+        for k, passed in enumerate(trace.passes()):
+            self.source.update({n.i: k for chain in passed for n in chain.reads()})
         if not self.source:
             self.source = {n.i: int(n.memory or 0) for n in trace.outputs}
         self.leaves = self.graph.mask([*self.source, *self.attention])
@@ -38,13 +38,12 @@ class Fusion:
                 self.users.setdefault(i, []).append(node.i)
 
     def _attention(self) -> set[int]:
-        for found in (self._attention_where(lambda n: n.memory is None), self._attention_where(lambda n: not self.trace.chains or True)):
-            if found:
-                return found
-        return {n.i for n in self.graph.nodes if n.memory is None and is_a(n, {"bmm"}) and mixes(self.graph, n)}
-
-    def _attention_where(self, allowed) -> set[int]:  # type: ignore[no-untyped-def]
-        return {n.i for n in self.graph.nodes if allowed(n) and self._is_attention(n)}
+        """What attention gives: outside the memory if there is any there; else whatever brings tokens together outside."""
+        used = [n for n in self.graph.nodes if self.trace.reaches_logits(n)]
+        found = [n for n in used if self._is_attention(n)]
+        outside = [n for n in found if n.memory is None]
+        joins = [n for n in used if n.memory is None and is_a(n, {"bmm"}) and mixes(self.graph, n)]
+        return {n.i for n in outside or found or joins}
 
     def _is_attention(self, node: Node) -> bool:
         if node.op.startswith("_scaled_dot_product"):
@@ -54,7 +53,7 @@ class Fusion:
         soft = core(self.graph, node.ins[0])
         if is_a(node, {"sum"}):
             soft = core(self.graph, self.graph.nodes[node.ins[0]].ins[0]) if is_a(soft, {"mul"}) else soft
-        return soft.op in SOFT and soft.shape[-1] >= 2 and mixes_tokens(self, node)
+        return soft.op in SOFT and soft.shape[-1] == self.trace.length and mixes_tokens(self, node)
 
     # --- the blend ---
 
@@ -127,7 +126,8 @@ class Fusion:
     def _is_state(self, node: Node) -> bool:
         """Does the sum lead to a later state of the memory that it is made of?"""
         mine = [self.source[i] for i in self._direct(node.i, 0) if i in self.source]
-        return any(self.graph.depends(self.trace.chains[k].last.i, node.i) for k in mine if k < len(self.trace.chains))
+        passes = self.trace.passes()
+        return any(self.graph.depends(chain.last.i, node.i) for k in mine if k < len(passes) for chain in passes[k])
 
     def blend_at(self, gate: Node, node: Node) -> Verdict | None:
         graph = self.graph
@@ -136,7 +136,7 @@ class Fusion:
         memory = [i for i in direct if self.source.get(i) == self.source[latest]]
         if not self._trades(gate, node, memory, self._outside(gate, node, memory)):
             return None
-        own = own_params(graph, gate, node.i)
+        own = own_params(graph, gate, node.i, graph.mask(self._set(gate, True)))
         if not gate.tensor.requires_grad or not any(self.trace.has_grad(p.name) for p in own):
             return no("memory is blended with its complement by a gate that is not trained", node, gate)
         if not self._trades(gate, node, memory, [i for i in direct if i in self.attention]):

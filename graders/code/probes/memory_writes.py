@@ -28,13 +28,13 @@ def outer_product(trace: Trace, long: Trace) -> Verdict:
 
 
 def _outer_of(trace: Trace, step: Step) -> Verdict:
-    written = step.without_state()
+    maker = _maker(trace.graph, step)
+    written = step.written(maker)
     if not torch.isfinite(written).all():
         return unsure("what is added to the state could not be told apart from what is carried", step.after)
     if rms(written) < 1e-7:
         return no("next to nothing is added to the state", step.after)
     pair = _columns_and_rows(written, trace.graph.batch)
-    maker = _maker(trace.graph, step)
     if pair is None:
         return no("what is added to the state is no product of a column and a row: its rank is more than one", maker or step.after)
     left, right = pair
@@ -222,8 +222,11 @@ def write_gates(trace: Trace, step: Step) -> list[Node]:
 
 def scales_write(step: Step, gate: Node) -> bool:
     """Is the whole write a multiple of the gate, or of a number plus or minus the gate?"""
-    nothing = step.without_state({gate.i: torch.zeros_like(gate.value)}).double()
-    full = step.without_state({gate.i: torch.ones_like(gate.value)}).double()
+    maker = _maker(step.graph, step)
+    if maker is not None and step.graph.depends(gate.i, maker.i):
+        maker = None
+    nothing = step.written(maker, {gate.i: torch.zeros_like(gate.value)}).double()
+    full = step.written(maker, {gate.i: torch.ones_like(gate.value)}).double()
     if not (torch.isfinite(nothing).all() and torch.isfinite(full).all()):
         return False
     by_gate = full - nothing

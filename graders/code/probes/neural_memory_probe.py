@@ -23,6 +23,7 @@ import memory_facts as facts
 import memory_writes as writes
 import seal
 from guard import OURS, Guard
+from memory_course import course
 from memory_fusion import Fusion
 from trial import CONTRACT, Broken, Trial, check_logits, last_try
 from verdicts import Verdict, agree, no
@@ -66,21 +67,22 @@ def both(one: dict[str, Verdict], other: dict[str, Verdict]) -> dict[str, Verdic
     return {key: agree([one[key], other[key]]) for key in one}
 
 
-def decide(trial: Trial, guard: Guard) -> dict[str, Verdict]:
-    """The verdicts of a program that runs. Raises Broken where it does not run after all."""
+def decide(trial: Trial, guard: Guard) -> tuple[dict[str, Verdict], dict[str, list[float]]]:
+    """(the verdicts of a program that runs, its memory over time). Raises Broken where it does not run after all."""
     long = try_trace(trial, *CONTRACT, backward=False)  # right after the untraced run of the same size
     oddity = trial.oddity(long)
     short = try_trace(trial, *trial.sizes)
     if oddity == "watched":
-        return {key: no("the program gives other results when its operations are recorded") for key in KEYS}
+        return {key: no("the program gives other results when its operations are recorded") for key in KEYS}, {}
     habits = {"remembers_calls": oddity == "calls"}
     with guard.originals():
         found = verdicts_of(short, long, habits, trial.no_class)
+        told = course(long, found)
     if short.places() != long.places():  # other code for other sizes
         found = both(found, again(trial, guard, habits, CONTRACT, trial.sizes))
     if trial.counts():
         found = both(found, again(trial, guard, habits, trial.sizes, CONTRACT))
-    return found
+    return found, told
 
 
 def again(trial: Trial, guard: Guard, habits: dict[str, bool], size: tuple[int, int], other: tuple[int, int]) -> dict[str, Verdict]:
@@ -120,7 +122,7 @@ def salvage(module: ModuleType, path: str, seed: int) -> dict[str, Verdict]:
 
 def examine(path: str, watch: Callable[[], None] | None = None, seed: int = 0) -> dict[str, Any]:
     """The report: runs, error, verdicts, tampered, trace_error."""
-    report: dict[str, Any] = {"runs": False, "error": None, "trace_error": None, "n_parameters": 0}
+    report: dict[str, Any] = {"runs": False, "error": None, "trace_error": None, "n_parameters": 0, "course": {}}
     guard = Guard()
     if watch:
         watch()
@@ -138,7 +140,7 @@ def examine(path: str, watch: Callable[[], None] | None = None, seed: int = 0) -
         report["error"] = describe(error, path)
     try:
         if trial and report["runs"]:
-            found = decide(trial, guard)
+            found, report["course"] = decide(trial, guard)
     except Broken as error:
         report.update(runs=False, error=str(error))
     except BaseException as error:
