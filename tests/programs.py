@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -22,7 +23,17 @@ def require_program(name: str) -> str:
     """The program's path; skips the test (fails it in CI) with the line that installs it."""
     if path := find_program(name):
         return path
-    message = f"needs {name}: apt-get install {PACKAGES[name]}"
+    _miss(f"needs {name}: apt-get install {PACKAGES[name]}")
+    return ""
+
+
+def require_package(name: str) -> None:
+    """The same for a Python package of requirements-dev.txt."""
+    if importlib.util.find_spec(name) is None:
+        _miss(f"needs {name.replace('_', '-')}: pip install -r requirements-dev.txt")
+
+
+def _miss(message: str) -> None:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(message)
     pytest.skip(message)

@@ -86,6 +86,9 @@ def test_templates_have_no_inline_script_or_style():
 
 def test_every_setting_from_the_environment_is_in_env_example():
     read = set(re.findall(r'env_(?:text|flag|list)\(\s*"([A-Z_]+)"', (ROOT / "reviewapp/settings.py").read_text()))
+    # What models need is read without Django: llm/config.py and graders/judge/judge.py.
+    read |= set(re.findall(r'"(LLM_[A-Z_]+)"', (ROOT / "llm/config.py").read_text()))
+    read |= {f"JUDGE_{name}" for name in re.findall(r'"([A-Z_]{5,})"', (ROOT / "graders/judge/judge.py").read_text())}
     told = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), flags=re.M))
     assert read == told
 
