@@ -14,6 +14,7 @@ if "TOUCHSTONE_TEST_DIR" not in os.environ:
     atexit.register(lambda: os.getpid() == _maker and shutil.rmtree(os.environ["TOUCHSTONE_TEST_DIR"], ignore_errors=True))
 os.environ["DATA_DIR"] = str(Path(os.environ["TOUCHSTONE_TEST_DIR"]) / _part)
 os.environ.setdefault("DEMO", "1")
+os.environ["LITERATURE_NETWORK"] = "off"  # tests that look papers up have servers of their own
 if os.environ.get("CELERY_BROKER_URL", "").startswith("redis://"):
     _server = os.environ["CELERY_BROKER_URL"].rpartition("/")[0]
     os.environ["CELERY_BROKER_URL"] = f"{_server}/{1 + int(_part.removeprefix('gw')) if _part != 'main' else 0}"

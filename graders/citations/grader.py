@@ -236,7 +236,8 @@ def _rationale(counts: Counter[str], checks: Sequence[Check]) -> str:
     numbers = f"{counts['number_supported']} of {decided} numbers that could be checked stand in the cited paper"
     told = [works, *([numbers] if decided else [])]
     if counts["not_checkable"]:
-        told.append(f"{counts['not_checkable']} checks could not be decided and do not count")
+        n = counts["not_checkable"]
+        told.append(f"{n} {'check' if n == 1 else 'checks'} could not be decided and {'does' if n == 1 else 'do'} not count")
     problems = [f"line {check.line_start}: {check.why}" for check in checks if check.status in BAD]
     more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
     return ". ".join([*told, *problems[:5]]) + f".{more}"

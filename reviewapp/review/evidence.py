@@ -8,6 +8,7 @@ from typing import Any
 
 from reviewapp.models import CriterionScore, Grade
 from reviewapp.review.answers import Answers
+from reviewapp.review.citations import is_settled
 from reviewapp.review.rendering.quotes import Mark
 from reviewapp.review.sitting import Sitting
 
@@ -37,7 +38,7 @@ def marks_of(sitting: Sitting) -> list[Mark]:
 
 
 def pointers_of(row: CriterionScore, found: Found, base: str) -> list[Pointer]:
-    return [_pointer(item, mark_id(row, i), found, base) for i, item in enumerate(row.evidence)]
+    return [_pointer(item, mark_id(row, i), found, base) for i, item in enumerate(row.evidence) if not is_settled(item)]
 
 
 def draft_pointers(key: str, evidence: Sequence[Mapping[str, Any]], found: Found, base: str) -> list[Pointer]:
@@ -69,6 +70,7 @@ def _grade_marks(grade: Grade, who: str, numbers: Mapping[str, int]) -> list[Mar
         )
         for row in grade.criterion_scores.all()
         for i, item in enumerate(row.evidence)
+        if not is_settled(item)
     ]
 
 

@@ -10,6 +10,7 @@ from django.db.models import prefetch_related_objects
 from django.utils.safestring import SafeString, mark_safe
 
 from reviewapp.models import CriterionScore, Grade
+from reviewapp.review.citations import Cited, cited_rows
 from reviewapp.review.evidence import Pointer, pointers_of
 from reviewapp.review.panel import headline, score_text
 from reviewapp.review.rendering.guards import visible
@@ -24,6 +25,7 @@ class ScoreLine:
     text: str
     rationale: str
     pointers: Sequence[Pointer]
+    cited: Sequence[Cited] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,10 @@ def _score_lines(grade: Grade) -> list[ScoreLine]:
 
 
 def _score_line(row: CriterionScore) -> ScoreLine:
-    return ScoreLine(row.criterion.title, score_text(row.criterion, row), row.rationale, pointers_of(row, None, "?tab=output"))
+    base = "?tab=output"
+    cited = cited_rows(row, base)
+    pointers = () if cited else pointers_of(row, None, base)
+    return ScoreLine(row.criterion.title, score_text(row.criterion, row), row.rationale, pointers, cited)
 
 
 def _superseded(grade: Grade, by_id: dict[int, Grade]) -> str:

@@ -2,7 +2,8 @@
 
 Each folder here is a task's: files as an agent would hand them in, and samples.toml, which says for each
 its variant, what it shows, and either a judge's scores written for the demo (ideas, reviews) or our own
-label by reading and running it (code), which is the human side of the demo's calibration study.
+label by reading and running it (code), which is the human side of the demo's calibration study. The papers that the sample
+reviews cite go into the local corpus, so that their citations are checked without a network.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from django.conf import settings
 
 from graders import registry
 from reviewapp.interchange.importer import import_file
 from reviewapp.jobs.queue import enqueue
 from reviewapp.models import Grader, Output, Task, Variant
+from tasks.tools.corpus import Corpus
+from tasks.tools.fill import fill_from_jsonl
 
 FOLDER = Path(__file__).parent
+PAPERS = FOLDER / "literature_review" / "papers.jsonl"
 AUTHOR = "demo-author"
 JUDGE = "sample-judge"
 
@@ -32,12 +37,13 @@ def load_samples() -> str:
             file.write(orjson.dumps(record) + b"\n")
         file.flush()
         report = import_file(Path(file.name), sample=True, title="Samples written for the demo")
+    fill_from_jsonl(Corpus(settings.DATA_DIR / "corpus.sqlite3"), PAPERS)
     queued = queue_gradings()
     return f"samples: {report.outputs_new} new outputs, {queued} gradings queued"
 
 
 def queue_gradings() -> int:
-    """One job for each code sample and each of its task's code graders that has not graded it."""
+    """One job for each sample and each of its task's code graders that has not graded it."""
     queued = 0
     for task in Task.objects.exclude(graders=[]):
         for plain in (g for g in registry.for_task(task.slug) if g.kind == Grader.Kind.CODE):

@@ -104,6 +104,7 @@ def test_graders_and_tools():
     assert shipped("fsdp_training").primary_grader == "fsdp_training"
     for slug in ("memory_optimization",):
         assert (shipped(slug).graders, shipped(slug).primary_grader) == (("text_match",), "text_match")
+    assert (shipped("literature_review").graders, shipped("literature_review").primary_grader) == (("citations",), "judge")
     assert shipped("literature_review").tools == ("web_search", "get_paper_introduction", "get_paper_results")
 
 
