@@ -29,6 +29,8 @@ ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alterna
 WORK = "/sandbox"
 UNSAFE_VARIABLE = "ALLOW_UNSAFE_SANDBOX"
 IMAGE_VARIABLE = "SANDBOX_IMAGE"
+GPUS_VARIABLE = "SANDBOX_GPUS"  # what `docker run --gpus` takes: all, device=0, ...
+DOCKER_ENVIRONMENT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
 FIRST_UID, UIDS = 1_000_000_000, 500_000_000
 MIB = 1 << 20
 
@@ -42,6 +44,8 @@ class Wrapped:
     folder: str
     python: str
     env: dict[str, str]
+    # Its user is nobody else's, so that the kernel's count of a user's processes is the count of its own.
+    is_alone: bool = True
 
 
 def inner_env(folder: str) -> dict[str, str]:
@@ -177,19 +181,38 @@ def refuse_bwrap() -> str:
 # --- docker -----------------------------------------------------------------------------------------------
 
 
-def wrap_docker(limits: Limits, image: str) -> Wrapped:
+def wrap_docker(limits: Limits, image: str, name: str) -> Wrapped:
     """The docker call. The image must hold Python 3.11 with the versions of requirements.txt."""
     size = limits.disk_mb
+    gpus = os.environ.get(GPUS_VARIABLE)
     argv = [
-        *("docker", "run", "--rm", "-i", "--network", "none", "--read-only", "--cap-drop", "ALL"),
+        *(
+            "docker",
+            "run",
+            "--rm",
+            "-i",
+            "--name",
+            name,
+            *(("--gpus", gpus) if gpus else ()),
+            "--network",
+            "none",
+            "--read-only",
+            "--cap-drop",
+            "ALL",
+        ),
         *("--security-opt", "no-new-privileges", "--user", "65534:65534", "--log-driver", "none"),
         *("--pids-limit", str(limits.processes + 8), "--memory", f"{limits.memory_mb + 64}m", "--ipc", "private"),
         *("--memory-swap", f"{limits.memory_mb + 64}m", "--tmpfs", f"{WORK}:rw,exec,size={size}m,mode=1777"),
-        *("--tmpfs", f"/tmp:rw,size={size}m,mode=1777"),  # noqa: S108
+        *("--tmpfs", f"/tmp:rw,size={size}m,mode=1777", "--shm-size", f"{size}m", "--workdir", WORK),  # noqa: S108
         *("--entrypoint", "python", image, "-I", "-S", "-B", "-c", LAUNCHER),
     ]
     env = {**inner_env(WORK), "PATH": "/usr/local/bin:/usr/bin:/bin"}
-    return Wrapped(argv, 0, WORK, "python", env)
+    return Wrapped(argv, 0, WORK, "python", env, is_alone=False)
+
+
+def remove_container(name: str) -> None:
+    """Whatever became of the client: the container is gone."""
+    _quiet(["docker", "rm", "--force", name])
 
 
 def refuse_docker() -> str:
@@ -219,7 +242,7 @@ def _quiet(argv: list[str]) -> bool:
 def wrap_process(folder: str) -> Wrapped:
     """No isolation: limits, a session and a folder of its own. For development only."""
     python = interpreter()
-    return Wrapped([python, "-I", "-S", "-B", "-c", LAUNCHER], 0, folder, python, inner_env(folder))
+    return Wrapped([python, "-I", "-S", "-B", "-c", LAUNCHER], 0, folder, python, inner_env(folder), is_alone=False)
 
 
 def refuse_process() -> str:

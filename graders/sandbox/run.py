@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import selectors
 import signal
 import subprocess
@@ -178,7 +179,11 @@ def _wrapped(backend: str, limits: Limits) -> Iterator[Wrapped]:
     if backend == "bwrap":
         yield backends.wrap_bwrap(limits, keep_uid=_bwrap_mode()[0])
     elif backend == "docker":
-        yield backends.wrap_docker(limits, os.environ[backends.IMAGE_VARIABLE])
+        name = f"touchstone-{secrets.token_hex(8)}"
+        try:
+            yield backends.wrap_docker(limits, os.environ[backends.IMAGE_VARIABLE], name)
+        finally:
+            backends.remove_container(name)
     else:
         with tempfile.TemporaryDirectory(prefix="unsafe-sandbox-", ignore_cleanup_errors=True) as folder:
             yield backends.wrap_process(os.path.realpath(folder))
@@ -222,7 +227,7 @@ def _order(wrapped: Wrapped, job: Job) -> dict[str, Any]:
             "RLIMIT_NOFILE": 1024,
             "RLIMIT_MEMLOCK": MIB,
             "RLIMIT_MSGQUEUE": MIB,
-            **({"RLIMIT_NPROC": limits.processes} if wrapped.folder == backends.WORK else {}),
+            **({"RLIMIT_NPROC": limits.processes} if wrapped.is_alone else {}),
         },
     }
 
@@ -235,7 +240,7 @@ def _talk(wrapped: Wrapped, order: Mapping[str, Any], limits: Limits, backend: s
     """Start the launcher, give it its order, wait for the report; kill all of it when it overstays."""
     door = [cgroup.door] if cgroup else []
     head = json.dumps({"uid": wrapped.uid, "door": door[0] if door else None}).encode() + b"\n"
-    kept = ("PATH", "DOCKER_HOST", "HOME") if backend == "docker" else ()
+    kept = backends.DOCKER_ENVIRONMENT if backend == "docker" else ()
     process = subprocess.Popen(
         wrapped.argv,
         stdin=subprocess.PIPE,

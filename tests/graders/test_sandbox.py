@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import graders.sandbox
-from graders.sandbox import Limits, Result, SandboxError, cgroup, choose_backend, health, seccomp
+from graders.sandbox import Limits, Result, SandboxError, backends, cgroup, choose_backend, health, seccomp
 from graders.sandbox.run import forget_trials
 from tests.programs import require_program
 
@@ -500,6 +500,14 @@ def test_the_process_backend_kills_what_is_left(no_programs, monkeypatch):
     code = f"{DAEMON.format(mark=mark)}\ntime.sleep(0.3)"
     graders.sandbox.run({"m.py": code}, ["python", "m.py"], QUICK)
     assert [p for p in Path("/proc").glob("[0-9]*/cmdline") if _holds(p, mark)] == []
+
+
+def test_docker_is_called_without_network_rights_or_room(monkeypatch):
+    monkeypatch.setenv("SANDBOX_GPUS", "all")
+    call = " ".join(backends.wrap_docker(Limits(memory_mb=100, processes=8, disk_mb=5), "image", "name").argv)
+    for words in ("--network none", "--read-only", "--cap-drop ALL", "no-new-privileges", "--user 65534", "--pids-limit 16"):
+        assert words in call
+    assert "--memory 164m" in call and "--memory-swap 164m" in call and "--gpus all" in call and "size=5m" in call
 
 
 def test_an_unknown_backend_is_named_with_those_allowed():
