@@ -8,6 +8,7 @@ from typing import Protocol
 
 from graders.citations.grader import CitationsGrader
 from graders.code.fsdp_training import FSDPTrainingGrader
+from graders.code.memory_optimization import MemoryOptimizationGrader
 from graders.code.neural_memory import NeuralMemoryGrader
 from graders.code.text_match import TextMatchGrader
 from graders.grade import Grade, GraderError
@@ -58,7 +59,7 @@ def all_graders() -> tuple[Grader, ...]:
         judge = JudgeGrader(read_judge(), [task.slug for task in load_tasks(*task_folders()) if judged_criteria(task)])
     except ValueError as error:
         raise GraderError(str(error)) from error
-    return (NeuralMemoryGrader(), FSDPTrainingGrader(), CitationsGrader(), TextMatchGrader(), judge)
+    return (NeuralMemoryGrader(), FSDPTrainingGrader(), MemoryOptimizationGrader(), CitationsGrader(), TextMatchGrader(), judge)
 
 
 def why_not_ready(grader: Grader) -> str:

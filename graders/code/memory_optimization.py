@@ -1,0 +1,247 @@
+"""memory_optimization: decides the eighteen techniques by running the program and seeing which of them take effect.
+
+The program runs as `python train.py --steps 6` on a pretended GPU (probes/pretend_gpu.py) with a probe beside it that
+follows every forward pass, backward pass, update and copy (probes/training_log.py). The peak of its GPU memory is
+measured by the same means as the starter's. Imports, flags, comments and what is done on a decoy have no part in it.
+
+Not covered: custom kernels, CUDA graphs and streams, what torch.compile itself saves, packages that are not installed.
+Probe and submission share a process: a program that uses means to alter what is seen of it is given no pass.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from graders.code import sha256_of_files
+from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
+from graders.code.source import UNSAFE_ATTRIBUTES, UNSAFE_NAMES, Source, doubts, read_source
+from graders.grade import CriterionScore, Evidence, Grade, grade_of
+from graders.sandbox import Limits
+from tasks.task import Criterion, Task
+
+PROBE = "memory_optimization_probe.py"
+MODULES = tuple(f"{name}.py" for name in ("absent", "pretend_gpu", "training_log", "training_hooks", "memory_techniques", "guard", "seal"))
+KEYS = (
+    "mixed_precision_autocast", "grad_scaler_or_bf16", "gradient_checkpointing", "gradient_accumulation", "zero_grad_set_to_none",
+    "no_grad_eval", "sdpa_flash_attention", "low_memory_optimizer", "cpu_offload", "torch_compile", "in_place_ops", "del_and_empty_cache",
+    "channels_last", "activation_offload", "param_dtype_bf16", "loss_item_detach", "pinned_memory_nonblocking", "chunked_loss",
+)  # fmt: skip
+FIGURES = ("peak_mb", "n_parameters", "samples", "work", "updates", "first_loss", "last_loss")
+FINAL_LOSS = re.compile(r"^final loss: *([-+\w.]+)", re.MULTILINE)
+TIMEOUT_S = 120.0
+LIMITS = Limits(wall_s=TIMEOUT_S, processes=64, memory_mb=6144)
+# Of what a neural memory has no need for, what a training program has none for either.
+PLAIN_HERE = {"open", "vars", "dir", "input", "setattr", "delattr", "locals", "globals"}
+REACHES = UNSAFE_ATTRIBUTES | {
+    "_C", "_python_dispatch", "overrides", "__torch_dispatch__", "__torch_function__", "ctypes", "library", "inspect",
+}  # fmt: skip
+LEAST_OF_STARTER = 0.9  # of its parameters and of its work on a sample; of the samples half, as some count micro-batches as steps
+MAY_RISE = 0.5
+
+
+class MemoryOptimizationGrader:
+    """Runs, watches, decides. `timeout_s` bounds the sandboxed run."""
+
+    name = "memory_optimization"
+    version = "1"
+    kind = "code"
+    runs_code = True
+    tasks = ("memory_optimization",)
+
+    @cached_property
+    def sha256(self) -> str:
+        here = Path(__file__).parent
+        ours = [here / name for name in ("memory_optimization.py", "channel.py", "source.py")]
+        return sha256_of_files(*ours, *(PROBES / name for name in (PROBE, *MODULES)))
+
+    def criteria(self, task: str) -> tuple[str, ...]:
+        return KEYS
+
+    def grade(
+        self,
+        task: Task,
+        source: str,
+        *,
+        timeout_s: float | None = None,
+        backend: str = "auto",
+        on_progress: Callable[[str], None] | None = None,
+    ) -> Grade:
+        """Grade one submission. Raises SandboxError when there is no sandbox to run it in."""
+        tell = on_progress or (lambda stage: None)
+        starter = starter_figures(task.starter, backend)
+        tell("running it on a pretended GPU")
+        answer = _ask(source, timeout_s or TIMEOUT_S, backend)
+        tell("deciding the techniques")
+        return self._grade_of(task, read_source(source), answer, starter)
+
+    def _grade_of(self, task: Task, text: Source, answer: Answer, starter: Mapping[str, float]) -> Grade:
+        result, facts = answer.result, answer.facts
+        runs, error = _run_facts(answer)
+        other = _not_the_training(facts["figures"], starter) if facts and runs else ""
+        rows = [_score(c, text, answer, error or other, is_training=not other) for c in task.rubric.criteria]
+        passed = sum(row.passed is True for row in rows)
+        return grade_of(
+            task.slug,
+            task.rubric,
+            rows,
+            runs=runs,
+            failure_category=_category(runs, error, other, passed),
+            error=error,
+            duration_s=result.wall_s,
+            peak_memory_mb=facts["figures"]["peak_mb"] if facts and facts["figures"] else result.peak_memory_mb,
+            grader={"name": self.name, "version": self.version, "sha256": self.sha256},
+            sandbox={**result.facts(), **_memory(facts, starter)},
+            stdout=result.stdout,
+            stderr=result.stderr,
+        )
+
+
+@lru_cache(maxsize=4)
+def starter_figures(starter: str, backend: str) -> Mapping[str, float]:
+    """The starter's own figures, measured once: its peak, parameters, work. Empty if it could not be run."""
+    answer = _ask(starter, TIMEOUT_S, backend)
+    return answer.facts["figures"] if answer.facts else {}
+
+
+def _ask(source: str, timeout_s: float, backend: str) -> Answer:
+    limits = Limits(wall_s=timeout_s, processes=LIMITS.processes, memory_mb=LIMITS.memory_mb)
+    return ask_probe(PROBE, MODULES, source, check=check_report, limits=limits, backend=backend, preload=FOR_TRAINING)
+
+
+# --- the report ---
+
+
+def check_report(report: Mapping[str, Any]) -> str:
+    """What is wrong with a report, or "". Strict: fields, types and sizes."""
+    told = (str, type(None))
+    fields = {"runs": bool, "error": told, "verdicts": dict, "tampered": list, "trace_error": told, "figures": dict}
+    if set(report) != set(fields):
+        return f"fields are {sorted(report)[:12]}"
+    for name, kind in fields.items():
+        if not isinstance(report[name], kind):  # type: ignore[arg-type]
+            return f"{name} is {type(report[name]).__name__}"
+    if not all(isinstance(name, str) for name in report["tampered"]):
+        return "tampered holds other than names"
+    figures = report["figures"]
+    if set(figures) not in (set(), set(FIGURES)) or not all(isinstance(v, (int, float)) for v in figures.values()):
+        return "odd figures"
+    verdicts = report["verdicts"]
+    if set(verdicts) not in (set(), set(KEYS)):
+        return "verdicts are not the eighteen criteria"
+    return next((f"{key}: {wrong}" for key, v in verdicts.items() if (wrong := _check_verdict(v))), "")
+
+
+def _check_verdict(verdict: Any) -> str:
+    if not isinstance(verdict, dict) or set(verdict) != {"says", "text", "lines"}:
+        return "not a verdict"
+    if verdict["says"] not in ("yes", "no") or not isinstance(verdict["text"], str) or len(verdict["text"]) > 4000:
+        return "odd words"
+    lines = verdict["lines"]
+    fine = isinstance(lines, list) and len(lines) <= 8 and all(type(n) is int and 0 < n < 1_000_000 for n in lines)
+    return "" if fine else "odd lines"
+
+
+def _run_facts(answer: Answer) -> tuple[bool | None, str | None]:
+    """(does it run to its end, why not)."""
+    result, facts = answer.result, answer.facts
+    if facts is None and answer.odd:
+        return None, answer.odd
+    if facts is None:
+        if result.timed_out:
+            return False, f"did not finish within {result.wall_s:.0f} s"
+        if result.limit:
+            return False, f"broke the sandbox's limit on {result.limit}"
+        how = f"signal {result.signal}" if result.signal else f"exit code {result.exit_code}"
+        return False, f"the program ended the process before it could be checked ({how})"
+    if not facts["runs"]:
+        return False, facts["error"]
+    why = _not_the_contract(result.stdout)
+    return not why, why or None
+
+
+def _not_the_contract(stdout: str) -> str:
+    told = FINAL_LOSS.findall(stdout)
+    if not told:
+        return "it ends without the line `final loss: X`"
+    try:
+        value = float(told[-1])
+    except ValueError:
+        value = math.nan
+    return "" if math.isfinite(value) else f"its final loss is {told[-1]}"
+
+
+def _not_the_training(figures: Mapping[str, float], starter: Mapping[str, float]) -> str:
+    """Why what ran is not the starter's training, or ""."""
+    if not figures or not starter:
+        return ""  # that nothing is trained stands in the verdicts
+    if figures["n_parameters"] < LEAST_OF_STARTER * starter["n_parameters"]:
+        return f"it trains {figures['n_parameters']:,.0f} parameters, the starter {starter['n_parameters']:,.0f}"
+    if figures["samples"] < 0.2 * starter["samples"]:
+        return f"it trains on {figures['samples']:.0f} samples in six steps, the starter on {starter['samples']:.0f}"
+    if figures["last_loss"] > figures["first_loss"] + MAY_RISE:
+        return f"the loss rises from {figures['first_loss']:.2f} to {figures['last_loss']:.2f}"
+    return ""
+
+
+def _memory(facts: Mapping[str, Any] | None, starter: Mapping[str, float]) -> dict[str, Any]:
+    """What a grade keeps of the measured GPU memory."""
+    if not facts or not facts["figures"]:
+        return {}
+    return {
+        "gpu": "pretended",
+        "gpu_peak_mb": round(facts["figures"]["peak_mb"], 1),
+        "starter_gpu_peak_mb": round(starter.get("peak_mb", 0), 1),
+    }
+
+
+# --- one criterion ---
+
+
+def _score(criterion: Criterion, text: Source, answer: Answer, error: str | None, *, is_training: bool) -> CriterionScore:
+    facts = answer.facts
+    if facts is None:
+        reason = "sandbox_error" if answer.odd else "does_not_run"
+        return _unscored(criterion, answer.odd or f"it could not be watched: {error}", reason)
+    verdict = facts["verdicts"].get(criterion.key)
+    if verdict is None:
+        why = facts["trace_error"] or error or "no training was seen"
+        return _unscored(criterion, f"nothing was seen of it: {why}", "undecided" if facts["runs"] else "does_not_run")
+    passed = verdict["says"] == "yes" and is_training
+    evidence = tuple(Evidence(text.line(n), "run", n, n) for n in verdict["lines"])
+    if passed and (doubt := _doubt(text, answer)):
+        return _unscored(criterion, doubt, "undecided", evidence)
+    low, high = criterion.scale
+    why = verdict["text"] if is_training else f"what runs is not the starter's training: {error}"
+    return CriterionScore(criterion.key, passed, high if passed else low, criterion.weight, why, evidence)
+
+
+def _unscored(criterion: Criterion, why: str, reason: str, evidence: tuple[Evidence, ...] = ()) -> CriterionScore:
+    return CriterionScore(criterion.key, None, None, criterion.weight, why, evidence, reason)
+
+
+def _doubt(text: Source, answer: Answer) -> str:
+    """Why no pass can be read from what was seen of this program, or ""."""
+    assert answer.facts is not None
+    if answer.doubts:
+        return f"{answer.doubts[0]}, with which a program can alter what is seen of it"
+    if answer.facts["tampered"]:
+        return f"the program replaced {answer.facts['tampered'][0]}: what was seen of it can't be relied on"
+    for found in doubts(text):
+        if found.text in UNSAFE_NAMES - PLAIN_HERE or REACHES & set(re.split(r"[ .]", found.text)):
+            return f"line {found.line} uses {found.text}, with which a program can alter what is seen of it"
+    return ""
+
+
+def _category(runs: bool | None, error: str | None, other: str, passed: int) -> str:
+    if runs is None:
+        return ""
+    if error and "autocast" in error and "device_type" in error:
+        return "wrong_autocast_api"
+    if not runs:
+        return "timeout" if error and error.startswith("did not finish") else "crash"
+    return "not_trained" if other else "" if passed >= 6 else "too_few_optimizations"

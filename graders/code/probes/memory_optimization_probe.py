@@ -1,0 +1,132 @@
+"""Runs a memory_optimization submission on a pretended GPU and reports facts about it. Runs INSIDE the sandbox, beside untrusted code.
+
+stdin: a JSON order with the nonce; descriptor 3: one JSON report that repeats it. What the submission prints goes to
+stdout and is read there, outside the sandbox, for the lines of its contract only.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import math
+import os
+import sys
+import traceback
+import types
+import warnings
+from typing import Any
+
+import torch
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import seal
+from absent import stand_in
+from guard import Guard
+from memory_techniques import findings
+from pretend_gpu import PretendGpu
+from training_hooks import listen
+from training_log import TrainingLog
+
+OURS = ("absent", "pretend_gpu", "training_log", "training_hooks", "memory_techniques", "guard", "seal", "memory_optimization_probe")
+ARGUMENTS = ("--steps", "6")
+MIB = 1 << 20
+
+
+class Deletions(ast.NodeTransformer):
+    """Puts a call before and after each `del`, so that what it frees is seen."""
+
+    def visit_Delete(self, node: ast.Delete) -> list[ast.stmt]:
+        names = [t for t in node.targets if isinstance(t, ast.Name)]
+        things = ast.List([ast.Name(t.id, ast.Load()) for t in names], ast.Load())
+        before = ast.Expr(ast.Call(ast.Name("__deleting__", ast.Load()), [ast.Constant(node.lineno), things], []))
+        after = ast.Expr(ast.Call(ast.Name("__deleted__", ast.Load()), [], []))
+        return [ast.fix_missing_locations(ast.copy_location(n, node)) if n is not node else n for n in (before, node, after)]
+
+
+def absent_packages(tree: ast.Module) -> list[tuple[str, int]]:
+    """(package, line) of each import outside try and functions that can't be found here."""
+    imports = [n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
+    named = [(a.name, n.lineno) for n in imports if isinstance(n, ast.Import) for a in n.names]
+    named += [(n.module or "", n.lineno) for n in imports if isinstance(n, ast.ImportFrom)]
+    roots = {name.partition(".")[0]: line for name, line in reversed(named)}
+    return [(root, line) for root, line in roots.items() if root and importlib.util.find_spec(root) is None]
+
+
+def run(path: str, log: TrainingLog) -> None:
+    """The submission as `python train.py --steps 6`."""
+    with open(path, encoding="utf-8") as file:
+        tree = Deletions().visit(ast.parse(file.read(), path))
+    for package in absent_packages(tree):
+        log.mended.append((f"ModuleNotFoundError: No module named {package[0]!r}", package[1]))
+        stand_in(package[0])
+    program = compile(tree, path, "exec")
+    seal.watch(*OURS)
+    module = types.ModuleType("__main__")
+    vars(module).update(__file__=path, __deleting__=log.deleting, __deleted__=log.deleted)
+    sys.modules["__main__"] = module
+    sys.argv = [path, *ARGUMENTS]
+    try:
+        exec(program, vars(module))  # noqa: S102 - the submission, in its sandbox
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise RuntimeError(f"the program ended with exit code {end.code}") from end
+
+
+def examine(path: str) -> dict[str, Any]:
+    """The report: runs, error, verdicts, tampered, trace_error, and figures of the training."""
+    report: dict[str, Any] = {"runs": False, "error": None, "verdicts": {}, "tampered": [], "trace_error": None, "figures": {}}
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    gpu = PretendGpu()
+    with gpu:
+        log = TrainingLog(gpu, path)
+        listen(log, gpu)
+        guard = Guard()
+        try:
+            run(path, log)
+            report["runs"] = not log.mended
+        except BaseException as error:
+            report["error"] = describe(error, path)
+        if log.mended:
+            report["error"] = f"{log.mended[0][0]} (line {log.mended[0][1]})"
+        modes = gpu.are_on()
+    report["tampered"] = [*guard.changed()[0], *([] if modes else ["torch's modes"])]
+    if log.training:
+        report["figures"] = figures(log, gpu)
+    if report["runs"] or log.training:
+        try:
+            report["verdicts"] = findings(log)
+        except BaseException as error:
+            report["trace_error"] = describe(error, path)
+    return report
+
+
+def figures(log: TrainingLog, gpu: PretendGpu) -> dict[str, float]:
+    found = {
+        "peak_mb": gpu.storages.peak / MIB,
+        "n_parameters": log.n_parameters,
+        "samples": sum(f.samples for f in log.training),
+        "work": sum(f.work for f in log.training) / max(sum(f.samples for f in log.training), 1),
+        "updates": len(log.steps),
+        "first_loss": log.training[0].losses[0][1] if log.training[0].losses else -1.0,
+        "last_loss": log.training[-1].losses[-1][1] if log.training[-1].losses else -1.0,
+    }
+    return {name: value if math.isfinite(value) else -1.0 for name, value in found.items()}
+
+
+def describe(error: BaseException, path: str) -> str:
+    """The error and the last line of the submission that it passed."""
+    rows = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    where = f" (line {rows[-1].lineno})" if rows else ""
+    return f"{type(error).__name__}: {error}{where}"[:2000]
+
+
+def main() -> None:
+    order, report = seal.take_order()
+    torch.set_num_threads(1)
+    facts = examine(os.path.abspath(order["path"]))
+    sys.stdout.flush()
+    report(facts)
+
+
+if __name__ == "__main__":
+    main()
