@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from reviewapp.models import CriterionScore, Grade
 from reviewapp.review.citations import Cited, cited_rows
+from reviewapp.review.course import Bar, Course, bars_of, course_of
 from reviewapp.review.evidence import Pointer, pointers_of
 from reviewapp.review.panel import headline, score_text
 from reviewapp.review.rendering.guards import visible
@@ -52,6 +53,9 @@ class Report:
     # Of a judge: what in the output tries to steer it, and its own summary of its thoughts.
     attempts: Sequence[Mapping[str, Any]] = ()
     thinking: str = ""
+    # Of code that ran: its time and memory, and what it did step by step.
+    bars: Sequence[Bar] = ()
+    course: Course | None = None
 
 
 def history(sitting: Sitting) -> dict[str, Any]:
@@ -79,11 +83,11 @@ def grader_reports(sitting: Sitting) -> list[Report]:
 
 def _report(grade: Grade, log: dict[str, Any]) -> Report:
     sandbox, judge = log.get("sandbox") or {}, log.get("judge") or {}
+    bars = bars_of(log, grade.duration_s)
     facts = [
         ("Ran", {True: "yes", False: "no, it failed"}.get(grade.runs, "")),
         ("Failure", grade.failure_category.replace("_", " ")),
-        ("Time", f"{grade.duration_s:.1f} s" if grade.duration_s is not None else ""),
-        ("Peak memory", f"{log['peak_memory_mb']:.0f} MB" if log.get("peak_memory_mb") else ""),
+        ("Time", f"{grade.duration_s:.1f} s" if grade.duration_s is not None and not bars else ""),
         ("Cost", f"${grade.cost_usd:.4f}" if grade.cost_usd else ""),
         ("Sandbox", str(sandbox.get("backend", ""))),
         ("Model", str(judge.get("model", ""))),
@@ -98,6 +102,8 @@ def _report(grade: Grade, log: dict[str, Any]) -> Report:
         is_unsandboxed=sandbox.get("backend") == "process",
         attempts=judge.get("attempts") or (),
         thinking=str(judge.get("thinking") or ""),
+        bars=bars,
+        course=course_of(log),
     )
 
 

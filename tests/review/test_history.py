@@ -87,13 +87,13 @@ def test_an_undone_override_comes_back_as_an_override(as_reviewer, output):
     assert output.grades.filter(mode="override").count() == 2
 
 
-def graded_code(backend: str):
+def graded_code(backend: str, **told):
     output = make_output(make_task("memory", code_rubric(), output_format="python", primary_grader="memory"), "x = 1")
     grader = make_grader("memory", kind=Grader.Kind.CODE)
     scores = {"memory_class": 10.0, "surprise_gate": 0.0, "learnable_decay": None}
     sandbox = {"backend": backend, "network": False}
     log = {"stdout": "shape \u202e(2, 8)", "stderr": "<warn>", "error": "ValueError: odd", "sandbox": sandbox, "duration_s": 2.1}
-    make_judge_grade(output, scores, grader, runs=False, peak_memory_mb=412.0, failure_category="generic_gate", **log)
+    make_judge_grade(output, scores, grader, runs=False, peak_memory_mb=412.0, failure_category="generic_gate", **log, **told)
     return output
 
 
@@ -176,3 +176,19 @@ def test_undo_asks_first_when_the_grade_is_of_another_output(as_reviewer, review
     assert f"Take back your grade of output {output.pk}, made " in html
     assert 'data-key="z" popovertarget="undo"' in html
     assert 'data-key="z u"' not in html
+
+
+COURSE = {"state_norm": [0.5, 1.25, 2.0], "write_gate": [0.5, 0.75, 0.25]}
+
+
+def test_the_memory_of_a_run_is_drawn_over_its_tokens_and_told_in_a_table(as_viewer):
+    output = graded_code("bwrap", course=COURSE)
+    html = page(as_viewer, output, "?tab=evidence")
+    assert 'points="0.00,17.25 50.00,9.38 100.00,1.50"' in html  # up to the largest size
+    assert 'points="0.00,12.00 50.00,6.75 100.00,17.25"' in html  # a gate on 0 to 1
+    assert '<td class="num">2</td><td class="num">1.25</td><td class="num">0.75</td>' in html
+
+
+def test_a_run_that_told_nothing_of_its_memory_has_no_plot(as_viewer):
+    html = page(as_viewer, graded_code("bwrap", course={"state_norm": [1.0], "other": [1.0, 2.0]}), "?tab=evidence")
+    assert "Memory over the tokens" not in html
