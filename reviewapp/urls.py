@@ -13,6 +13,7 @@ urlpatterns = [
     path("", include("reviewapp.interchange.urls")),
     path("", include("reviewapp.jobs.urls")),
     path("", include("reviewapp.calibration.urls")),
+    path("", include("reviewapp.runs.urls")),
     path("", include("reviewapp.help.urls")),
     path("", include("reviewapp.accounts.urls")),
     path("admin/", admin.site.urls),

@@ -40,7 +40,8 @@ def make_task(slug: str = "ideas", rubric: spec.Rubric | None = None, **fields: 
 
 def make_output(task: Task | None = None, content: str = "# An idea\n\nSome text.", **fields: Any) -> Output:
     task = task or Task.objects.first() or make_task()
-    variant = task.variants.filter(is_current=True).first() or save_variant(task, spec.Variant(name="default", prompt=""))
+    current = fields.pop("variant", None) or task.variants.filter(is_current=True).first()
+    variant = current or save_variant(task, spec.Variant(name="default", prompt=""))
     prompt, _ = Prompt.objects.get_or_create(task=task, sha256=variant.sha256, defaults={"text": variant.prompt})
     number = next(_numbers)
     transcript, reference = fields.pop("transcript", []), fields.pop("reference", "")

@@ -21,6 +21,11 @@
       const place = t.vertical ? { x: t.at, y: t.value, error_y: error } : { x: t.value, y: t.at, error_x: error };
       return { type: "scatter", mode: "markers", ...place, ...hover(t), marker: { color: c, size: 8, symbol: t.color === "human" ? "diamond" : "circle" } };
     },
+    heat: (t, c) => ({
+      type: "heatmap", x: t.x, y: t.y, z: t.z, zmin: 0, zmax: 1, text: t.text, texttemplate: "%{text}", hovertext: t.hover, hovertemplate: "%{hovertext}<extra></extra>",
+      colorscale: [0, 0.45].map((share, at) => [at, c.replace(/rgba?\(([^,]+,[^,]+,[^,)]+).*/, `rgba($1, ${share})`)]), textfont: { color: token("ink") },
+      showscale: false, xgap: 2, ygap: 2,
+    }),
   };
 
   function axis(spec, colours, size, isRow) {
@@ -40,17 +45,20 @@
     const rows = chart.y.rows;
     const style = getComputedStyle(document.body);
     const size = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const isGrouped = Boolean(chart.grouped); // several dots in a row, one below the other
+    if (isGrouped) traces.forEach((trace, at) => Object.assign(trace, { orientation: "h", offsetgroup: String(at), alignmentgroup: "rows" }));
     const height = rows ? (5.5 + 1.75 * rows + (chart.traces.length > 1 ? 1.5 : 0)) * size : 22 * size;
     place.style.height = `${height}px`;
     Plotly.react(place, traces, {
-      height,
+      height, scattermode: isGrouped ? "group" : "overlay", scattergap: 0.4,
       margin: { l: 3.5 * size, r: size, t: 0.75 * size, b: 3 * size },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: false,
       font: { family: style.fontFamily, size: 0.78 * size, color: colours.muted },
       hoverlabel: { bgcolor: token("surface"), bordercolor: colours.line, font: { color: colours.ink } },
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { color: colours.ink } },
-      xaxis: { ...axis(chart.x, colours, 0.8 * size), ...(chart.zero ? { zeroline: true, zerolinecolor: colours.muted, rangemode: "tozero" } : {}) },
+      xaxis: { ...axis(chart.x, colours, 0.8 * size, Boolean(chart.x.columns)), ...(chart.zero ? { zeroline: true, zerolinecolor: colours.muted, rangemode: "tozero" } : {}) },
       yaxis: axis(chart.y, colours, 0.8 * size, Boolean(rows)),
+      shapes: chart.band ? [{ type: "rect", layer: "below", yref: "paper", x0: chart.band[0], x1: chart.band[1], y0: 0, y1: 1, fillcolor: token("accent-soft"), line: { width: 0 } }] : [],
     }, { displayModeBar: false, responsive: true });
     if (place.dataset.mounted) return;
     place.dataset.mounted = "yes";
@@ -71,6 +79,15 @@
     };
     next();
   };
+  // A button saves the chart that it names as it is drawn, on the page's ground.
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest("[data-save]");
+    const place = button && document.querySelector(`[data-chart="${button.dataset.of}"]`);
+    if (!place?.data) return;
+    const { width, height } = place.getBoundingClientRect();
+    const layout = { ...place.layout, paper_bgcolor: token("surface"), title: { text: button.dataset.title, x: 0, xref: "paper", font: { color: token("ink") } }, margin: { ...place.layout.margin, t: 64 } };
+    Plotly.downloadImage({ data: place.data, layout }, { format: button.dataset.save, filename: button.dataset.file, width: Math.max(720, width), height: height + 48, scale: 2 });
+  });
   document.addEventListener("DOMContentLoaded", () => mountAll(document));
   document.addEventListener("htmx:load", ({ detail }) => detail.elt !== document.body && mountAll(detail.elt.parentElement || document));
   new MutationObserver(() => mountAll(document)).observe(document.documentElement, { attributeFilter: ["data-theme"] });

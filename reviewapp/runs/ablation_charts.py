@@ -1,0 +1,124 @@
+"""The charts of the ablation page as plain data for static/js/charts.js, and what the page says first."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import Any
+
+from reviewapp.calibration.words import between, counted, listed, number, percent, with_interval
+from reviewapp.models import Grader, Task
+from reviewapp.runs.ablations import Ablation, Cell, Group
+
+Chart = dict[str, Any]
+
+
+def rates_chart(made: Ablation, task: Task, grader: Grader | None, links: list[str], base: str) -> Chart | None:
+    """A dot with its interval a group, over the target band; the corrected rate beside it where there is one."""
+    rows = [(group, link) for group, link in zip(made.groups, links, strict=True) if group.rate["value"] is not None][::-1]
+    if not rows:
+        return None
+    who = "judge" if grader else "human"
+    traces = [_dots(who, rows, "rate", str(grader) if grader else "people, blind")]
+    if grader:
+        corrected = [(group, link) for group, link in rows if group.corrected["value"] is not None]
+        if corrected:
+            traces.insert(0, _dots("human", corrected, "corrected", "corrected by people"))
+    return {
+        "title": f"Pass rate of {task.title}",
+        "file": f"pass-rates-{task.slug}",
+        "traces": traces,
+        "x": {"title": "pass rate, with 95 % interval; the band is the target", "range": [-0.02, 1.02], "percent": True},
+        "y": {"rows": len(rows) * (1.3 if len(traces) > 1 else 1)},
+        "grouped": len(traces) > 1,
+        "band": [task.band_low, task.band_high],
+        "base": base,
+    }
+
+
+def _dots(color: str, rows: list[tuple[Group, str]], name: str, title: str) -> Chart:
+    figures = [getattr(group, name) for group, _ in rows]
+    ends = [f["ci"] or [f["value"]] * 2 for f in figures]
+    return {
+        "kind": "dots",
+        "color": color,
+        "name": title,
+        "at": [wrapped(group.name, 30) for group, _ in rows],
+        "value": [f["value"] for f in figures],
+        "low": [f["value"] - low for f, (low, _) in zip(figures, ends, strict=True)],
+        "high": [high - f["value"] for f, (_, high) in zip(figures, ends, strict=True)],
+        "text": [f"{with_interval(f, percent)}, n {f['n']:,}" for f in figures],
+        "links": [link for _, link in rows],
+    }
+
+
+def heat_chart(made: Ablation, task: Task) -> Chart | None:
+    """Criteria by groups: the share that passes, or the mean score, darker the higher."""
+    groups = [group for group in made.groups if any(cell.share is not None for cell in group.cells)]
+    if not groups:
+        return None
+    cells = [[group.cells[i] for group in groups] for i in range(len(groups[0].cells))][::-1]
+    trace = {
+        "kind": "heat",
+        "color": "pass",
+        "x": [wrapped(group.name, 18) for group in groups],
+        "y": [wrapped(row[0].title, 26) for row in cells],
+        "z": [[cell.share for cell in row] for row in cells],
+        "text": [[cell_text(cell) for cell in row] for row in cells],
+        "hover": [[f"{row[0].title}, {g.name}: {told(c)}" for c, g in zip(row, groups, strict=True)] for row in cells],
+    }
+    return {
+        "title": f"Criteria of {task.title}",
+        "file": f"criteria-{task.slug}",
+        "traces": [trace],
+        "x": {"columns": len(groups)},
+        "y": {"rows": 1.4 * len(cells) + 1},
+    }
+
+
+def wrapped(name: str, width: int) -> str:
+    """In lines, as plotly.js takes them."""
+    return "<br>".join(wrap(name.replace("<", "‹"), width)) or name
+
+
+def cell_text(cell: Cell) -> str:
+    if cell.figure["value"] is None:
+        return "–"
+    return percent(cell.figure["value"]) if cell.is_binary else number(cell.figure["value"])
+
+
+def told(cell: Cell) -> str:
+    found = cell.figure
+    if found["value"] is None:
+        return found["why_missing"]
+    ends = f" ({between(found, percent)})" if found["ci"] else ""
+    return f"{cell_text(cell)}{ends}, n {found['n']:,}"
+
+
+def sentences(made: Ablation, task: Task, by: str) -> list[str]:
+    """What the table comes to: who is in the band, how far the groups lie apart, where most fail."""
+    known = [group for group in made.groups if group.rate["value"] is not None]
+    if not known:
+        return []
+    word = {"variant": "prompt variant", "model": "model", "both": "pair of variant and model"}[by]
+    inside = [g for g in known if task.band_low <= g.rate["value"] <= task.band_high]
+    band = f"the target band of {percent(task.band_low)} to {percent(task.band_high)}"
+    first = (
+        f"{listed([g.name for g in inside])} {'is' if len(inside) == 1 else 'are'} in {band}."
+        if inside
+        else f"No {word} of {len(known)} is in {band}."
+    )
+    said = [first]
+    high, low = known[0], known[-1]
+    if len(known) > 1 and high.rate["value"] > low.rate["value"]:
+        apart = high.rate["ci"] and low.rate["ci"] and high.rate["ci"][0] > low.rate["ci"][1]
+        tail = "; their intervals lie apart." if apart else "; their intervals overlap, so this many outputs do not tell them apart."
+        said.append(
+            f"{high.name} passes most, {with_interval(high.rate, percent)}, {low.name} least, {with_interval(low.rate, percent)}{tail}"
+        )
+    hardest = min((c for c in made.total.cells if c.share is not None), key=lambda c: c.share or 0.0, default=None)
+    if hardest and hardest.is_binary:
+        fails = {"value": 1 - hardest.figure["value"], "ci": [1 - end for end in hardest.figure["ci"][::-1]]}
+        said.append(f"Most fail at {hardest.title}: {with_interval(fails, percent)} of {counted(hardest.figure['n'], 'output')}.")
+    elif hardest:
+        said.append(f"The lowest scores are for {hardest.title}: {cell_text(hardest)} on average.")
+    return said

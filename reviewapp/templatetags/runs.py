@@ -1,0 +1,54 @@
+"""Cells and figures of the pages about runs and pass rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from reviewapp.calibration.words import percent
+from reviewapp.models import Grader, Task
+from reviewapp.runs.ablation_charts import cell_text, told
+from reviewapp.runs.ablations import Failure, Group
+from reviewapp.templatetags.plots import percent as place
+
+register = template.Library()
+
+
+@register.inclusion_tag("runs/figure.html")
+def figure_chart(chart: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    return {"chart": chart, "id": f"chart-{name}", "formats": ("svg", "png")}
+
+
+@register.inclusion_tag("parts/interval.html")
+def banded_interval(figure: dict[str, Any], task: Task, grader: Grader | None) -> dict[str, Any]:
+    """A rate with its interval over the task's target band."""
+    low, high = figure["ci"] or (figure["value"], figure["value"])
+    band = {"band_x": place(task.band_low), "band_width": place(task.band_high - task.band_low)}
+    marks = {"x": place(figure["value"]), "x1": place(low), "x2": place(high)}
+    return {"who": "judge" if grader else "human", "has_value": True, **marks, **band}
+
+
+@register.simple_tag
+def criterion_cell(group: Group, number: int) -> SafeString:
+    cell = group.cells[number]
+    return format_html('<td class="num" title="{}">{}</td>', told(cell), cell_text(cell))
+
+
+@register.simple_tag
+def chance_cell(group: Group, k: str) -> SafeString:
+    found = group.pass_at_k[k]
+    if found["value"] is None:
+        return format_html(
+            '<td class="num"><span class="muted" title="{0}">–<span class="sr-only"> {0}</span></span></td>', found["why_missing"]
+        )
+    return format_html('<td class="num">{}</td>', percent(found["value"]))
+
+
+@register.simple_tag
+def by_group(failure: Failure, groups: tuple[Group, ...]) -> str:
+    """In which groups a category was seen, the most first."""
+    seen = sorted(((n, group.name) for n, group in zip(failure.by_group, groups, strict=True) if n), key=lambda row: -row[0])
+    return ", ".join(f"{name} {n:,}" for n, name in seen[:4]) + (f" and {len(seen) - 4} more" if len(seen) > 4 else "")
