@@ -137,9 +137,9 @@ def _draw_by_judge(wish: Wish, ids: np.ndarray, size: int, rng: np.random.Genera
 
 def _draw_worst(wish: Wish, ids: np.ndarray) -> list[tuple[int, float | None]]:
     """The outputs on which graders, or a grader and people, differ most."""
-    scores: dict[int, dict[str, float]] = defaultdict(dict)
+    scores: dict[int, dict[int, float]] = defaultdict(dict)
     automatic = Grade.objects.filter(output__task=wish.task, mode=Grade.Mode.AUTOMATIC, retraction__isnull=True, overall__isnull=False)
-    for pk, grader, overall in automatic.order_by("id").values_list("output_id", "grader__name", "overall").iterator(5000):
+    for pk, grader, overall in automatic.order_by("id").values_list("output_id", "grader_id", "overall").iterator(5000):
         scores[pk][grader] = overall
     people = dict(Output.objects.filter(task=wish.task, is_latest=True, disagreement__isnull=False).values_list("id", "disagreement"))
     spread = [max(scores[pk].values()) - min(scores[pk].values()) if len(scores.get(pk, ())) > 1 else np.nan for pk in ids.tolist()]
