@@ -28,9 +28,16 @@ UNSAFE_TORCH = {
 # Of the names above, those whose use no audit event tells of: a computed name must not begin as one of them.
 UNHEARD = ("modules", "as_strided", "stride_tricks", "ctypes", "attrgetter", "methodcaller", "data_ptr", "frombuffer", "dup")
 TORCH_NAMES = ("torch", "nn", "F", "np", "numpy", "math", "Tensor", "functional", "checkpoint")
+# Modules that are found as attributes of others, such as logging.sys
+MODULES = {
+    "sys", "os", "gc", "inspect", "ctypes", "builtins", "importlib", "io", "subprocess", "threading", "pickle", "marshal", "types",
+    "traceback", "linecache", "copyreg", "codecs", "shutil", "socket", "signal", "mmap",
+}  # fmt: skip
 PLAIN_DUNDERS = {
     "__init__", "__name__", "__class__", "__repr__", "__len__", "__call__", "__doc__", "__file__", "__main__", "__version__", "__getitem__",
     "__post_init__", "__iter__", "__next__", "__enter__", "__exit__", "__all__", "__eq__", "__hash__", "__str__", "__contains__",
+    "__setitem__", "__delitem__", "__bool__", "__add__", "__sub__", "__mul__", "__lt__", "__le__", "__gt__", "__ge__", "__author__",
+    "__future__", "__constants__", "__slots__",
 }  # fmt: skip
 # On whatever they stand: ways to frames and code, other names for getattr, and arrays over memory that is not theirs.
 UNSAFE_ATTRIBUTES = {
@@ -38,6 +45,7 @@ UNSAFE_ATTRIBUTES = {
     "_getframe", "settrace", "setprofile", "attrgetter", "methodcaller", "format_map", "vformat", "Formatter", "get_type_hints",
     "ForwardRef", "make_dataclass", "as_strided", "stride_tricks", "ctypes", "ctypeslib", "frombuffer", "data_ptr", "currentframe",
     "walk_stack", "get_objects", "get_referrers", "get_referents", "register_at_fork", "dup", "dup2", "writev", "pwrite",
+    "update_wrapper", "wraps", "Namespace", "SimpleNamespace", "set_defaults", "new_class",
 }  # fmt: skip
 
 
@@ -89,7 +97,9 @@ def doubts(source: Source) -> list[Doubt]:
     calls = [n for n in nodes if isinstance(n, ast.Call)]
     numbering = {id(n.func) for n in calls if _numbers_an_attribute(n)}
     called = {id(n.func) for n in calls}
-    found = [Doubt(getattr(n, "lineno", 0), why) for n in nodes if id(n) not in numbering and (why := _doubt(n))]
+    modules = {a.asname or a.name.partition(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    found = [Doubt(n.lineno, why) for n in nodes if isinstance(n, ast.Attribute) and (why := _private_of(n, modules))]
+    found += [Doubt(getattr(n, "lineno", 0), why) for n in nodes if id(n) not in numbering and (why := _doubt(n))]
     found += [Doubt(n.lineno, "getattr as a value") for n in nodes if isinstance(n, ast.Name) and n.id == "getattr" and id(n) not in called]
     return sorted(found, key=lambda d: d.line)
 
@@ -99,8 +109,10 @@ def _doubt(node: ast.AST) -> str:
         return next((f"import {a.name}" for a in node.names if not _safe_module(a.name)), "")
     if isinstance(node, ast.ImportFrom):
         return _doubt_from(node)
-    if isinstance(node, ast.Name) and node.id in UNSAFE_NAMES:
-        return node.id
+    if isinstance(node, ast.Name):
+        return node.id if node.id in UNSAFE_NAMES or _odd_dunder(node.id) else ""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return f"the definition of {node.name}" if _odd_dunder(node.name) else ""
     if isinstance(node, ast.Attribute):
         return _doubt_attribute(node)
     if isinstance(node, ast.Call):
@@ -108,7 +120,7 @@ def _doubt(node: ast.AST) -> str:
     if isinstance(node, ast.MatchClass):
         return next((f"the pattern {name}" for name in node.kwd_attrs if _unsafe_attribute(name)), "")
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value if node.value.startswith("__torch_") else ""
+        return f"the text {node.value}" if node.value.startswith("__torch_") or _odd_dunder(node.value) else ""
     return ""
 
 
@@ -139,6 +151,8 @@ def _doubt_call(node: ast.Call) -> str:
         if not isinstance(name, str):
             return "getattr with a computed name"
         return f"getattr {name}" if _unsafe_attribute(name) or name in UNSAFE_TORCH else ""
+    if isinstance(node.func, ast.Name) and (node.func.id == "id" or (node.func.id == "type" and len(node.args) > 1)):
+        return f"{node.func.id}(...)"
     if isinstance(node.func, ast.Attribute) and node.func.attr == "format":
         text = node.func.value.value if isinstance(node.func.value, ast.Constant) else None
         if not isinstance(text, str):
@@ -155,7 +169,11 @@ def _doubt_from(node: ast.ImportFrom) -> str:
     allowed = SAFE_OF.get(root)
     names = [a.name for a in node.names]
     in_torch = root == "torch" and module != "torch.utils.checkpoint"
-    if bad := [n for n in names if (allowed is not None and n not in allowed) or (in_torch and n in UNSAFE_TORCH)]:
+    if bad := [
+        n
+        for n in names
+        if _unsafe_attribute(n) or n in MODULES or (allowed is not None and n not in allowed) or (in_torch and n in UNSAFE_TORCH)
+    ]:
         return f"from {module} import {bad[0]}"
     return ""
 
@@ -165,8 +183,8 @@ def _doubt_attribute(node: ast.Attribute) -> str:
     owner = node.value.id if isinstance(node.value, ast.Name) else ""
     if owner in SAFE_OF and name not in SAFE_OF[owner]:
         return f"{owner}.{name}"
-    if owner == "sys" and name == "modules":
-        return "sys.modules"
+    if (owner == "sys" and name == "modules") or (name in MODULES and owner != "self"):
+        return f"{owner}.{name}"
     if owner in TORCH_NAMES and (name in UNSAFE_TORCH or name.startswith("_")):
         return f"{owner}.{name}"
     if _unsafe_attribute(name):
@@ -177,8 +195,17 @@ def _doubt_attribute(node: ast.Attribute) -> str:
 
 
 def _unsafe_attribute(name: str) -> bool:
-    is_dunder = name.startswith("__") and name.endswith("__")
-    return name in UNSAFE_ATTRIBUTES or (is_dunder and name not in PLAIN_DUNDERS)
+    return name in UNSAFE_ATTRIBUTES or _odd_dunder(name)
+
+
+def _private_of(node: ast.Attribute, modules: set[str]) -> str:
+    """A module's own name, such as random._os, or ""."""
+    is_private = node.attr.startswith("_") and isinstance(node.value, ast.Name) and node.value.id in modules
+    return ast.unparse(node) if is_private else ""
+
+
+def _odd_dunder(name: str) -> bool:
+    return bool(re.fullmatch(r"__\w+__", name)) and name not in PLAIN_DUNDERS
 
 
 def _safe_module(name: str) -> bool:

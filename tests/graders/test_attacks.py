@@ -9,6 +9,7 @@ import pytest
 from graders import registry
 from graders.code.channel import Answer, ask_probe
 from graders.code.neural_memory import MODULES, PROBE, check_report
+from graders.code.source import doubts, read_source
 from graders.grade import Grade
 from graders.sandbox import Limits
 from tests.graders.checks import program, task
@@ -171,6 +172,34 @@ def test_a_program_that_replaces_what_torch_does_never_passes_but_is_seen_throug
     assert graded(program() + patch).passed is not True
     rows = {c.key: c.passed for c in graded(program(gate=WRONG_GATE) + patch).criteria}
     assert rows["surprise_gate"] is False and rows["outer_product"] is True
+
+
+UNHEARD_STEPS = {
+    "a tensor that answers for itself": "class T(torch.Tensor):\n    @classmethod\n    def __torch_function__(cls, *a, **k): return a",
+    "an array over all memory": "import argparse\nargparse.Namespace(**{'__array_' + 'interface__': {'data': (0, False)}})",
+    "code in a field's name": "from dataclasses import dataclass\n@dataclass\nclass C:\n    __annotations__ = {'x=print()': int}",
+    "code in a type's name": "C = type('C', (), {'__anno' + 'tations__': {}})",
+    "a module through another": "import logging\nlogging.sys.modules.clear",
+    "a private module": "import random\nrandom._os",
+    "another word for getattr": "from operator import attrgetter",
+    "getattr by the library": "import functools\nfunctools.update_wrapper(print, print, assigned=['__glob' + 'als__'])",
+    "getattr as a value": "list(map(getattr, [1], ['real']))",
+    "a pattern": "match torch:\n    case object(__dict__=d): pass",
+    "a format": "'{0.__init__}'.format(nn.Module)",
+    "a computed format": "f = '{0._' + '_init__}'\nf.format(nn.Module)",
+    "reduction": "class R:\n    def __reduce__(self): return print, ()",
+    "modules by from": "from logging import sys",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", UNHEARD_STEPS.values(), ids=UNHEARD_STEPS)
+def test_a_step_that_raises_no_event_is_found_in_the_text(step):
+    assert doubts(read_source(step))
+
+
+def test_names_that_a_module_numbers_for_itself_are_no_doubt():
+    fine = "class M(nn.Module):\n    def __init__(self):\n        for i in range(3): setattr(self, f'head{i}', getattr(self, 'w%d' % i))\n"
+    assert doubts(read_source(fine)) == [] and doubts(read_source(fine.replace("head{i}", "{i}")))
 
 
 def test_what_honest_programs_do_raises_no_doubt():
