@@ -36,6 +36,7 @@ class Messages:
     def __init__(self, config: Config) -> None:
         config.require_ready()
         self._config = config
+        self._tls = httpx2.create_ssl_context()  # reads all certificates: once for all clients
         self._clients: list[anthropic.AsyncAnthropic] = []
         self._busy: list[int] = []
 
@@ -62,7 +63,7 @@ class Messages:
             api_key=self._config.api_key or NO_KEY,
             base_url=self._config.base_url or None,
             max_retries=0,
-            http_client=anthropic.DefaultAsyncHttpxClient(limits=limits),
+            http_client=anthropic.DefaultAsyncHttpxClient(limits=limits, verify=self._tls),
         )
 
     async def attempt(self, request: Request) -> Reply:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
@@ -92,7 +93,7 @@ class Request:
     timeout_s: float = 600.0
     nonce: str = ""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """The name of this call in the call cache."""
         told = {name: value for name, value in asdict(self).items() if name != "timeout_s"}
@@ -103,7 +104,7 @@ class Request:
     def is_streamed(self) -> bool:
         return self.thinking or self.max_tokens >= STREAM_FROM
 
-    @property
+    @cached_property
     def chars(self) -> int:
         """Characters that are sent, roughly: what the limits and the budget estimate tokens from."""
         told = [*map(asdict, self.system), *map(asdict, self.turns), *map(asdict, self.tools)]

@@ -99,9 +99,9 @@ def test_workers_share_the_limit(tmp_path):
 
 def test_calls_through_the_port_keep_to_the_limit(tmp_path):
     with MessagesApi() as api:
-        ask_many(api, tmp_path, [request() for _ in range(36)], LLM_REQUESTS_PER_MINUTE="600")
+        ask_many(api, tmp_path, [request() for _ in range(60)], LLM_REQUESTS_PER_MINUTE="600")
     times = sorted(asked.at for asked in api.asked)
-    assert times[-1] - times[0] > 0.5  # 30 at once, then ten a second
+    assert times[-1] - times[0] > 1.5  # 30 at once, then nine a second
 
 
 def test_a_run_never_spends_more_than_its_limit_and_uses_most_of_it(tmp_path):
