@@ -24,11 +24,12 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from reviewapp.jobs import wakeups
-from reviewapp.models import Grader, Job, Output, User
+from reviewapp.models import Grader, Job, Output, Run, User
 
 State = Job.State
 OPEN = (State.QUEUED, State.RUNNING)
-STOPPED = (State.FAILED, State.CANCELLED)
+# Asked for again, or retried, these start anew.
+STOPPED = (State.FAILED, State.CANCELLED, State.PAUSED)
 NO_LEASE = {"lease_token": "", "lease_until": None}
 FRESH = {
     **{**NO_LEASE, "state": State.QUEUED, "claims": 0, "error": "", "stage": ""},
@@ -97,13 +98,14 @@ def enqueue_gradings(
     again: bool = False,
     user: User | None = None,
     arguments: Mapping[str, Any] | None = None,
+    run: Run | None = None,
 ) -> Enqueued:
     """A grading of each output, a transaction a batch. `again`: one more attempt where the last one is done.
 
-    `arguments` go to the jobs that are new or start again.
+    `arguments` and `run` go to the jobs that are new or start again.
     """
     result = Enqueued()
-    new = Job(kind=Job.Kind.GRADE, grader=grader, created_by=user, queue=_queue_for(grader), arguments=dict(arguments or {}))
+    new = Job(kind=Job.Kind.GRADE, grader=grader, created_by=user, queue=_queue_for(grader), arguments=dict(arguments or {}), run=run)
     for start in range(0, len(output_ids), BATCH):
         _enqueue_batch(output_ids[start : start + BATCH], new, again, result)
     to_wake = result.to_do[: wakeups.MOST_WAITING]  # the sweeper wakes the others as these are worked off
@@ -118,13 +120,13 @@ def _enqueue_batch(output_ids: Sequence[int], new: Job, again: bool, result: Enq
     gradings = Job.objects.filter(kind=new.kind, grader=new.grader, output_id__in=output_ids)
     latest = {job.output_id: job for job in gradings.order_by("attempt")}
     stopped = [job.pk for job in latest.values() if job.state in STOPPED]
-    Job.objects.filter(pk__in=stopped, state__in=STOPPED).update(**FRESH, arguments=new.arguments)
+    Job.objects.filter(pk__in=stopped, state__in=STOPPED).update(**FRESH, arguments=new.arguments, run=new.run)
     result.retried += stopped
     result.open += [job.pk for job in latest.values() if job.is_open]
     done = {pk: job for pk, job in latest.items() if job.state == State.DONE}
     attempts = {pk: latest[pk].attempt + 1 if pk in latest else 1 for pk in output_ids if pk not in latest or (again and pk in done)}
     result.done += [job.pk for pk, job in done.items() if pk not in attempts]
-    same = {name: getattr(new, name) for name in ("kind", "queue", "grader", "created_by", "arguments")}
+    same = {name: getattr(new, name) for name in ("kind", "queue", "grader", "created_by", "arguments", "run")}
     rows = [Job(**same, output_id=pk, attempt=n) for pk, n in attempts.items()]
     Job.objects.bulk_create(rows, ignore_conflicts=True)  # someone else may have asked for the same this moment
     made = gradings.filter(output_id__in=attempts).order_by("attempt").values_list("output_id", "attempt", "pk")
@@ -198,7 +200,7 @@ def hand_back_all(token: str) -> int:
 
 
 def retry(job: Job) -> bool:
-    """Queue a failed or cancelled job again, with all its claims; False if it is neither."""
+    """Queue a failed, cancelled or paused job again, with all its claims; False if it is none of these."""
     if not Job.objects.filter(pk=job.pk, state__in=STOPPED).update(**FRESH, woken_at=timezone.now()):
         return False
     _wake_on_commit([(job.pk, wakeups.queue_of(job.kind, job.queue))])
@@ -208,7 +210,43 @@ def retry(job: Job) -> bool:
 def cancel(job: Job) -> bool:
     """Take the job out of the queue, or its lease from the worker; False if it has ended."""
     end = {"state": State.CANCELLED, "finished_at": timezone.now(), **NO_LEASE}
-    return bool(Job.objects.filter(pk=job.pk, state__in=OPEN).update(**end))
+    return bool(Job.objects.filter(pk=job.pk, state__in=(*OPEN, State.PAUSED)).update(**end))
+
+
+def pause_run(run: Run) -> int:
+    """Hold back the run's jobs that wait; those in work end. How many."""
+    return Job.objects.filter(run=run, state=State.QUEUED).update(state=State.PAUSED, woken_at=None)
+
+
+def wake_first(run: Run) -> None:
+    """Wake the first of the run's new jobs; the sweeper wakes the others as these are worked off."""
+    _queue_again(Job.objects.filter(run=run, state=State.QUEUED), {"state": State.QUEUED})
+
+
+def resume_run(run: Run) -> int:
+    """Queue the run's paused jobs again; how many."""
+    return _queue_again(Job.objects.filter(run=run, state=State.PAUSED), {"state": State.QUEUED})
+
+
+def cancel_run(run: Run) -> int:
+    """Cancel all of the run's jobs that have not ended; how many."""
+    end = {"state": State.CANCELLED, "finished_at": timezone.now(), **NO_LEASE}
+    return Job.objects.filter(run=run, state__in=(*OPEN, State.PAUSED)).update(**end)
+
+
+def retry_run(run: Run, arguments: Mapping[str, Any] | None = None) -> int:
+    """Queue the run's failed jobs again, with new arguments if there are any; how many. Finished calls are not paid again."""
+    fields = FRESH | ({} if arguments is None else {"arguments": dict(arguments)})
+    return _queue_again(Job.objects.filter(run=run, state=State.FAILED), fields)
+
+
+def _queue_again(jobs: QuerySet[Job], fields: Mapping[str, Any]) -> int:
+    """The first of them are woken at once; the sweeper wakes the others as these are worked off."""
+    first = list(jobs.order_by("pk")[: wakeups.MOST_WAITING])
+    count = jobs.update(**fields, woken_at=None)
+    Job.objects.filter(pk__in=[job.pk for job in first]).update(woken_at=timezone.now())
+    _wake_on_commit([(job.pk, wakeups.queue_of(job.kind, job.queue)) for job in first])
+    return count
 
 
 def sweep() -> dict[str, int]:
