@@ -20,6 +20,7 @@ from graders.calibration.result import Estimate
 MAX_PROMPTS = 500
 CHUNK_CELLS = 4_000_000  # draws held at once: 16 MB
 MAX_CELLS = 20_000_000  # of a table with a row a prompt: 160 MB
+EXACT_IN_SINGLE = 2**24  # whole numbers below are exact in single precision
 MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
 NO_RESAMPLES = "no interval was asked for"
 
@@ -65,6 +66,7 @@ class Resamples:
             n_prompts = MAX_PROMPTS
         self.level = level
         self.counts = _draw(n_prompts, n_boot, rng)
+        self.counts_single = self.counts.astype(np.float32)  # for tables of whole numbers: as exact, in half the time
 
     @property
     def n_boot(self) -> int:
@@ -79,7 +81,8 @@ class Resamples:
     def of(self, rows: Mask | Ints) -> Resamples:
         """Return the same draws for some of the items (a mask, or their numbers in any order)."""
         part = object.__new__(Resamples)
-        part.clusters, part.level, part.counts, part.unit = self.clusters[rows], self.level, self.counts, self.unit
+        part.clusters, part.level, part.unit = self.clusters[rows], self.level, self.unit
+        part.counts, part.counts_single = self.counts, self.counts_single
         return part
 
     def at_level(self, level: float) -> Resamples:
@@ -102,7 +105,10 @@ class Resamples:
         """
         n_prompts = self.counts.shape[1]
         by_prompt = np.bincount(self.clusters * n_cells + cells, weights=values, minlength=n_prompts * n_cells)
-        return self._weigh(by_prompt.reshape(n_prompts, n_cells).astype(np.float64))
+        table = by_prompt.reshape(n_prompts, n_cells)
+        if values is None and n_prompts and table.sum(axis=1).max() * n_prompts < EXACT_IN_SINGLE:
+            return (self.counts_single @ table.astype(np.float32)).astype(np.float64)
+        return self._weigh(table.astype(np.float64))
 
     def fits(self, n_cells: int) -> bool:
         """Whether a table with this many cells a prompt can be held."""
@@ -140,9 +146,17 @@ def with_interval(value: float, resampled: Floats | None, resamples: Resamples |
         why = f"not defined in {len(resampled) - len(defined)} of {len(resampled)} resamples: too few outputs"
         return Estimate(value, None, None, n, why_missing=why, n_dropped=n_dropped)
     tail = _expanded_tail(resamples.level, n_prompts)
-    low, high = (float(q) for q in np.quantile(defined, [tail, 1 - tail]))
+    low, high = _percentiles(defined, tail)
     method = f"bootstrap of {n_prompts} {resamples.unit}, {len(resampled)} resamples"
     return Estimate(value, min(low, value), max(high, value), n, method=method, n_dropped=n_dropped)
+
+
+def _percentiles(values: Floats, tail: float) -> tuple[float, float]:
+    """Return numpy.quantile(values, [tail, 1 - tail]), at a fifth of its time."""
+    rising = np.sort(values)
+    places = [tail * (len(rising) - 1), (1 - tail) * (len(rising) - 1)]
+    low, high = np.interp(places, np.arange(len(rising)), rising)
+    return float(low), float(high)
 
 
 def _expanded_tail(level: float, n_prompts: int) -> float:

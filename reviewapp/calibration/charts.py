@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, mean_human
+from graders.calibration.arrays import Floats, Ints
 from graders.calibration.errors import bias_by
 from graders.calibration.result import Estimate
 from reviewapp.calibration.figures import Figure, figure
@@ -32,7 +32,7 @@ FEWEST_IN_GROUP = 3
 
 def rounded(items: Items) -> tuple[Floats, Floats]:
     """Judge and mean human scores as the scatter shows them: as they are, or on a grid where they are too many to draw."""
-    judge, human = items.judge.round(ROUND), mean_human(items.human).round(ROUND)
+    judge, human = items.judge.round(ROUND), items.mean.round(ROUND)
     both = ~np.isnan(judge) & ~np.isnan(human)
     if len(np.unique(judge[both] + 1j * human[both])) <= MOST_BUBBLES:
         return judge, human
@@ -150,7 +150,7 @@ def _bias_charts(items: Items, grades: Grades, variants: dict[int, str]) -> dict
 def _bias_chart(title: str, items: Items, groups: Ints, names: list[tuple[str, str]], *, by_value: bool = True) -> Chart | None:
     if len(names) < 2:
         return None
-    found = bias_by(items.judge, items.human, groups, len(names), items.resamples, fewest=FEWEST_IN_GROUP)
+    found = bias_by(items.judge, items.mean, groups, len(names), items.resamples, fewest=FEWEST_IN_GROUP)
     return group_chart(title, [(*name, e) for name, e in zip(names, found, strict=True)], by_value=by_value)
 
 

@@ -68,7 +68,7 @@ def human_group(items: Items, grades: Grades) -> Figure:
 
 def judge_group(items: Items, rng: np.random.Generator) -> Figure:
     """The judge against people. Set each figure beside the human group's."""
-    human, judge, draws = items.human, items.judge, items.resamples
+    human, mean, judge, draws = items.human, items.mean, items.judge, items.resamples
     if items.is_categorical:
         names = ("weighted_kappa", "gwet_ac2", "spearman", "kendall_b", "pearson", "spearman_within", "mae", "bias", "loa")
         found = {name: missing(NOT_A_SCALE) for name in names}
@@ -77,13 +77,13 @@ def judge_group(items: Items, rng: np.random.Generator) -> Figure:
         "weighted_kappa": figure(agreement.weighted_kappa(judge, human, items.labels, rng=rng, resamples=draws)),
         "alpha": figure(alpha.judge_alpha(judge, human, "ordinal", draws)),
         "gwet_ac2": figure(agreement.gwet_ac2(judge, human, items.labels, draws)),
-        "spearman": figure(rank.spearman(judge, human, draws)),
-        "kendall_b": figure(rank.kendall_b(judge, human, draws)),
-        "pearson": figure(rank.pearson(judge, human, draws)),
-        "spearman_within": figure(rank.within(rank.spearman, judge, human, items.criterion, draws)),
-        "mae": figure(errors.mae(judge, human, draws)),
-        "bias": figure(errors.bias(judge, human, draws)),
-        "loa": _limits(errors.limits_of_agreement(judge, human, draws)),
+        "spearman": figure(rank.spearman(judge, mean, draws)),
+        "kendall_b": figure(rank.kendall_b(judge, mean, draws)),
+        "pearson": figure(rank.pearson(judge, mean, draws)),
+        "spearman_within": figure(rank.within(rank.spearman, judge, mean, items.criterion, draws)),
+        "mae": figure(errors.mae(judge, mean, draws)),
+        "bias": figure(errors.bias(judge, mean, draws)),
+        "loa": _limits(errors.limits_of_agreement(judge, mean, draws)),
         **_decision(items),
         **_reliability(items),
     }
@@ -134,7 +134,7 @@ def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
         head = {"method": None, "labels_missing": None, "why_missing": NOT_A_SCALE, "half_width": missing(NOT_A_SCALE), "knots": None}
         return head | {name: missing(NOT_A_SCALE) for name in names}
     made = recalibration.recalibrate(
-        items.judge, items.human, items.human_passes, items.scale, items.clusters, rng=rng, resamples=items.resamples
+        items.judge, items.mean, items.human_passes, items.scale, items.clusters, rng=rng, resamples=items.resamples
     )
     fitted = made.calibrator
     why = "the half width of an interval has none itself"
@@ -157,7 +157,7 @@ def bias_group(items: Items, grades: Grades, judge_name: str) -> Figure:
         return group | {"position": _position(items)}
     lengths = outputs.length[items.output]
     return {
-        "length": figure(probes.length_bias(items.judge, items.human, lengths, clusters)),
+        "length": figure(probes.length_bias(items.judge, items.mean, lengths, clusters)),
         "position": missing("not defined, because nothing is compared in pairs"),
         "self_preference": _self_preference(items, outputs, judge_name),
         "reviewer": _reviewers(items, grades.people),
@@ -240,7 +240,7 @@ def _self_preference(items: Items, outputs: Outputs, judge_name: str) -> Figure:
     is_own = np.array([np.nan if not f else float(f == own) for f in families])[outputs.model[items.output]]
     if np.isnan(is_own).all():
         return missing("not defined, because no output's model tells its family")
-    return figure(probes.self_preference(items.judge, items.human, is_own, items.clusters))
+    return figure(probes.self_preference(items.judge, items.mean, is_own, items.clusters))
 
 
 def _reviewers(items: Items, people: tuple[str, ...]) -> Figure:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -68,6 +67,20 @@ class Grades:
     design: Design
 
 
+@dataclass(frozen=True)
+class Facts:
+    """The grades that count, a column a field; all (g,). `grade` rises.
+
+    `rater` is a place among `people`; for the judge it is their number.
+    """
+
+    people: tuple[str, ...]
+    grade: Ints
+    output: Ints
+    rater: Ints
+    passed: Floats
+
+
 def judges_of(task: Task) -> list[Grader]:
     """The newest version of each grader that graded the task's outputs, by name."""
     return sorted({g.name: g for g in judge_versions(task)}.values(), key=lambda g: g.name)
@@ -83,33 +96,32 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
     """Everything that a study of one judge needs. Files with one name and version are one judge."""
     outputs = _read_outputs(task)
     criteria = tuple(task.rubric.criteria.all()) if task.rubric else ()
-    place = {pk: i for i, pk in enumerate(outputs.id.tolist())}
-    people, by_people, by_judge = _newest(_wanted(Grade.objects.all(), "", task, judge, mode))
-    labelled = np.array(sorted({place[output] for output, _ in by_people}), dtype=np.int64)
-    row = {int(output): i for i, output in enumerate(outputs.id[labelled])}
-    column = {name: i for i, name in enumerate(people)}
-    human = np.full((len(labelled), len(people), len(criteria)), np.nan)
-    human_passed = np.full(human.shape[:2], np.nan)
-    judged, judge_passed = np.full((len(outputs), len(criteria)), np.nan), np.full(len(outputs), np.nan)
-    # Where each grade's scores belong, as a place in the flat array of all people's grades, or of the judge's.
-    homes: dict[int, int] = {}
-    for (output, name), (pk, passed) in by_people.items():
-        homes[pk] = row[output] * len(people) + column[name]
-        human_passed[row[output], column[name]] = _number(passed)
-    for output, (pk, passed) in by_judge.items():
-        homes[pk] = human_passed.size + place[output]
-        judge_passed[place[output]] = _number(passed)
-    flat = np.concatenate([human.reshape(-1, len(criteria)), judged]) if criteria else np.empty((0, 0))
-    for scores in _read_scores(task, judge, mode, criteria):
-        _fill(flat, homes, scores)
-    if criteria:
-        human, judged = flat[: human_passed.size].reshape(human.shape), flat[human_passed.size :]
-    clusters = _clusters(task, outputs)
-    raters = np.bincount([row[output] for output, _ in by_people], minlength=len(labelled)).tolist()
-    design = read_design(task, outputs.id, outputs.id[labelled], raters)
+    facts = _read_facts(_wanted(Grade.objects.all(), "", task, judge, mode), outputs)
+    n_people = len(facts.people)
+    by_people = facts.rater < n_people
+    labelled, row = np.unique(facts.output[by_people], return_inverse=True)
+    # One table for all: a row for each labelled output and person, then one for each output's judge.
+    n_human = len(labelled) * n_people
+    home = n_human + facts.output
+    home[by_people] = row * n_people + facts.rater[by_people]
+    passed, scores = np.full(n_human + len(outputs), np.nan), np.full((n_human + len(outputs), len(criteria)), np.nan)
+    passed[home] = facts.passed
+    for found in _read_scores(task, judge, mode, criteria):
+        _fill(scores, facts.grade, home, found)
+    design = read_design(task, outputs.id, outputs.id[labelled], np.bincount(row, minlength=len(labelled)).tolist())
     kept = design.is_counted
-    labelled, human, human_passed = labelled[kept], human[kept], human_passed[kept]
-    return Grades(outputs, clusters, people, criteria, labelled, human, human_passed, judged, judge_passed, design.counted())
+    return Grades(
+        outputs=outputs,
+        clusters=_clusters(task, outputs),
+        people=facts.people,
+        criteria=criteria,
+        labelled=labelled[kept],
+        human=scores[:n_human].reshape(len(labelled), n_people, len(criteria))[kept],
+        human_passed=passed[:n_human].reshape(len(labelled), n_people)[kept],
+        judge=scores[n_human:],
+        judge_passed=passed[n_human:],
+        design=design.counted(),
+    )
 
 
 def _read_outputs(task: Task) -> Outputs:
@@ -141,20 +153,22 @@ def _wanted(rows: QuerySet[Any], grade: str, task: Task, judge: Grader | None, m
     return rows.filter(is_wanted, **{f"{grade}output__task": task, f"{grade}output__is_latest": True}).order_by()
 
 
-Newest = dict[Any, tuple[int, bool | None]]
-
-
-def _newest(grades: QuerySet[Grade]) -> tuple[tuple[str, ...], Newest, Newest]:
-    """People's names, (output, name) -> (grade, passed) of each person's newest grade, output -> that of the judge's."""
-    by_people: Newest = {}
-    by_judge: Newest = {}
+def _read_facts(grades: QuerySet[Grade], outputs: Outputs) -> Facts:
+    """Of each person and output, and of the judge, the newest grade that was not taken back."""
     fields = ("id", "output_id", "mode", "rater_name", "passed")
-    for pk, output, mode, name, passed in sorted(_raw(grades.filter(retraction__isnull=True).values_list(*fields)), key=itemgetter(0)):
-        if mode == Grade.Mode.AUTOMATIC:
-            by_judge[output] = (pk, passed)
-        else:
-            by_people[output, name] = (pk, passed)
-    return tuple(sorted({name for _, name in by_people})), by_people, by_judge
+    rows = list(_raw(grades.filter(retraction__isnull=True).values_list(*fields)))
+    ids, of, modes, names, passed = zip(*rows, strict=True) if rows else ((),) * 5
+    raters = ["" if mode == Grade.Mode.AUTOMATIC else name for mode, name in zip(modes, names, strict=True)]
+    people = tuple(sorted(set(raters) - {""}))
+    code = {name: i for i, name in enumerate((*people, ""))}
+    grade, rater = np.array(ids, dtype=np.int64), np.array([code[name] for name in raters], dtype=np.int64)
+    output = np.searchsorted(outputs.id, np.array(of, dtype=np.int64))
+    order = np.argsort(grade)
+    newest = np.full(len(outputs) * len(code), -1, dtype=np.int64)
+    newest[output[order] * len(code) + rater[order]] = order  # of several assignments the last one stays
+    kept = newest[newest >= 0]
+    kept = kept[np.argsort(grade[kept])]
+    return Facts(people, grade[kept], output[kept], rater[kept], np.array(passed, dtype=np.float64)[kept])
 
 
 def _read_scores(task: Task, judge: Grader | None, mode: str, criteria: tuple[Criterion, ...]) -> Iterator[np.ndarray]:
@@ -166,13 +180,14 @@ def _read_scores(task: Task, judge: Grader | None, mode: str, criteria: tuple[Cr
     numeric = {pk: keys.index(c.key) for pk, c in known.items() if criteria[keys.index(c.key)].kind != CATEGORICAL}
     if numeric:
         rows = of_task.filter(score__isnull=False).values_list("grade_id", "criterion_id", "score")
-        yield _with_columns(np.fromiter(_raw(rows), dtype=SCORE), numeric)
+        found = [np.fromiter(chunk, dtype=SCORE, count=len(chunk)) for chunk in _chunks(rows)]
+        yield _with_columns(np.concatenate(found) if found else np.empty(0, dtype=SCORE), numeric)
     for column, criterion in enumerate(criteria):
         if criterion.kind == CATEGORICAL:
             codes = {value: float(i) for i, value in enumerate(criterion.values)}
             rows = of_task.filter(criterion__in=[pk for pk, c in known.items() if c.key == criterion.key], value__in=list(codes))
-            found = ((grade, column, codes[value]) for grade, value in _raw(rows.values_list("grade_id", "value")))
-            yield np.fromiter(found, dtype=SCORE)
+            coded = ((grade, column, codes[value]) for grade, value in _raw(rows.values_list("grade_id", "value")))
+            yield np.fromiter(coded, dtype=SCORE)
 
 
 def _with_columns(scores: np.ndarray, columns: dict[int, int]) -> np.ndarray:
@@ -183,25 +198,21 @@ def _with_columns(scores: np.ndarray, columns: dict[int, int]) -> np.ndarray:
     return scores[is_known]
 
 
-def _fill(flat: Floats, homes: dict[int, int], scores: np.ndarray) -> None:
-    """Put each score where its grade belongs; those of grades that a newer one follows belong nowhere."""
-    if not homes or not len(scores):
+def _fill(table: Floats, grades: Ints, home: Ints, scores: np.ndarray) -> None:
+    """Put each score into the row of its grade; those of grades that a newer one follows have none. `grades` rise."""
+    if not len(grades) or not len(scores):
         return
-    grades = np.fromiter(homes, dtype=np.int64, count=len(homes))
-    home = np.fromiter(homes.values(), dtype=np.int64, count=len(homes))
-    order = np.argsort(grades)
-    grades, home = grades[order], home[order]
     at = np.minimum(np.searchsorted(grades, scores["grade"]), len(grades) - 1)
     is_kept = grades[at] == scores["grade"]
-    flat[home[at[is_kept]], scores["criterion"][is_kept]] = scores["score"][is_kept]
+    table[home[at[is_kept]], scores["criterion"][is_kept]] = scores["score"][is_kept]
 
 
-def _raw(rows: QuerySet[Any]) -> Iterator[tuple[Any, ...]]:
+def _chunks(rows: QuerySet[Any]) -> Iterator[list[tuple[Any, ...]]]:
     """The rows as the database's driver gives them: Django's own way to the same tuples takes twice as long."""
     with connection.cursor() as cursor:
         cursor.execute(*rows.query.sql_with_params())
-        yield from chain.from_iterable(iter(lambda: cursor.fetchmany(FETCHED), []))
+        yield from iter(lambda: cursor.fetchmany(FETCHED), [])
 
 
-def _number(verdict: bool | None) -> float:
-    return np.nan if verdict is None else float(verdict)
+def _raw(rows: QuerySet[Any]) -> Iterator[tuple[Any, ...]]:
+    return chain.from_iterable(_chunks(rows))

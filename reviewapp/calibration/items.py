@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints
+from graders.calibration.arrays import Floats, Ints, mean_human
 from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
 from reviewapp.calibration.grades import CATEGORICAL, Grades
@@ -28,6 +29,11 @@ class Items:
     resamples: Resamples
     values: tuple[str, ...] = ()
 
+    @cached_property
+    def mean(self) -> Floats:
+        """The mean of people's scores (n,)."""
+        return mean_human(self.human)
+
     @property
     def clusters(self) -> Ints:
         return self.resamples.clusters
@@ -38,11 +44,11 @@ class Items:
             return np.full(scores.shape, np.nan)
         return np.where(np.isnan(scores), np.nan, (scores >= self.threshold - 1e-9).astype(float))
 
-    @property
+    @cached_property
     def judge_passes(self) -> Floats:
         return self.passes(self.judge)
 
-    @property
+    @cached_property
     def human_passes(self) -> Floats:
         return majority(self.passes(self.human))
 

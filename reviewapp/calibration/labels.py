@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from graders.calibration import errors
-from graders.calibration.arrays import Floats, mean_human
+from graders.calibration.arrays import Floats
 from graders.calibration.planning import plan_labels
 from graders.calibration.resample import Resamples, bootstrap, mean_statistic
 from graders.calibration.result import Estimate
@@ -20,7 +20,7 @@ from reviewapp.calibration.charts import Chart, group_chart
 from reviewapp.calibration.figures import Figure, figure
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
-from reviewapp.calibration.report import Question, grades_of, remembered, scope_of
+from reviewapp.calibration.report import Question, draws_of, grades_of, remembered, scope_of
 from reviewapp.calibration.sentences import Sentence
 from reviewapp.calibration.study import verdicts_of
 from reviewapp.calibration.words import counted, is_above, is_below, number, points, with_interval
@@ -122,7 +122,9 @@ def anchoring(question: Question, items: Items, grades: Grades) -> Sentence | No
     if not len(assisted.labelled):
         return Sentence("Seeing the judge", "", "Nobody graded here after seeing the judge, so what that does can't be seen.")
     asked = [Question(task, question.judge, mode, question.criterion, question.epsilon) for mode in ("blind", "assisted")]
-    found = effect_of_seeing(*(scope_of(one, arrays, n_boot=1)[0] for one, arrays in zip(asked, (blind, assisted), strict=True)), blind)
+    found = effect_of_seeing(
+        *(scope_of(one, arrays, draws_of(arrays, n_boot=1))[0] for one, arrays in zip(asked, (blind, assisted), strict=True)), blind
+    )
     if found.value is None:
         n = len(assisted.labelled)
         head = f"{counted(n, 'output')} {'has' if n == 1 else 'have'} grades made after seeing the judge, and none of them blind ones too"
@@ -138,7 +140,7 @@ def anchoring(question: Question, items: Items, grades: Grades) -> Sentence | No
 def effect_of_seeing(blind: Items, assisted: Items, grades: Grades) -> Estimate:
     """Mean of |judge - people blind| less |judge - people who saw it|, on items with both; above 0 people are drawn to it."""
     gaps = [
-        dict(zip(zip(i.output.tolist(), i.criterion.tolist(), strict=True), np.abs(i.judge - mean_human(i.human)).tolist(), strict=True))
+        dict(zip(zip(i.output.tolist(), i.criterion.tolist(), strict=True), np.abs(i.judge - i.mean).tolist(), strict=True))
         for i in (blind, assisted)
     ]
     both = [key for key in gaps[0] if key in gaps[1] and not np.isnan(gaps[0][key] + gaps[1][key])]
@@ -182,7 +184,8 @@ def _versions_chart(question: Question, versions: tuple[Grader, ...]) -> Chart |
     found = []
     for grader in same:
         asked = Question(question.task, grader, question.mode, question.criterion, question.epsilon)
-        items, _ = scope_of(asked, grades_of(question.task, grader, question.mode))
+        arrays = grades_of(question.task, grader, question.mode)
+        items, _ = scope_of(asked, arrays)
         if not items.is_categorical:
             found.append((f"v{grader.version}", "", errors.bias(items.judge, items.human, items.resamples)))
     return group_chart("Bias by version of this judge", found)

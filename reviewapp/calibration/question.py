@@ -67,10 +67,13 @@ def ask(task: Task, params: QueryDict) -> Asked:
 def labelled_by_mode(task: Task) -> dict[str, int]:
     """How many outputs have a person's grade, by how it was made; "any" counts each output once."""
     of_people = Grade.objects.filter(output__task=task, output__is_latest=True, retraction__isnull=True).order_by()
-    counts = {
-        mode: of_people.filter(mode__in=modes).aggregate(n=Count("output", distinct=True))["n"] for mode, modes in GRADE_MODES.items()
-    }
-    return {mode: counts[mode] for mode in MODES}
+    by_mode = dict(of_people.filter(mode__in=GRADE_MODES["any"]).values_list("mode").annotate(n=Count("output", distinct=True)))
+    found = {}
+    for mode in MODES:
+        there = [one for one in GRADE_MODES[mode] if one in by_mode]
+        apart = of_people.filter(mode__in=there).aggregate(n=Count("output", distinct=True))["n"] if len(there) > 1 else None
+        found[mode] = sum(by_mode[one] for one in there) if apart is None else apart
+    return found
 
 
 def _one_of(params: QueryDict, name: str, allowed: Iterable[str], default: str, problems: list[str]) -> str:

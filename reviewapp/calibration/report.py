@@ -15,14 +15,14 @@ from django.core.cache import cache
 
 from graders.calibration import alpha, errors, icc, noise
 from graders.calibration.alt_test import alternative_annotator_test
-from graders.calibration.arrays import Floats, mean_human
+from graders.calibration.arrays import Floats
 from graders.calibration.resample import Resamples
 from reviewapp.calibration.charts import charts
 from reviewapp.calibration.figures import NOT_A_SCALE, Figure, Second, figure, missing, second_reviewers
 from reviewapp.calibration.grades import CATEGORICAL, Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, pooled_columns, scored_rows
 from reviewapp.calibration.sentences import Scope, Sentence, sentences
-from reviewapp.calibration.study import groups_of, n_studied
+from reviewapp.calibration.study import N_BOOT, groups_of, n_studied
 from reviewapp.models import Criterion, Grader, Task, Variant
 
 DIFFER = 400  # largest differences that are kept; who works blind sees those on outputs that they have graded
@@ -104,20 +104,26 @@ def remembered(task: Task, name: str, make: Callable[[], Any], keep: Callable[[A
     return made
 
 
-def scope_of(question: Question, grades: Grades, n_boot: int = 2000) -> tuple[Items, list[int]]:
+def draws_of(grades: Grades, n_boot: int = N_BOOT) -> Resamples:
+    """The resamples of the labelled outputs: the same ones for all figures of a page."""
+    return Resamples(grades.clusters[grades.labelled[scored_rows(grades)]], rng=np.random.default_rng(0), n_boot=n_boot)
+
+
+def scope_of(question: Question, grades: Grades, draws: Resamples | None = None) -> tuple[Items, list[int]]:
     """The items of the question's criteria, with their resamples."""
     columns = [i for i, c in enumerate(grades.criteria) if c.key == question.criterion] or pooled_columns(grades)
     rows = scored_rows(grades)
-    draws = Resamples(grades.clusters[grades.labelled[rows]], rng=np.random.default_rng(0), n_boot=n_boot)
+    draws = draws or draws_of(grades)
     return items_of(grades, question.task.rubric, columns, rows, draws), columns
 
 
 def _make_report(question: Question, grades: Grades) -> Report:
     task, judge = question.task, question.judge
-    items, columns = scope_of(question, grades)
     rows = scored_rows(grades)
+    draws = draws_of(grades)
+    items, columns = scope_of(question, grades, draws)
     name = f"overview:{judge and judge.pk}:{question.mode}"
-    overview, second = remembered(task, name, lambda: _overview(replace(question, criterion=""), grades))
+    overview, second = remembered(task, name, lambda: _overview(question, grades, draws, items))
     of_scope = second.get(columns[0] if question.criterion else None)
     figures = groups_of(grades, items, judge, columns, of_scope, epsilon=question.epsilon)
     scope = _scope(question, grades, items, figures, overview)
@@ -147,14 +153,15 @@ def sampling_text(grades: Grades) -> str:
     return grades.design.text
 
 
-def _overview(question: Question, grades: Grades) -> tuple[tuple[dict[str, Any], ...], dict[int | None, Second]]:
+def _overview(
+    question: Question, grades: Grades, draws: Resamples, items: Items
+) -> tuple[tuple[dict[str, Any], ...], dict[int | None, Second]]:
     """A row a criterion: how far people agree, how far the judge agrees with them, its bias and its ranking.
 
     And the ranking beside that of one more reviewer, for all criteria together and each, which takes longest of all.
     """
-    pooled, _ = scope_of(question, grades)
+    pooled = scope_of(replace(question, criterion=""), grades, draws)[0] if question.criterion else items
     second, rows = second_reviewers(pooled), scored_rows(grades)
-    draws = pooled.resamples.of(np.arange(len(rows)))
     found = []
     for column, criterion in enumerate(grades.criteria):
         items = items_of(grades, question.task.rubric, [column], rows, draws)
@@ -174,7 +181,7 @@ def _overview_figures(criterion: Criterion, items: Items, second: Second) -> dic
     return found | {
         "icc": figure(single),
         "reviews_needed": figure(noise.reviews_needed(single)),
-        "bias": figure(errors.bias(items.judge, items.human, items.resamples)),
+        "bias": figure(errors.bias(items.judge, items.mean, items.resamples)),
         "judge_rank": figure(second.judge),
         "human_rank": figure(second.people),
         "gap": figure(second.difference),
@@ -215,7 +222,7 @@ def _constant_judge(items: Items, epsilon: float) -> dict[str, float] | None:
 def _largest_differences(items: Items, grades: Grades) -> tuple[Differ, ...]:
     if items.is_categorical:
         return ()
-    human = mean_human(items.human)
+    human = items.mean
     apart = np.abs(items.judge - human)
     known = np.flatnonzero(~np.isnan(apart) & (apart > 0))
     order = known[np.argsort(-apart[known], kind="stable")[:DIFFER]]

@@ -19,7 +19,7 @@ from reviewapp.calibration.explain import severities, tables
 from reviewapp.calibration.grades import MODES
 from reviewapp.calibration.labels import label_facts
 from reviewapp.calibration.question import EPSILONS, NAMES, Asked, ask, labelled_by_mode
-from reviewapp.calibration.report import Report, grades_of, remembered, report_of, scope_of
+from reviewapp.calibration.report import Report, draws_of, grades_of, remembered, report_of, scope_of
 from reviewapp.home.queries import summary_of, task_summaries
 from reviewapp.models import Output, Task, User
 
@@ -58,7 +58,7 @@ def calibration_outputs(request: HttpRequest, slug: str) -> HttpResponse:
         del of_page[name]
     asked = ask(task, of_page)
     grades = grades_of(task, asked.question.judge, asked.question.mode)
-    items, _ = scope_of(asked.question, grades, n_boot=1)
+    items, _ = scope_of(asked.question, grades, draws_of(grades, n_boot=1))
     try:
         mask = items_behind(items, grades, request.GET, NAMES)
     except BadMark as error:
