@@ -21,7 +21,7 @@ from graders.citations.quantities import Bearing, Quantity
 from graders.citations.works import Work, Works
 from graders.code import sha256_of_files
 from graders.grade import CriterionScore, Evidence, Grade, GraderError
-from tasks.task import Rubric, Task, weighted_overall
+from tasks.task import Criterion, Rubric, Task, weighted_overall
 from tasks.tools import papers
 from tasks.tools.config import read_sources
 from tasks.tools.literature import Literature
@@ -100,7 +100,7 @@ class CitationsGrader:
         say = on_progress or (lambda text: None)
         say("looking for citations")
         checks = check_citations(source, self._literature(), say, deadline)
-        criteria = [_score(checks, source, c.key, c.weight, c.scale) for c in task.rubric.criteria]
+        criteria = [_score(checks, c) for c in task.rubric.criteria if c.key == CRITERION]
         return Grade(
             task=task.slug,
             criteria=tuple(criteria),
@@ -212,10 +212,8 @@ def _check_by(sentence: Sentence, number: Quantity, citation: Citation, works: W
 # --- the score --------------------------------------------------------------------------------------------
 
 
-def _score(checks: Sequence[Check], source: str, key: str, weight: float, scale: tuple[float, float]) -> CriterionScore:
-    if key != CRITERION:
-        return CriterionScore(key, weight=weight, rationale="Decided by a judge or by people.", unscored_reason="not_judged")
-    low, high = scale
+def _score(checks: Sequence[Check], criterion: Criterion) -> CriterionScore:
+    key, weight, (low, high) = criterion.key, criterion.weight, criterion.scale
     evidence = tuple(check.evidence for check in checks)
     if not checks:
         return CriterionScore(key, score=low, weight=weight, rationale="There is no citation in it.")

@@ -36,14 +36,17 @@ class Cited:
 
 
 def is_settled(item: Mapping[str, Any]) -> bool:
-    return (item.get("about") or {}).get("status") in SETTLED
+    return _status(item) in SETTLED
 
 
 def cited_rows(row: CriterionScore, base: str) -> Sequence[Cited]:
-    """Empty for every other grader."""
-    return [
-        _cited(item, f"{base}#e-{row.pk}-{i}") for i, item in enumerate(row.evidence) if (item.get("about") or {}).get("status") in WORDS
-    ]
+    """What is wrong first. Empty for every other grader."""
+    items = [(item, f"{base}#e-{row.pk}-{i}") for i, item in enumerate(row.evidence) if _status(item) in WORDS]
+    return [_cited(item, anchor) for item, anchor in sorted(items, key=lambda pair: is_settled(pair[0]))]
+
+
+def _status(item: Mapping[str, Any]) -> str:
+    return str((item.get("about") or {}).get("status", ""))
 
 
 def _cited(item: Mapping[str, Any], anchor: str) -> Cited:
@@ -59,5 +62,5 @@ def _cited(item: Mapping[str, Any], anchor: str) -> Cited:
         year=str(about.get("year", "")),
         url=str(about.get("url", "")),
         number=str(about.get("number", "")),
-        why=str(about.get("why", "")),
+        why="" if about["status"] == "found" else str(about.get("why", "")),
     )

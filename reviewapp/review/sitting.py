@@ -13,7 +13,8 @@ from functools import cached_property
 from django.db.models import Prefetch, prefetch_related_objects
 from django.shortcuts import get_object_or_404
 
-from reviewapp.models import Criterion, CriterionScore, Draft, Grade, Output, Rubric, User
+from reviewapp.models import Criterion, CriterionScore, Draft, Grade, Grader, Output, Rubric, User
+from tasks.task import JUDGE
 
 HISTORY_ROWS = 100
 JUDGES_SHOWN = 4
@@ -84,13 +85,14 @@ class Sitting:
 
     @cached_property
     def judges(self) -> list[Grade]:
-        """The newest grade of each grader, the task's primary one first."""
+        """The newest grade of each grader, the task's primary one first, a code grader beside a judge last."""
         newest: dict[str, Grade] = {}
         for grade in self.grades:
             if not grade.is_human and not is_retracted(grade):
                 newest.setdefault(grade.grader.name, grade)
         primary = self.output.task.primary_grader
-        return sorted(newest.values(), key=lambda g: (g.grader.name != primary, -g.pk))[:JUDGES_SHOWN]
+        is_aside = {g.pk: primary == JUDGE and g.grader.kind == Grader.Kind.CODE for g in newest.values()}
+        return sorted(newest.values(), key=lambda g: (g.grader.name != primary, is_aside[g.pk], -g.pk))[:JUDGES_SHOWN]
 
     @cached_property
     def judge(self) -> Grade | None:

@@ -5,7 +5,8 @@ Rules, in order:
 - of one person's grades of an output the newest counts (a revision or an override follows the blind grade);
 - an adjudication beats every other human grade;
 - humans: the score is the mean over raters, the verdict their majority (a tie is a conflict: no verdict);
-- the judge is the task's primary grader, else the grader whose grade is newest.
+- the judge is the task's primary grader, else the grader whose grade is newest; where an LLM judge is primary, a code grader
+  beside it (citations) sees one criterion of several and labels nothing.
 
 Calibration does not use these labels: it reads the blind grades themselves.
 """
@@ -24,6 +25,7 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from reviewapp.models import Grade, Output, Task
+from tasks.task import JUDGE
 
 POLICIES = ("human-only", "human-then-calibrated", "judge-raw")
 DEFAULT_POLICY = "human-then-calibrated"
@@ -111,7 +113,7 @@ def human_label(facts: Sequence[GradeFact]) -> Label:
 
 def judge_label(facts: Sequence[GradeFact], primary_grader: str) -> Label:
     """The newest verdict of the primary grader, else of whichever grader is newest. Uncalibrated."""
-    automatic = [f for f in facts if f.mode == AUTOMATIC]
+    automatic = [f for f in facts if f.mode == AUTOMATIC and not (f.kind == "code" and primary_grader == JUDGE)]
     chosen = [f for f in automatic if f.grader == primary_grader] or automatic
     if not chosen:
         return NO_LABEL

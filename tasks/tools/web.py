@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
@@ -22,6 +23,8 @@ LARGEST_BYTES = 60 << 20
 DOWN_S = 60.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 AGAIN = (429, 500, 502, 503, 504)
+# Of this process: a server that could not be reached, until when it is left alone, and why.
+_down: dict[str, tuple[float, str]] = {}
 AGENT = "Touchstone literature tools (https://pypi.org/project/arxiv/)"
 
 
@@ -48,12 +51,13 @@ class Web:
 
     def __init__(self, name: str, folder: Path, *, pause_s: float, timeout_s: float = 30.0, attempts: int = 3) -> None:
         self.name, self.folder, self.pause_s, self.timeout_s, self.attempts = name, folder, pause_s, timeout_s, attempts
-        self._down_until, self._down_why = 0.0, ""
 
     def get(self, url: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Response:
         """The answer, whatever its status is that needs no other try. Raises ServiceError."""
-        if time.monotonic() < self._down_until:
-            raise ServiceError(f"{self.name} could not be reached a moment ago: {self._down_why}")
+        place = urlsplit(url).netloc
+        until, why = _down.get(place, (0.0, ""))
+        if time.monotonic() < until:
+            raise ServiceError(f"{self.name} could not be reached a moment ago: {why}")
         number, answer = 0, _Later("not asked")
         while number < self.attempts and (answer.after_s or 0) <= LONGEST_WAIT_S:
             if number:
@@ -65,7 +69,7 @@ class Web:
                 return got
             answer = got
         if answer.is_unreachable:
-            self._down_until, self._down_why = time.monotonic() + DOWN_S, answer.why
+            _down[place] = (time.monotonic() + DOWN_S, answer.why)
         raise ServiceError(f"{self.name} gave no answer after {number} {'try' if number == 1 else 'tries'}: {answer.why}")
 
     def _attempt(self, url: str, params: Mapping[str, str] | None, headers: Mapping[str, str] | None) -> Response | _Later:
