@@ -93,7 +93,7 @@ class MemoryOptimizationGrader:
             failure_category=_category(runs, error, other, passed),
             error=error,
             duration_s=result.wall_s,
-            peak_memory_mb=facts["figures"]["peak_mb"] if facts and facts["figures"] else result.peak_memory_mb,
+            peak_memory_mb=result.peak_memory_mb,
             grader={"name": self.name, "version": self.version, "sha256": self.sha256},
             sandbox={**result.facts(), **_memory(facts, starter)},
             stdout=result.stdout,

@@ -70,8 +70,17 @@ def bars_of(log: Mapping[str, Any], duration_s: float | None) -> list[Bar]:
     longest = max(wall, cpu)
     bars = [_bar("Time", wall, longest, f"{wall:.1f} s")] if wall else []
     bars += [_bar("Processor time", cpu, longest, f"{cpu:.1f} s")] if cpu else []
+    bars += _gpu_bars(sandbox)
     limit = Limits().memory_mb
     return bars + ([_bar("Peak memory", memory, limit, f"{memory:,.0f} MB of {limit:,} allowed")] if memory else [])
+
+
+def _gpu_bars(sandbox: Mapping[str, Any]) -> list[Bar]:
+    """The peak of GPU memory against the starter's, both measured on the same pretended GPU."""
+    peak, starter = float(sandbox.get("gpu_peak_mb") or 0.0), float(sandbox.get("starter_gpu_peak_mb") or 0.0)
+    if not peak or not starter:
+        return []
+    return [_bar("GPU memory", peak, max(peak, starter), f"{peak:,.0f} MB at its peak; the starter needs {starter:,.0f} MB")]
 
 
 def _bar(title: str, value: float, most: float, text: str) -> Bar:

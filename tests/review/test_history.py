@@ -87,11 +87,11 @@ def test_an_undone_override_comes_back_as_an_override(as_reviewer, output):
     assert output.grades.filter(mode="override").count() == 2
 
 
-def graded_code(backend: str, **told):
+def graded_code(backend: str, gpu: dict[str, float] | None = None, **told):
     output = make_output(make_task("memory", code_rubric(), output_format="python", primary_grader="memory"), "x = 1")
     grader = make_grader("memory", kind=Grader.Kind.CODE)
     scores = {"memory_class": 10.0, "surprise_gate": 0.0, "learnable_decay": None}
-    sandbox = {"backend": backend, "network": False}
+    sandbox = {"backend": backend, "network": False, **(gpu or {})}
     log = {"stdout": "shape \u202e(2, 8)", "stderr": "<warn>", "error": "ValueError: odd", "sandbox": sandbox, "duration_s": 2.1}
     make_judge_grade(output, scores, grader, runs=False, peak_memory_mb=412.0, failure_category="generic_gate", **log, **told)
     return output
@@ -187,6 +187,11 @@ def test_the_memory_of_a_run_is_drawn_over_its_tokens_and_told_in_a_table(as_vie
     assert 'points="0.00,17.25 50.00,9.38 100.00,1.50"' in html  # up to the largest size
     assert 'points="0.00,12.00 50.00,6.75 100.00,17.25"' in html  # a gate on 0 to 1
     assert '<td class="num">2</td><td class="num">1.25</td><td class="num">0.75</td>' in html
+
+
+def test_a_runs_gpu_memory_stands_beside_the_starters(as_viewer):
+    html = page(as_viewer, graded_code("bwrap", gpu={"gpu_peak_mb": 36.2, "starter_gpu_peak_mb": 288.4}), "?tab=evidence")
+    assert "36 MB at its peak; the starter needs 288 MB" in html
 
 
 def test_a_run_that_told_nothing_of_its_memory_has_no_plot(as_viewer):
