@@ -10,6 +10,7 @@ from reviewapp.models.jobs import Job
 from reviewapp.models.judges import JudgeVersion, Promotion
 from reviewapp.models.queues import Claim, Queue, QueueItem
 from reviewapp.models.review import Draft, Flag, Skip
+from reviewapp.models.rollouts import ToolResult
 from reviewapp.models.work import Output, OutputBody, Prompt, Run
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Skip",
     "Snapshot",
     "Task",
+    "ToolResult",
     "User",
     "Variant",
 ]
