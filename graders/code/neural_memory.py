@@ -13,6 +13,7 @@ patched torch functions) is given no pass, but is not proven guilty either.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "re
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
 TIMEOUT_S = 60.0
 COURSE = ("state_norm", "write_gate", "blend_gate")  # series over the tokens
+FORGED = ("what came over the result channel", "the report does not come from the probe")  # nobody but the program can have done it
 SAYS = {"yes": True, "no": False, "undecided": None}
 
 
@@ -151,6 +153,8 @@ def _run_facts(answer: Answer) -> tuple[bool | None, str | None, str]:
     result, facts = answer.result, answer.facts
     if facts is not None:
         return bool(facts["runs"]), facts["error"], "" if facts["runs"] else "crash"
+    if answer.odd.startswith(FORGED):
+        return False, f"the program wrote to the result channel itself: {answer.odd}", "forged_report"
     if answer.odd:
         return None, answer.odd, ""
     if result.timed_out:
@@ -206,10 +210,28 @@ def _doubt(text: Source, facts: Mapping[str, Any]) -> str:
 
 def _from_source(criterion: Criterion, text: Source) -> CriterionScore:
     """A submission that does not run: only what its text settles."""
+    why = ""
     if criterion.key == "memory_class" and text.tree is not None and not text.mentions("NeuralMemory"):
         why = "the file defines no class NeuralMemory"
+    elif _is_stub(text):
+        why = "NeuralMemory is a stub: nothing in it computes anything"
+    if why:
         return CriterionScore(criterion.key, False, criterion.scale[0], criterion.weight, why)
     return _unscored(criterion, "the program does not run, and its text does not settle this", "does_not_run")
+
+
+def _is_stub(text: Source) -> bool:
+    """Does the one class NeuralMemory have methods that do nothing?"""
+    classes = [n for n in ast.walk(text.tree) if isinstance(n, ast.ClassDef) and n.name == "NeuralMemory"] if text.tree else []
+    methods = [m for c in classes for m in c.body if isinstance(m, ast.FunctionDef) and m.name != "__init__"]
+    plain = all(isinstance(b, ast.Attribute | ast.Name) for c in classes for b in c.bases)
+    return bool(methods) and plain and all(_does_nothing(statement) for m in methods for statement in m.body)
+
+
+def _does_nothing(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Return):
+        return statement.value is None or isinstance(statement.value, ast.Name | ast.Constant)
+    return isinstance(statement, ast.Pass | ast.Raise) or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
 
 
 def _category(facts: Mapping[str, Any], rows: list[CriterionScore]) -> str:

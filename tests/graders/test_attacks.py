@@ -8,7 +8,7 @@ import pytest
 
 from graders import registry
 from graders.code.channel import Answer, ask_probe
-from graders.code.neural_memory import MODULES, PROBE, check_report
+from graders.code.neural_memory import MODULES, PROBE, NeuralMemoryGrader, check_report
 from graders.code.source import doubts, read_source
 from graders.grade import Grade
 from graders.sandbox import Limits
@@ -39,6 +39,11 @@ def probed(source: str) -> Answer:
     return ask_probe(PROBE, MODULES, source, check=check_report, limits=Limits(wall_s=30), backend="bwrap")
 
 
+def judged(source: str) -> Grade:
+    """The grade that follows from it."""
+    return NeuralMemoryGrader()._grade_of(task(), read_source(source), probed(source))
+
+
 def test_an_honest_program_passes_and_says_how_it_was_run():
     found = graded(program())
     assert found.passed and found.sandbox["backend"] == "bwrap" and found.sandbox["network"] is False
@@ -66,15 +71,15 @@ def test_printing_a_fake_verdict_gives_nothing():
     assert found.passed is False and not any(c.passed for c in found.criteria)
 
 
-def test_writing_a_fake_verdict_to_the_channel_is_a_sandbox_error_and_no_pass():
+def test_writing_a_fake_verdict_to_the_channel_is_a_failure_and_told():
     found = graded(FAKE + "report['nonce'] = '0' * 64\nos.write(3, json.dumps(report).encode())\nos._exit(0)")
-    assert (found.runs, found.passed) == (None, None)
-    assert {c.unscored_reason for c in found.criteria} == {"sandbox_error"}
+    assert (found.runs, found.passed, found.failure_category) == (False, False, "forged_report")
+    assert not any(c.passed for c in found.criteria) and "result channel" in (found.error or "")
 
 
 def test_writing_to_the_channel_beside_the_probe_gives_nothing():
     found = graded(program() + FAKE + "os.write(3, json.dumps(report).encode())")
-    assert {c.unscored_reason for c in found.criteria} == {"sandbox_error"}
+    assert found.passed is False and found.failure_category == "forged_report" and not any(c.passed for c in found.criteria)
 
 
 FIND_NONCE = """
@@ -110,7 +115,7 @@ STEALING = {
     "the order again": "import os\nos.lseek(0, 0, 0) if os.path.exists('/x') else None\nforge(hunt(json.loads(os.read(0, 9999) or b'{}')))",
     "raw memory": (
         "import ctypes, re\ndata = b''.join(ctypes.string_at(int(a, 16), int(b, 16) - int(a, 16)) for a, b in"
-        " re.findall('([0-9a-f]+)-([0-9a-f]+) rw', open('/proc/self/maps').read()) if int(b, 16) - int(a, 16) < 1 << 24)\n"
+        " re.findall('([0-9a-f]+)-([0-9a-f]+) rw', open('/proc/self/maps').read()) if int(b, 16) - int(a, 16) < 1 << 21)\n"
         "n = re.findall(b'(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])', data)\nforge(n[0].decode() if n else None)"
     ),
     "its own memory file": "m = open('/proc/self/mem', 'rb')\nforge(None)",
@@ -125,7 +130,7 @@ UNHEARD = ("the probe's module", "the order again")  # no audit event: there is 
 
 @pytest.mark.parametrize("steal", STEALING.values(), ids=STEALING)
 def test_a_nonce_is_not_had_from(steal):
-    found = graded(FAKE + FIND_NONCE + steal)
+    found = judged(FAKE + FIND_NONCE + steal)
     assert found.passed is not True and not any(c.passed for c in found.criteria)
 
 
@@ -209,11 +214,11 @@ def test_what_honest_programs_do_raises_no_doubt():
         "@dataclass\nclass Config:\n    d: int = 32\nclass E(Enum):\n    A = 1\nwarnings.warn('w')\nlogging.getLogger('x').warning('y')\n"
         "copy.deepcopy(nn.Linear(2, 2))\n@functools.lru_cache\ndef f(): return 1\nf()\n"
     )
-    assert probed(program() + plain).doubts == () and graded(program() + plain).passed
+    assert probed(program() + plain).doubts == () and judged(program() + plain).passed
 
 
 def test_a_hung_program_is_a_timeout():
-    found = graded("while True: pass", 6)
+    found = graded("import time\nwhile True: time.sleep(1)", 3)
     assert (found.runs, found.passed, found.failure_category) == (False, False, "timeout")
 
 
