@@ -1,6 +1,6 @@
 """Many jobs at once in one process: those that mostly wait for a model.
 
-A session is woken by one job, claims others of its queue beside it until it has as many as it can do at once, and goes on
+A session is woken by one job, claims others of these queues beside it until it has as many as it can do at once, and goes on
 claiming as they end. All of them are held by one token, whose lease one UPDATE extends. They end one by one as any job
 does, each in a transaction of its own; a killed session loses the leases, and the next one asks only what no model had
 answered, since finished calls are stored.
@@ -46,11 +46,11 @@ End = Callable[[Job, str, Exception], None]
 
 
 def is_for_session(job_id: int) -> bool:
-    return Job.objects.filter(pk=job_id, queue=wakeups.JUDGE).exists()
+    return Job.objects.filter(pk=job_id, queue__in=wakeups.TOGETHER).exists()
 
 
 def work_session(job_id: int, stop: Stop, end: End, tell: Callable[[], None] | None = None) -> bool:
-    """Do this job and all others of its queue that are free; False if a session is on here, or the job was not free.
+    """Do this job and all others of these queues that are free; False if a session is on here, or the job was not free.
 
     A stop that is asked for hands back what is in work and is raised on.
     """
@@ -173,7 +173,7 @@ def claim_more(most: int, token: str) -> list[Job]:
     now = timezone.now()
     # Not our own, should their lease have run out while this process stood still.
     is_free = Q(state=State.QUEUED) | (Q(state=State.RUNNING, lease_until__lt=now) & ~Q(lease_token=token))
-    free = Job.objects.filter(is_free, queue=wakeups.JUDGE, state__in=queue.OPEN, claims__lt=F("max_claims")).order_by("pk")
+    free = Job.objects.filter(is_free, queue__in=wakeups.TOGETHER, state__in=queue.OPEN, claims__lt=F("max_claims")).order_by("pk")
     with transaction.atomic():
         if connection.features.has_select_for_update_skip_locked:
             free = free.select_for_update(skip_locked=True)
@@ -186,7 +186,7 @@ def claim_more(most: int, token: str) -> list[Job]:
             lease_until=queue.lease_end(),
             claims=F("claims") + 1,
             started_at=Coalesce(F("started_at"), now),
-            stage=f"asking the judge, on {_worker()}"[:200],
+            stage=f"asking the model, on {_worker()}"[:200],
         )
     return list(Job.objects.filter(pk__in=ids, lease_token=token))
 

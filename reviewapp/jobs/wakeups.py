@@ -10,9 +10,11 @@ from kombu.exceptions import ChannelError
 
 from reviewapp.models import Job
 
-QUEUE_OF = {Job.Kind.GRADE: "grade-cpu", Job.Kind.IMPORT: "export", Job.Kind.EXPORT: "export"}
-# Gradings that wait for a model and not for a processor: one process does hundreds of them at once (jobs/together.py).
+QUEUE_OF = {Job.Kind.GRADE: "grade-cpu", Job.Kind.IMPORT: "export", Job.Kind.EXPORT: "export", Job.Kind.ROLLOUT: "rollout"}
+# Gradings and rollouts wait for a model and not for a processor: one process does hundreds of them at once (jobs/together.py).
 JUDGE = "judge"
+ROLLOUT = "rollout"
+TOGETHER = (JUDGE, ROLLOUT)
 # As many messages as a queue may hold at most through us: the sweeper tops it up as jobs are worked off.
 MOST_WAITING = 200
 

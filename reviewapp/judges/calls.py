@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from django.db.models import Count, Q, Sum
@@ -28,21 +28,21 @@ Result = TypeVar("Result")
 class DatabaseCalls(Calls):
     def find(self, sha256: str) -> Reply | None:
         calls = LlmCall.objects.filter(request_sha256=sha256).order_by("id")
-        found = _patiently(lambda: calls.values_list("reply", flat=True).first())
+        found = patiently(lambda: calls.values_list("reply", flat=True).first())
         return Reply.from_json(found) if found else None
 
     def save(self, sha256: str, scope: str, reply: Reply) -> None:
         fields = {f"{name}_tokens": getattr(reply.usage, name) for name in TOKENS}
         fields |= {"model": reply.model[:200], "request_id": reply.request_id[:200], "cost_usd": reply.cost_usd}
-        row = LlmCall(request_sha256=sha256, scope=scope, reply=_storable(reply.to_json()), **fields)
-        _patiently(lambda: row.save(force_insert=True))  # it is paid for: a database that is away for a moment must not lose it
+        row = LlmCall(request_sha256=sha256, scope=scope, reply=storable(reply.to_json()), **fields)
+        patiently(lambda: row.save(force_insert=True))  # it is paid for: a database that is away for a moment must not lose it
 
     def totals(self, scope: str) -> Totals:
         return totals_of(scope)
 
     def add_batch(self, batch_id: str, scope: str, hashes: Sequence[str]) -> None:
         row = LlmBatch(batch_id=batch_id, scope=scope, request_hashes=list(hashes))
-        _patiently(lambda: row.save(force_insert=True))
+        patiently(lambda: row.save(force_insert=True))
 
     def open_batches(self, scope: str) -> list[tuple[str, list[str]]]:
         rows = LlmBatch.objects.filter(scope=scope, ended_at__isnull=True).order_by("id")
@@ -69,7 +69,7 @@ class DatabaseBuckets(Buckets):
                 cursor.execute(sql, [name, at_least + by, at_least, by])
                 return float(cursor.fetchone()[0])
 
-        return _patiently(move)
+        return patiently(move)
 
     def close(self) -> None:
         connection.close()
@@ -92,16 +92,16 @@ def totals_of(scope: str) -> Totals:
     return Totals(row["calls"], usage, row["cost"] or 0.0, row["unpriced"])
 
 
-def _storable(value: object) -> object:
+def storable(value: Any) -> Any:
     """PostgreSQL's JSON takes neither NUL nor half a surrogate pair."""
     if isinstance(value, str):
         return value.replace("\x00", "�").encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    return [_storable(item) for item in value] if isinstance(value, list | tuple) else value
+        return {storable(key): storable(item) for key, item in value.items()}
+    return [storable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _patiently(act: Callable[[], Result]) -> Result:
+def patiently(act: Callable[[], Result]) -> Result:
     for number in range(1, TRIES):
         try:
             close_old_connections()

@@ -1,4 +1,4 @@
-"""One process that judges hundreds of outputs at once: the port, the budgets, and the work of each job.
+"""One process that asks models for hundreds of jobs at once, gradings by judges and rollouts: the port, the budgets, the work.
 
 What reads or writes tables runs in the process's main thread (prepare, and the Write that it leads to); what waits for a
 model runs in an event loop in a thread of its own.
@@ -23,6 +23,7 @@ from reviewapp.jobs.queue import Write
 from reviewapp.judges.calls import DatabaseCalls, buckets_for, totals_of
 from reviewapp.models import Grader, Job, Output
 from reviewapp.outputs.jobs import check_can_grade, plain_grader
+from reviewapp.runs import rollouts
 from tasks.task import Task
 
 
@@ -52,6 +53,9 @@ class JudgeSession:
 
     def prepare(self, job: Job) -> Coroutine[Any, Any, Write]:
         """Read what the job needs; the work itself, for the event loop. Raises GraderError, JobError."""
+        if job.kind == Job.Kind.ROLLOUT:
+            assert self.port is not None
+            return rollouts.prepare(job, self.port, self._budget(job))
         output = Output.objects.select_related("task__rubric", "variant", "body").get(pk=job.output_id)
         row = self.graders.setdefault(job.grader_id, Grader.objects.get(pk=job.grader_id))
         judge = plain_grader(row)

@@ -5,24 +5,28 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('reviewapp', '0006_runs_and_judges'),
+        ("reviewapp", "0006_runs_and_judges"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ToolResult',
+            name="ToolResult",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=100)),
-                ('text', models.TextField(blank=True)),
-                ('is_error', models.BooleanField(default=False)),
-                ('job', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='tool_results', to='reviewapp.job')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.CharField(max_length=100)),
+                ("text", models.TextField(blank=True)),
+                ("is_error", models.BooleanField(default=False)),
+                (
+                    "job",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name="tool_results", to="reviewapp.job"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['id'],
-                'constraints': [models.UniqueConstraint(fields=('job', 'key'), name='tool_result_once')],
+                "ordering": ["id"],
+                "constraints": [models.UniqueConstraint(fields=("job", "key"), name="tool_result_once")],
             },
         ),
     ]
