@@ -100,7 +100,13 @@ def test_a_command_that_is_no_python_file_starts_cold_and_says_so():
     assert (result.warm, result.stdout, result.why_cold) == (False, "1\n", "the command is not a Python file")
 
 
-def test_a_parent_that_was_killed_is_replaced():
+@pytest.fixture
+def light(monkeypatch):
+    """Parents without torch, which start in no time."""
+    monkeypatch.setattr(warm, "PRELOADED", ("json",))
+
+
+def test_a_parent_that_was_killed_is_replaced(light):
     tells("print(1)")
     parent = warm.current()
     assert parent
@@ -109,7 +115,7 @@ def test_a_parent_that_was_killed_is_replaced():
     assert tells("print(2)") == "2" and warm.current() is not parent
 
 
-def test_after_many_runs_the_parent_is_replaced(monkeypatch):
+def test_after_many_runs_the_parent_is_replaced(light, monkeypatch):
     tells("print(1)")
     before = warm.current()
     assert before
@@ -130,7 +136,8 @@ def test_a_forked_grader_starts_a_parent_of_its_own_and_leaves_ours_alone():
 def test_nothing_is_left_when_the_process_that_grades_is_killed_in_the_middle_of_a_run():
     mark = f"mark-{os.getpid()}"
     hang = f"import os, sys; os.execv(sys.executable, ['{mark}', '-c', 'import time; time.sleep(50)'])"
-    code = f"from graders import sandbox\nsandbox.run({{'m.py': {hang!r}}}, ['python', 'm.py'], backend='bwrap', warm=True)"
+    code = "from graders import sandbox\nsandbox.warm.PRELOADED = ('json',)\n"
+    code += f"sandbox.run({{'m.py': {hang!r}}}, ['python', 'm.py'], backend='bwrap', warm=True)"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPO)
     _wait_until(lambda: _is_running(mark))
     process.kill()
