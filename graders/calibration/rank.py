@@ -17,6 +17,7 @@ from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
 MAX_RANKED_CELLS = 2_500  # tables with more cells keep the ranks (Spearman) or the order (Kendall) of the whole
+MAX_SPAN = 10_000  # of whole numbers that are counted in place of sorted
 FEWEST_SHARED = 10  # outputs on which two people and the judge can be compared
 WHY_NONE = "not defined, because no output has both a judge score and a human one"
 
@@ -219,8 +220,8 @@ def _turns(scores: Floats, people: Floats, resamples: Resamples | None) -> _Turn
         rest = (total[rows] - own) / (turn[rows, -1] - 1)
         if len(rows) < FEWEST_SHARED or min(np.ptp(own), np.ptp(rest), np.ptp(scores[rows])) == 0:
             continue
-        part = resamples and resamples.of(rows)
-        pair = [_spearman(side, rest, part) for side in (scores[rows], own)]
+        part, others = resamples and resamples.of(rows), _code(rest)
+        pair = [_spearman_of_codes(*_code(side), *others, part) for side in (scores[rows], own)]
         found.values.append([value for value, _ in pair])
         found.drawn.append([drawn for _, drawn in pair])
         found.weights.append(float(len(rows)))
@@ -289,7 +290,10 @@ def _correlation(sums: Floats) -> Floats:
 
 
 def _spearman(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
-    x_code, y_code, n_x, n_y = _codes(x, y)
+    return _spearman_of_codes(*_code(x), *_code(y), resamples)
+
+
+def _spearman_of_codes(x_code: Ints, n_x: int, y_code: Ints, n_y: int, resamples: Resamples | None) -> Resampled:
     if n_x * n_y <= MAX_RANKED_CELLS and (resamples is None or resamples.fits(n_x * n_y)):
         cells = x_code * n_y + y_code
         whole = np.bincount(cells, minlength=n_x * n_y).astype(np.float64)
@@ -327,11 +331,15 @@ def _spearman_of_pairs(x_code: Ints, y_code: Ints, n_x: int, n_y: int, resamples
     return value, _correlation(np.stack([counts.sum(axis=1), *moments], axis=1))
 
 
-def _codes(x: Floats, y: Floats) -> tuple[Ints, Ints, int, int]:
-    """Return each score's place among the different scores of its side, and how many there are of them."""
-    x_values, x_code = np.unique(x, return_inverse=True)
-    y_values, y_code = np.unique(y, return_inverse=True)
-    return x_code, y_code, len(x_values), len(y_values)
+def _code(scores: Floats) -> tuple[Ints, int]:
+    """Return each score's place among the different scores, and how many there are of them."""
+    low, span = scores.min(), np.ptp(scores)
+    if span <= MAX_SPAN and (scores == np.floor(scores)).all():  # whole numbers need no sort
+        places = (scores - low).astype(np.int64)
+        present = np.bincount(places) > 0
+        return (np.cumsum(present) - 1)[places], int(present.sum())
+    values, code = np.unique(scores, return_inverse=True)
+    return code, len(values)
 
 
 def _midranks(frequency: Floats) -> Floats:
@@ -340,7 +348,7 @@ def _midranks(frequency: Floats) -> Floats:
 
 
 def _kendall(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
-    x_code, y_code, n_x, n_y = _codes(x, y)
+    (x_code, n_x), (y_code, n_y) = _code(x), _code(y)
     balance = _balance(x_code, y_code, n_x, n_y)
     untied = [len(x) - np.bincount(code)[code] for code in (x_code, y_code)]
     columns = np.stack([balance, *untied], axis=1).astype(np.float64)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import Case, F, Q, QuerySet, Value, When
 
 from graders.calibration.arrays import Floats, Ints
 from reviewapp.models import Criterion, CriterionScore, Grade, Grader, Output, Task, Variant
@@ -155,13 +155,12 @@ def _wanted(rows: QuerySet[Any], grade: str, task: Task, judge: Grader | None, m
 
 def _read_facts(grades: QuerySet[Grade], outputs: Outputs) -> Facts:
     """Of each person and output, and of the judge, the newest grade that was not taken back."""
-    fields = ("id", "output_id", "mode", "rater_name", "passed")
-    rows = list(_raw(grades.filter(retraction__isnull=True).values_list(*fields)))
-    ids, of, modes, names, passed = zip(*rows, strict=True) if rows else ((),) * 5
-    raters = ["" if mode == Grade.Mode.AUTOMATIC else name for mode, name in zip(modes, names, strict=True)]
-    people = tuple(sorted(set(raters) - {""}))
+    who = Case(When(mode=Grade.Mode.AUTOMATIC, then=Value("")), default=F("rater_name"))
+    rows = list(_raw(grades.filter(retraction__isnull=True).annotate(who=who).values_list("id", "output_id", "who", "passed")))
+    ids, of, names, passed = zip(*rows, strict=True) if rows else ((),) * 4
+    people = tuple(sorted(set(names) - {""}))
     code = {name: i for i, name in enumerate((*people, ""))}
-    grade, rater = np.array(ids, dtype=np.int64), np.array([code[name] for name in raters], dtype=np.int64)
+    grade, rater = np.array(ids, dtype=np.int64), np.fromiter(map(code.__getitem__, names), dtype=np.int64)
     output = np.searchsorted(outputs.id, np.array(of, dtype=np.int64))
     order = np.argsort(grade)
     newest = np.full(len(outputs) * len(code), -1, dtype=np.int64)
