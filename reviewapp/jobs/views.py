@@ -39,6 +39,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
         "state": state,
         "states": [(value, label, counts[value]) for value, label in Job.State.choices],
         "total": sum(counts.values()),
+        "run": request.GET.get("run", ""),
         "task": request.GET.get("task", ""),
         "grader": request.GET.get("grader", ""),
         "is_live": not before and bool(counts["queued"] or counts["running"]),
@@ -126,6 +127,8 @@ def _show(request: HttpRequest, job: Job | None, *, refused: str = "", status: i
 
 def _filtered(request: HttpRequest) -> QuerySet[Job]:
     jobs = queries.with_names()
+    if (run := request.GET.get("run", "")) and run.isdecimal() and len(run) < 19:
+        jobs = jobs.filter(run=int(run))
     if task := request.GET.get("task", ""):
         jobs = jobs.filter(output__task__slug=task)
     if grader := request.GET.get("grader", ""):

@@ -13,12 +13,13 @@ from django.views.decorators.http import require_POST
 from graders import registry
 from reviewapp import access
 from reviewapp.catalog.sync import save_plain_grader
-from reviewapp.jobs.queue import Enqueued, enqueue_gradings
+from reviewapp.jobs.queue import Enqueued
 from reviewapp.models import SavedView
 from reviewapp.outputs.filters import MAX_IDS, Filters, is_id, parse_query
 from reviewapp.outputs.paging import parse_order
 from reviewapp.outputs.queries import filtered
 from reviewapp.outputs.views import MOST_SELECTED, graders_for, load_choices, show_list, with_order
+from reviewapp.runs.start import start_gradings
 
 MAX_NAME, MAX_QUERY = 100, 2000
 
@@ -81,9 +82,10 @@ def grade_selection(request: HttpRequest) -> HttpResponse:
     if len(ids) > MOST_SELECTED:
         return _refuse(request, f"More than {MOST_SELECTED:,} outputs match, at most that many can be graded at once: narrow the filters.")
     unfitting = outputs[: MOST_SELECTED + 1].count() - len(ids)
-    grader = save_plain_grader(plain)
-    messages.success(request, _told(name, enqueue_gradings(ids, grader, user=request.user), max(0, unfitting)))
-    return redirect("jobs")
+    title = f"{name} on {len(ids):,} selected outputs"
+    run, done = start_gradings(save_plain_grader(plain), ids, title=title, user=request.user, asked={"filter": filters.query[:2000]})
+    messages.success(request, _told(name, done, max(0, unfitting)))
+    return redirect("run", run.pk) if run else redirect("jobs")
 
 
 def _told(name: str, done: Enqueued, unfitting: int) -> str:

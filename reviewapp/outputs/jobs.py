@@ -12,6 +12,7 @@ from reviewapp.catalog.sync import spec_of
 from reviewapp.grading import record_grader_grade
 from reviewapp.jobs.handlers import JobError, Report
 from reviewapp.jobs.queue import Write
+from reviewapp.judges.known import plain_of
 from reviewapp.models import Grader, Job, Output
 
 
@@ -35,7 +36,7 @@ def run(job: Job, report: Report) -> Write:
 
 def plain_grader(row: Grader) -> registry.Grader:
     """The grader's code, which must be the version that the job was made for. Raises GraderError, JobError."""
-    grader = registry.get(row.name, row.version)
+    grader = plain_of(row)
     if grader.sha256 != row.sha256:
         raise JobError(
             f"{row} has changed since this was asked for (then {row.sha256[:12]}, now {grader.sha256[:12]}): "

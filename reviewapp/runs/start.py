@@ -61,7 +61,8 @@ def start_rollouts(
     """n rollouts of each variant by each model, a job each."""
     names = [variant.name for variant in variants]
     about = {"task": task.slug, "variants": names, "models": list(models), "n": n, **(asked or {}), **_limit(limit_usd)}
-    title = f"{task.title}: {', '.join(names)} by {', '.join(models)}, {n} each"
+    told = ", ".join(names) if len(names) < 3 else f"{len(names)} variants"
+    title = f"{task.title}: {told} by {', '.join(models)}, {n} each"
     run = Run.objects.create(kind=Run.Kind.ROLLOUT, title=title[:200], created_by=user, arguments=about)
     run.scope = f"run {run.pk}"
     run.save(update_fields=["scope"])

@@ -12,6 +12,7 @@ from reviewapp.calibration.words import percent
 from reviewapp.models import Grader, Task
 from reviewapp.runs.ablation_charts import cell_text, told
 from reviewapp.runs.ablations import Failure, Group
+from reviewapp.runs.progress import Progress, Spend
 from reviewapp.templatetags.plots import percent as place
 
 register = template.Library()
@@ -52,3 +53,24 @@ def by_group(failure: Failure, groups: tuple[Group, ...]) -> str:
     """In which groups a category was seen, the most first."""
     seen = sorted(((n, group.name) for n, group in zip(failure.by_group, groups, strict=True) if n), key=lambda row: -row[0])
     return ", ".join(f"{name} {n:,}" for n, name in seen[:4]) + (f" and {len(seen) - 4} more" if len(seen) > 4 else "")
+
+
+@register.simple_tag
+def spent(spend: Spend) -> SafeString:
+    """US dollars as the server counted them; what has no known price is said."""
+    if not spend.calls:
+        return format_html('<span class="muted">{}</span>', "–")
+    if spend.unpriced == spend.calls:
+        return format_html('<span class="muted">{}</span>', "price unknown")
+    text = f"${spend.cost_usd:,.4f}" if spend.cost_usd < 0.1 else f"${spend.cost_usd:,.2f}"
+    return format_html("{}{}", text, f" and {spend.unpriced:,} calls without a price" if spend.unpriced else "")
+
+
+@register.simple_tag
+def progress_line(progress: Progress) -> SafeString:
+    share = 100 * progress.n_ended / progress.total if progress.total else 0
+    return format_html(
+        '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true"><rect class="track" width="100" height="8"/>'
+        '<rect class="accent" width="{}" height="8"/></svg>',
+        f"{share:.1f}",
+    )

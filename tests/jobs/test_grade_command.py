@@ -6,7 +6,7 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
-from reviewapp.models import Grade, Job
+from reviewapp.models import Grade, Job, Run
 from tests.jobs.slow_grader import slow_output
 from tests.make import make_human_grade, make_output, make_task
 
@@ -21,7 +21,7 @@ def grade(*options, command="grade"):
 
 def test_without_wait_it_says_how_many_are_queued_and_where_to_look(slow):
     [slow_output() for _ in range(3)]
-    assert grade().strip() == "3 gradings queued, 0 done before: /jobs/?task=code&grader=slow%401"
+    assert grade().strip() == f"3 gradings queued, 0 done before: /runs/{Run.objects.get().pk}/"
     assert Job.objects.filter(state="queued").count() == 3
 
 

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from reviewapp.models import Job
+from reviewapp.models import Job, Run
 from reviewapp.outputs.filters import parse_query
 from reviewapp.outputs.queries import filtered
 from tests.make import make_output, make_task
@@ -21,7 +21,7 @@ def outputs(db):
 def test_ticked_outputs_are_graded_by_jobs(as_admin, outputs):
     ids = [outputs[0].pk, outputs[2].pk]
     response = as_admin.post("/outputs/selection/grade", {"scope": "ticked", "ids": ids, "grader": "text_match"})
-    assert response.url == "/jobs/"
+    assert response.url == f"/runs/{Run.objects.get().pk}/"
     jobs = Job.objects.filter(kind="grade", grader__name="text_match")
     assert sorted(jobs.values_list("output_id", flat=True)) == ids
 

@@ -24,9 +24,10 @@ from graders.grade import GraderError
 from llm.types import BatchState
 from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs import batch
-from reviewapp.jobs.queue import Enqueued, enqueue_gradings
+from reviewapp.jobs.queue import Enqueued
 from reviewapp.judges.calls import totals_of
 from reviewapp.models import Grader, Task
+from reviewapp.runs.start import start_gradings
 
 LINE_S = 2.0
 
@@ -55,9 +56,13 @@ class Command(BaseCommand):
         spending = self.spending(grader, options)
         if options["batch"]:
             self.ask_in_batches(outputs, grader, spending["scope"])
-        asked = enqueue_gradings(outputs, grader, again=self.again, arguments=spending)
+        title = f"{task.title}: {grader.name} on {len(outputs):,} {'output' if len(outputs) == 1 else 'outputs'}"
+        told = {"outputs": options["outputs"][:200], "again": self.again}
+        limits = {"scope": spending.get("scope", ""), "limit_usd": options["limit_usd"]}
+        run, asked = start_gradings(grader, outputs, title=title, task=task, again=self.again, asked=told, **limits)
         query = urlencode({"task": task.slug, "grader": f"{grader.name}@{grader.version}"})
-        facts = {"task": task.slug, "grader": grader.name, "version": grader.version, "url": f"{reverse('jobs')}?{query}"}
+        url = reverse("run", args=[run.pk]) if run else f"{reverse('jobs')}?{query}"
+        facts = {"task": task.slug, "grader": grader.name, "version": grader.version, "run": run and run.pk, "url": url}
         facts |= {"outputs": len(outputs), "queued": len(asked.to_do), "already_done": len(asked.done), "jobs": asked.to_do}
         facts |= spending
         if not (options["wait"] or options["here"]):
