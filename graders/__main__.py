@@ -12,13 +12,13 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graders import registry
 from graders.grade import Grade, GraderError
 from graders.registry import Grader
-from tasks.task import Task, TaskError, load_tasks
+from tasks.task import Task, TaskError, is_pass, load_tasks, weighted_overall
 
 MAX_SOURCE_BYTES = 1 << 20
 
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One file's grade, or why there is none."""
+    """One file's grade, or why there is none; both where only the grader beside the judge could grade."""
 
     file: str
     grade: Grade | None
@@ -102,10 +102,12 @@ def _grade(options: argparse.Namespace) -> int:
     worst = 0
     with ThreadPoolExecutor(max_workers=options.jobs) as pool:
         for outcome in pool.map(grade_one, sources):
-            if outcome.grade is None:
+            if outcome.why:
                 worst = 3
                 print(f"graders: {outcome.file}: {outcome.why}", file=sys.stderr)
-            elif options.json:
+            if outcome.grade is None:
+                continue
+            if options.json:
                 print(json.dumps(outcome.grade.to_json(outcome.file), ensure_ascii=False, allow_nan=False), flush=True)
             else:
                 print(_table(outcome.file, outcome.grade), flush=True)
@@ -135,13 +137,23 @@ def _read(name: str) -> str:
 
 def _grade_one(task: Task, options: argparse.Namespace) -> Callable[[tuple[str, str]], Outcome]:
     grader, why = _choose(task, options.grader)
+    aside = None if options.grader else _beside(task, grader)
+
+    def run(one: Grader, source: str) -> Grade:
+        return one.grade(task, source, timeout_s=options.timeout, backend=options.backend)
 
     def grade_one(item: tuple[str, str]) -> Outcome:
         file, source = item
         if grader is None:
             return Outcome(file, None, why)
         try:
-            return Outcome(file, grader.grade(task, source, timeout_s=options.timeout, backend=options.backend))
+            left_over = run(aside, source) if aside else None
+            try:
+                grade = run(grader, source)
+            except GraderError as error:
+                told = f"; graded by {aside.name} alone" if aside else ""
+                return Outcome(file, left_over, f"{error}{told}")
+            return Outcome(file, _with_left_over(task, grade, left_over) if left_over else grade)
         except GraderError as error:
             return Outcome(file, None, str(error))
         except Exception as error:  # a bug of ours must not take the other files along
@@ -166,6 +178,26 @@ def _choose(task: Task, asked: str | None) -> tuple[Grader | None, str]:
     if chosen := primary or able:
         return chosen[-1], ""
     return None, f"{task.slug} has no grader in this program"
+
+
+def _beside(task: Task, grader: Grader | None) -> Grader | None:
+    """A grader without a model for criteria that the task's judge leaves to it (citations)."""
+    if grader is None or grader.kind != "llm_judge":
+        return None
+    judged = set(grader.criteria(task.slug))
+    others = [g for g in registry.for_task(task.slug) if g.kind != "llm_judge" and not judged.issuperset(g.criteria(task.slug))]
+    return others[0] if others else None
+
+
+def _with_left_over(task: Task, grade: Grade, other: Grade) -> Grade:
+    """The judge's grade with the other one's criteria in their places; overall score and pass follow from all of them."""
+    by_key = {c.key: c for c in grade.criteria} | {c.key: c for c in other.criteria}
+    rows = tuple(by_key[c.key] for c in task.rubric.criteria if c.key in by_key)
+    scores = {c.key: c.score for c in rows}
+    overall = weighted_overall(task.rubric, scores)
+    failure = grade.failure_category or other.failure_category
+    passed = is_pass(task.rubric, scores, overall, grade.runs)
+    return replace(grade, criteria=rows, score=overall, passed=passed, failure_category=failure)
 
 
 # --- the table --------------------------------------------------------------------------------------------

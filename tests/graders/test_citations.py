@@ -17,7 +17,9 @@ from tasks.tools.config import Sources
 from tasks.tools.fill import fill_from_jsonl
 from tasks.tools.literature import Literature
 from tasks.tools.papers import Paper
+from tests.graders.judging import answer, shipped
 from tests.literature_api import Answer, LiteratureApi, tar_of
+from tests.messages_api import MessagesApi
 
 SAMPLES = Path("reviewapp/samples/literature_review")
 TASK = next(task for task in load_tasks() if task.slug == "literature_review")
@@ -322,12 +324,45 @@ def test_each_piece_of_evidence_quotes_the_text_and_tells_the_paper(samples):
     assert (about["title"], about["url"]) == ("Attention Is All You Need", "https://arxiv.org/abs/1706.03762")
 
 
-def test_the_command_line_grades_a_review(tmp_path, monkeypatch, capsys, samples):
+FIFTH = str(SAMPLES / "05-context-extension.md")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, samples):
+    """Grades the sample with planted errors by the command line, offline: (exit code, the object, stderr)."""
     monkeypatch.setenv("DATA_DIR", str(samples.corpus.path.parent))
     monkeypatch.setenv("LITERATURE_NETWORK", "off")
-    assert main(["grade", "literature_review", str(SAMPLES / "05-context-extension.md"), "--grader", "citations", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    by_key = {row["key"]: row for row in told["criteria"]}
-    assert 0 < by_key["citations"]["score"] < 10
-    assert list(by_key) == ["citations"]
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def command(*more):
+        code = main(["grade", "literature_review", FIFTH, "--json", *more])
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out), captured.err
+
+    return command
+
+
+def test_the_command_line_grades_the_citations_of_a_review(command):
+    code, told, err = command("--grader", "citations")
+    assert (code, err, [row["key"] for row in told["criteria"]]) == (0, "", ["citations"])
+    assert 0 < told["criteria"][0]["score"] < 10
     assert (told["passed"], told["failure_category"], told["grader"]["name"]) == (None, "wrong_citations", "citations")
+
+
+def test_without_a_model_the_citations_are_graded_and_the_rest_is_told(command):
+    code, told, err = command()
+    assert (code, told["grader"]["name"]) == (3, "citations")
+    assert "set ANTHROPIC_API_KEY" in err
+    assert "graded by citations alone" in err
+
+
+def test_with_a_model_the_judge_and_the_citations_make_one_grade(command, monkeypatch):
+    with MessagesApi(otherwise=lambda body: answer(shipped("literature_review"), 6.0)) as api:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
+        code, told, _ = command()
+    scores = {row["key"]: row["score"] for row in told["criteria"]}
+    assert (code, list(scores)) == (0, ["coverage", "seminal_works", "synthesis", "citations"])
+    assert scores["synthesis"] == 6.0
+    assert told["score"] == pytest.approx(0.8 * 6.0 + 0.2 * scores["citations"], abs=0.001)
+    assert (told["passed"], told["grader"]["name"]) == (False, "judge")
