@@ -30,7 +30,7 @@ from graders.calibration.result import Estimate
 WHY_NONE = "not defined, because no output has a human label that was drawn with a known probability"
 ONE_PROMPT = "all human labels belong to one prompt"
 NO_JUDGE = "no judge graded these outputs"
-PSEUDO_VERDICTS, PSEUDO_SCORES = 2.0, 0.25  # outputs of every kind that are added before a spread is computed
+PSEUDO_VERDICTS, PSEUDO_SCORES = 2.0, 0.5  # outputs of every kind that are added before a spread is computed
 STRATUM_SHARE = 0.5  # of them, to each stratum
 
 
