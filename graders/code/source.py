@@ -33,6 +33,7 @@ MODULES = {
     "sys", "os", "gc", "inspect", "ctypes", "builtins", "importlib", "io", "subprocess", "threading", "pickle", "marshal", "types",
     "traceback", "linecache", "copyreg", "codecs", "shutil", "socket", "signal", "mmap",
 }  # fmt: skip
+PLAIN_JIT = ("script", "export", "ignore", "unused", "annotate", "is_scripting", "script_method", "Final")
 PLAIN_DUNDERS = {
     "__init__", "__name__", "__class__", "__repr__", "__len__", "__call__", "__doc__", "__file__", "__main__", "__version__", "__getitem__",
     "__post_init__", "__iter__", "__next__", "__enter__", "__exit__", "__all__", "__eq__", "__hash__", "__str__", "__contains__",
@@ -97,6 +98,7 @@ def doubts(source: Source) -> list[Doubt]:
     calls = [n for n in nodes if isinstance(n, ast.Call)]
     numbering = {id(n.func) for n in calls if _numbers_an_attribute(n)}
     called = {id(n.func) for n in calls}
+    numbering |= {id(n.value) for n in nodes if isinstance(n, ast.Attribute) and _is_plain_part(n)}
     modules = {a.asname or a.name.partition(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
     found = [Doubt(n.lineno, why) for n in nodes if isinstance(n, ast.Attribute) and (why := _private_of(n, modules))]
     found += [Doubt(getattr(n, "lineno", 0), why) for n in nodes if id(n) not in numbering and (why := _doubt(n))]
@@ -122,6 +124,14 @@ def _doubt(node: ast.AST) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return f"the text {node.value}" if node.value.startswith("__torch_") or _odd_dunder(node.value) else ""
     return ""
+
+
+def _is_plain_part(node: ast.Attribute) -> bool:
+    """torch.utils.checkpoint, torch.jit.script and the like: plain parts of namespaces that hold others."""
+    owner = node.value
+    if not (isinstance(owner, ast.Attribute) and isinstance(owner.value, ast.Name) and owner.value.id == "torch"):
+        return False
+    return (owner.attr == "utils" and node.attr == "checkpoint") or (owner.attr == "jit" and node.attr in PLAIN_JIT)
 
 
 def _numbers_an_attribute(node: ast.Call) -> bool:

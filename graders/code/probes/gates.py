@@ -71,9 +71,13 @@ def soft_pair(node: Node) -> int | None:
 
 
 def own_params(graph: Graph, gate: Node, target: int, tied: int = 0) -> list[Node]:
-    """Trained parameters that reach the target through the gate (and what is tied to it, as bits) only."""
+    """Trained parameters that enter what only the gate (or what is tied to it, as bits) takes to the target."""
+    if not graph.by_tokens(gate.i):
+        return list(graph.trained_params(gate.i))
     elsewhere = graph.reach(target, 1 << gate.i | tied)
-    return [p for p in graph.trained_params(gate.i) if not elsewhere >> p.i & 1]
+    region = [n for n in graph.of(graph.above(gate.i)) if graph.by_tokens(n.i) and not elsewhere >> n.i & 1]
+    found = {p.i: p for n in region for i in n.ins if not graph.by_tokens(i) for p in graph.trained_params(i)}
+    return list(found.values())
 
 
 def change(graph: Graph, gate: Node, sources: list[Node]) -> float:

@@ -146,13 +146,29 @@ def main_chains(graph: Graph, shortest: int) -> tuple[list[Chain], list[Chain]]:
         rival = next((m for m in main if m.memory == chain.memory and _side_by_side(m, chain)), None)
         if rival is None:
             main.append(chain)
-        elif _rank(chain) > _rank(rival):
+        elif _comes_first(graph, chain, rival):
             main[main.index(rival)] = chain
     return sorted(main, key=lambda c: c.last.i), every
 
 
 def _side_by_side(a: Chain, b: Chain) -> bool:
     return bool(a.states[0].i < b.last.i and b.states[0].i < a.last.i)
+
+
+def _comes_first(graph: Graph, one: Chain, other: Chain) -> bool:
+    """Is `one` rather the memory's state? Of two that are read alike it is the one that the other is made from."""
+    a, b = _rank(one), _rank(other)
+    if a[:3] == b[:3]:
+        feeds, fed = _feeds(graph, one, other), _feeds(graph, other, one)
+        if feeds != fed:
+            return feeds
+    return a > b
+
+
+def _feeds(graph: Graph, one: Chain, other: Chain) -> bool:
+    """Does a state of one go into a later state of the other as it is?"""
+    later = next((s for s in other.states if s.i > one.states[1].i), None)
+    return later is not None and carries(graph, one.states[1], later)
 
 
 def _rank(chain: Chain) -> tuple[bool, bool, int, int]:
@@ -221,8 +237,12 @@ class Step:
         return with_state - without
 
     def boundary(self) -> list[Node]:
-        """What enters the step from outside: values that do not depend on the old state."""
-        found = {i for n in self.graph.of(self.window) if n.i != self.before.i for i in n.ins if not self.graph.depends(i, self.before.i)}
+        """What enters the step beside the old state: from outside, or made of what was read from the state."""
+        direct = {self.before.i}
+        for node in self.graph.of(self.window & ~self.fixed):
+            if direct.intersection(node.ins):
+                direct.add(node.i)
+        found = {i for n in direct if n != self.before.i for i in self.graph.nodes[n].ins if i not in direct}
         return [self.graph.nodes[i] for i in sorted(found)]
 
     def reads(self) -> list[Node]:

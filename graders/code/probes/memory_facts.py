@@ -17,7 +17,7 @@ from verdicts import Verdict, agree, no, unsure, yes
 
 OPAQUE = ("gru", "lstm", "rnn", "scan", "while", "compiled", "map_impl", "cond")  # one operation that holds a loop
 FAINT = 1e-6  # of the largest gradient: below it a part is there for show
-FELT = 1e-5  # relative change of the logits: below it a part is there for show
+FELT = 1e-4  # relative change of the logits: below it a part is there for show
 
 
 class Trace:
@@ -25,7 +25,8 @@ class Trace:
 
     def __init__(self, graph: Graph, length: int, logits: int, grads: dict[str, float] | None) -> None:
         self.graph, self.length, self.logits, self.grads = graph, length, logits, grads
-        self.chains, self.every = main_chains(graph, length - 2)
+        chains, self.every = main_chains(graph, length - 2)
+        self.chains = [c for c in chains if graph.depends(logits, c.states[-2].i)] or chains
         self.memory_nodes = [n for n in graph.nodes if n.memory is not None]
         used = {i for n in graph.nodes if n.memory is None for i in n.ins} | {logits}
         self.outputs = [n for n in self.memory_nodes if n.i in used and graph.by_tokens(n.i)] or self.memory_nodes[-1:]
@@ -173,6 +174,10 @@ def recurrent_update(short: Trace, long: Trace, habits: dict[str, bool]) -> Verd
     return verdict
 
 
+def _is_rnn(node: Node) -> bool:
+    return any(word in node.op for word in ("lstm", "gru", "rnn"))
+
+
 def sees_future(trace: Trace, chain: Chain) -> bool:
     """Does a state in the middle change with the last token that the memory is given?"""
     graph = trace.graph
@@ -195,6 +200,8 @@ def _recurrence(short: Trace, long: Trace) -> Verdict:
         return no("past keys and values are kept and attended over: no state is updated", found, category="kv_cache")
     if not short.chain or not long.chain:
         opaque = [n for n in long.memory_nodes if any(word in n.op for word in OPAQUE)]
+        if opaque and _is_rnn(opaque[0]):
+            return yes(f"{opaque[0].op} carries a state from token to token", opaque[0])
         if opaque:
             return unsure(f"{opaque[0].op} hides whether a state is carried from token to token", opaque[0])
         if not long.memory_nodes:
@@ -205,7 +212,7 @@ def _recurrence(short: Trace, long: Trace) -> Verdict:
         text = "the work grows with the length, but no state is made from the one before"
         return no(text, long.memory_nodes[-1], category="not_recurrent")
     a, b = len(short.chain.states), len(long.chain.states)
-    if b - a != long.length - short.length:
+    if (b - a) % (long.length - short.length) or b <= a:  # layers that hand one state on make more than one step a token
         return no(
             f"{a} states for {short.length} tokens and {b} for {long.length}: not one step per token",
             short.chain.last,
@@ -224,6 +231,9 @@ def learnable_decay(trace: Trace) -> Verdict:
     found = by_steps(trace, _decay_of)
     if found is not None:
         return found
+    rnn = [n for n in trace.memory_nodes if _is_rnn(n)]
+    if rnn and trace.learns(rnn):
+        return yes(f"a learned forget gate of {rnn[0].op} scales the carried state", rnn[0])
     return no("no state is carried from step to step that a parameter could fade", *trace.outputs[-1:], category="fixed_decay")
 
 

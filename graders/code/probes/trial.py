@@ -96,20 +96,17 @@ class Trial:
         off = _distance(traced.graph.nodes[traced.logits].value, self.first)
         if off < 1e-3:
             return ""
-        with torch.no_grad():
-            again = self.run(*CONTRACT)
+        again = self.run(*CONTRACT).detach()
         return "watched" if _distance(again, self.first) < 0.01 * off else "calls"
 
     def counts(self) -> bool:
         """Does a run change the program's own numbers? If so, go on calling it until a count should be at its end."""
         before = list(_numbers(self.model, self.module))
-        with torch.no_grad():
-            self.run(1, 3)
+        self.run(1, 3)
         if before == list(_numbers(self.model, self.module)):
             return False
         for _ in range(LATER_CALLS):
-            with torch.no_grad():
-                self.run(1, 3)
+            self.run(1, 3)
         return True
 
 
