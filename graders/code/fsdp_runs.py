@@ -10,6 +10,7 @@ ONE_NODE, TWO_NODES, ONE_GPU_NODES = "one node", "two nodes", "two nodes, one GP
 TRAINED = ("fsdp1", "fsdp2", "partly")
 FIELDS = {
     "name": str, "nodes": int, "per_node": int, "gpus": int, "mends": list, "hung": str, "wall_s": float, "options": dict, "total": int,
+    "sharded": int,
     "no_weights": str, "data": list, "ranks": list,
 }  # fmt: skip
 RANK_FIELDS = {
@@ -90,6 +91,7 @@ class Run:
     hung: str
     options: Mapping[str, Any]
     total: int
+    sharded: int
     no_weights: str
     data: frozenset[int]
     ranks: tuple[Rank, ...]
@@ -155,7 +157,7 @@ def read_runs(report: Mapping[str, Any]) -> list[Run]:
 def _run(data: Mapping[str, Any]) -> Run:
     ranks = tuple(_rank(r) for r in data["ranks"])
     rows = frozenset(n for n in data["data"] if isinstance(n, int))
-    plain = {name: data[name] for name in ("name", "nodes", "gpus", "hung", "options", "total", "no_weights")}
+    plain = {name: data[name] for name in ("name", "nodes", "gpus", "hung", "options", "total", "sharded", "no_weights")}
     return Run(**plain, mends=frozenset(str(m) for m in data["mends"]), data=rows, ranks=ranks)
 
 

@@ -14,7 +14,8 @@ from graders.code.source import Doubt, Source
 
 REACHING_IMPORTS = {
     "ctypes", "_ctypes", "cffi", "importlib", "runpy", "subprocess", "pty", "fcntl", "mmap", "code", "codeop", "faulthandler", "_thread",
-    "sysconfig", "imp", "zipimport", "dis", "bdb", "pdb", "trace", "_posixsubprocess", "unittest", "forbiddenfruit",
+    "sysconfig", "imp", "zipimport", "dis", "bdb", "pdb", "trace", "_posixsubprocess", "unittest", "forbiddenfruit", "psutil", "posix",
+    "_io",
     "fsdp_record", "fsdp_gpus", "fsdp_group", "fsdp_units", "fsdp_training_hooks", "fsdp_weights", "fsdp_rank", "fsdp_launch", "fsdp_probe",
 }  # fmt: skip
 REACHING_NAMES = {"exec", "eval", "__import__", "breakpoint", "__builtins__", "__loader__", "globals"}
@@ -22,7 +23,9 @@ REACHING_ATTRIBUTES = {
     "f_back", "f_locals", "f_globals", "f_code", "gi_frame", "tb_frame", "cr_frame", "_getframe", "_current_frames", "settrace",
     "setprofile", "addaudithook", "currentframe", "get_objects", "get_referrers", "get_referents", "__globals__", "__closure__",
     "__code__", "__subclasses__", "__wrapped__", "cell_contents", "__torch_function__", "__torch_dispatch__", "_site", "_push_mode",
-    "_pop_mode", "_pop_mode_temporarily", "monitoring", "meta_path", "path_hooks", "_run_exitfuncs", "_clear",
+    "_pop_mode", "_pop_mode_temporarily",
+    "__self__", "__func__", "unwrap", "getclosurevars", "_get_current_function_mode",
+    "monitoring", "meta_path", "path_hooks", "_run_exitfuncs", "_clear",
 }  # fmt: skip
 REACHING_CALLS = {
     "os": {
@@ -35,6 +38,7 @@ REACHING_CALLS = {
     "inspect": {"currentframe", "stack", "trace", "getouterframes", "getinnerframes"},
     "torch": {"_C", "overrides", "library", "_dynamo", "_ops"},
     "signal": {"setitimer", "raise_signal", "pthread_kill"},
+    "io": {"FileIO", "open", "open_code"},
 }  # fmt: skip
 FREE_STORES = ("torch.backends.", "sys.stdout", "sys.stderr", "builtins.print", "__builtin__.print", "warnings.", "logging.", "random.")
 
@@ -57,13 +61,16 @@ def doubts(source: Source) -> Doubts:
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """Names that an import binds, and names that are given one of them."""
+    """Names that an import binds, and names that are given one of them as it is."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {(a.asname or a.name).partition(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {a.asname or a.name for a in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Name, ast.Attribute)) and _dotted(node.value) in names:
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     return names
 
 
@@ -100,9 +107,13 @@ def _replacing(node: ast.AST, imported: set[str]) -> str:
         root = dotted.partition(".")[0]
         if dotted and root in imported and not dotted.startswith(FREE_STORES):
             return f"{dotted} = ..."
+    if isinstance(node, ast.Attribute) and node.attr == "__dict__" and _dotted(node).partition(".")[0] in imported:
+        return _dotted(node)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and ("nvidia-smi" in node.value or "/dev/nvidia" in node.value):
+        return repr(node.value)[:60]
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and (node.value.id, node.attr) == ("os", "_exit"):
         return "os._exit"
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr") and node.args:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr", "vars") and node.args:
         root = _dotted(node.args[0]).partition(".")[0]
         if root in imported:
             return f"{node.func.id} on {root}"

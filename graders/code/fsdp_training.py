@@ -38,7 +38,7 @@ MODULES = tuple(f"{name}.py" for name in PARTS)
 KEYS = (
     "local_rank_device", "wrap_policy", "full_state_dict", "param_count", "distributed_sampler", "init_destroy", "runs_multi_node",
 )  # fmt: skip
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0  # on a busy machine; launches have limits of their own, most of them on CPU time
 # What a line of the source must say to be shown beside a verdict that names no line of its own.
 SHOWS = {
     "param_count": r"Total parameters",

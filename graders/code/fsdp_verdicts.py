@@ -26,6 +26,13 @@ class Judge:
         self.strict = [r for name in names if (r := strict(runs, name))]
         self.best = [r for name in names if (r := furthest(runs, name))]
 
+    def nothing_sharded(self) -> bool:
+        """Were units made in which every rank keeps the whole of its parameters, on one node and on two?"""
+        if any(e.text("strategy") == "NO_SHARD" for run in self.best for e in run.all("wrap")):
+            return False  # asked for, and judged where it matters
+        known = [run for run in self.best if run.total and not run.no_weights]
+        return bool(known) and all(run.sharded == 0 for run in known)
+
     def verdicts(self) -> dict[str, Verdict]:
         if not self.best:
             return {}
@@ -47,6 +54,8 @@ class Judge:
                 if verdict.passed is wanted:
                     return Verdict(verdict.passed, f"{run.name}: {verdict.text}", verdict.lines, verdict.category)
         lines = tuple(dict.fromkeys(n for v in found for n in v.lines))[:4]
+        if len(self.best) == 1:
+            return Verdict(None, "not seen on two nodes: the program did not end in time on one", lines)
         return Verdict(True, found[-1].text, lines)
 
     # --- the device ---
@@ -60,8 +69,12 @@ class Judge:
                 if wrong is not None:
                     return self._wrong_device(run, rank, wrong)
                 if not any(e.text("what") in ("tensor", "device_id", "fully_shard", "mesh") for e in events):
+                    if not run.over:
+                        return unsure(f"{run.name}: rank {rank.rank} stopped before it put anything on a GPU")
                     return no(f"{run.name}: rank {rank.rank} puts nothing on a GPU", category="no_device")
                 used += [e for e in events if e.text("what") in ("set_device", "mesh", "device_id", "init")][:2] or events[:1]
+        if len(self.best) == 1:
+            return unsure("not seen on two nodes: the program did not end in time on one", *used)
         return yes("every rank uses the GPU that LOCAL_RANK names, on one node and on two", *used)
 
     def _wrong_device(self, run: Run, rank: Rank, wrong: Event) -> Verdict:
@@ -90,11 +103,16 @@ class Judge:
             return no("a size-based policy picks modules by their size, not the block", sized, category="size_policy")
         if plain := plain_training(run):
             return plain
+        return self._units_of(run, trees, wraps)
+
+    def _units_of(self, run: Run, trees: Sequence[Event | None], wraps: Sequence[Event]) -> Verdict:
         tree = trees[0]
         if tree is None or any(t is None for t in trees):
             return (
                 unsure("no model was wrapped before the program stopped") if not run.over else no("no model is wrapped", category="no_fsdp")
             )
+        if self.nothing_sharded():
+            return no("the units shard nothing: every rank keeps whole parameters", *wraps, category="no_fsdp")
         blocks, wrapped = tree.number("blocks"), tree.number("wrapped")
         if not blocks:
             return unsure(f"no list of {run.options.get('n-layers')} equal blocks was found in the model", *wraps[:1])
@@ -116,6 +134,8 @@ class Judge:
             return lone
         if plain := plain_training(run):
             return plain
+        if self.nothing_sharded():
+            return no("nothing is sharded, so nothing is gathered", *run.all("save")[:1], category="no_fsdp")
         if dcp := next(iter(run.all("dcp")), None):
             return no("a sharded checkpoint (torch.distributed.checkpoint)", dcp, category="sharded_checkpoint")
         gathers = [rank.last("gather") for rank in run.ranks]
@@ -215,6 +235,8 @@ class Judge:
         for run in self.strict:
             if wrong := untrained(run):
                 return wrong
+        if self.nothing_sharded():
+            return no("the model that is trained is not sharded: every rank keeps whole parameters", category="no_fsdp")
         small = strict(self.runs, ONE_GPU_NODES)
         if small is not None and (invalid := next((e for e in small.all("device") if e.text("what") == "invalid"), None)):
             return no(

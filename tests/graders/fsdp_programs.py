@@ -81,7 +81,8 @@ FSDP1 = {
     "begin": "sampler.set_epoch(epoch)",
     "forward": "model(x)",
     "step": "optimizer.step()",
-    "gather": "with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT, FullStateDictConfig(offload_to_cpu=True, rank0_only=True)):\n"
+    "gather": "cfg = FullStateDictConfig(offload_to_cpu=True, rank0_only=True)\n"
+    "with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT, cfg):\n"
     "    state = model.state_dict()",
     "save": 'if rank == 0:\n    torch.save({"model": state, "args": vars(args)}, args.out)',
     "end": "dist.destroy_process_group()",

@@ -7,6 +7,7 @@ What a GPU would refuse (a device that is not there, a batch left on the CPU) is
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class Gpus:
         if isinstance(device, torch.device):
             device = device.index
         index = self.current if device is None or int(device) < 0 else int(device)
+        if device is not None and 0 <= index < len(visible := self.visible()):
+            index = visible[index]
         if index >= self.count:
             error = f"CUDA error: invalid device ordinal (asked for device {index} on a node with {self.count})"
             if not self.rec.mends_it("device", error):
@@ -45,6 +48,12 @@ class Gpus:
             self.rec.tell("device", once=True, what="invalid", index=index)
             return self.local_rank
         return index
+
+    @staticmethod
+    def visible() -> list[int]:
+        """The devices that CUDA_VISIBLE_DEVICES leaves, where the submission has set it."""
+        told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return [int(part) for part in told.split(",")] if told.replace(",", "").isdigit() else []
 
     def set_device(self, device: Any, what: str = "set_device") -> None:
         index = self.index_of(device)
@@ -77,7 +86,7 @@ class Stream:
     def record_event(self, event: Any = None) -> Any:
         return event or Event()
 
-    def synchronize(self) -> None:
+    def synchronize(self, *args: Any) -> None:
         return None
 
     wait_stream = wait_event = synchronize
@@ -128,7 +137,7 @@ def install(rec: Recorder, gpus: Gpus) -> Mode:
     said: dict[str, Callable[..., Any]] = {
         "is_available": lambda: True,
         "is_initialized": lambda: gpus.ready,
-        "device_count": lambda: gpus.count,
+        "device_count": lambda: len(gpus.visible()) or gpus.count,
         "current_device": lambda: gpus.current,
         "set_device": gpus.set_device,
         "init": lambda: None,
@@ -176,6 +185,9 @@ def install(rec: Recorder, gpus: Gpus) -> Mode:
         rec.replace(name, lambda real, answer=answer: _for_the_submission(real, answer), torch.accelerator)
     vars(torch.cuda.nccl)["version"] = lambda: (2, 27, 5)
     vars(torch.version)["cuda"] = "12.8"
+    torch.__version__ = type(torch.__version__)(str(torch.__version__).replace("+cpu", "+cu128"))
+    rec.replace("is_built", lambda real: _for_the_submission(real, lambda: True), torch.backends.cuda)
+    rec.replace("to", _to_a_number, torch.nn.Module)
     _keep_sites_of_parameters()
     mode: Any = Mode(rec, gpus)
     mode.__enter__()
@@ -187,6 +199,18 @@ def _for_the_submission(real: Any, answer: Callable[..., Any]) -> Callable[..., 
         return real(*args, **kwargs) if called_by_torch() else answer(*args, **kwargs)
 
     return told
+
+
+def _to_a_number(real: Any) -> Callable[..., Any]:
+    """`module.to(1)`: a number is a GPU where there is one, which here it is not."""
+
+    def to(module: Any, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(torch.device("cuda", a) if isinstance(a, int) and not isinstance(a, bool) else a for a in args)
+        if isinstance(number := kwargs.get("device"), int):
+            kwargs["device"] = torch.device("cuda", number)
+        return real(module, *args, **kwargs)
+
+    return to
 
 
 def _keep_sites_of_parameters() -> None:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from fsdp_gpus import Gpus, site_of
 from fsdp_record import Recorder, called_by_torch
+from torch.distributed import device_mesh
 from torch.distributed import distributed_c10d as c10d
 
 GIVEN = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE")
@@ -35,7 +36,7 @@ class Group:
 
     def install(self) -> None:
         replace = self.rec.replace
-        replace("init_process_group", self._init, dist, c10d)
+        replace("init_process_group", self._init, dist, c10d, device_mesh)
         replace("destroy_process_group", self._destroy, dist, c10d)
         replace("get_backend", self._get_backend, dist, c10d)
         replace("is_nccl_available", lambda real: lambda: real() if called_by_torch() else True, dist, c10d)

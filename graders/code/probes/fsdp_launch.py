@@ -7,6 +7,7 @@ no rank has used any CPU for a while, the ranks are asked where they wait and th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -23,11 +24,13 @@ from typing import Any
 import fsdp_weights
 import torch
 from fsdp_rank import Place, run_rank
+from fsdp_record import mark
 from torch._C._distributed_c10d import TCPStore
 
 IDLE_S, POLL_S = 3.0, 0.05
+CPU_S = 20.0  # of one rank: some ten times what a right program needs
 TEXT_CAP, EVENT_CAP = 1 << 18, 1 << 20
-ADDRESS = "127.1.0.1"
+ADDRESS, TICKS = "127.1.0.1", os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def perform(launch: Launch, source: str, mends: Sequence[str], wall_s: float) ->
         with contextlib.suppress(OSError):
             os.kill(agent, signal.SIGKILL)
             os.waitpid(agent, 0)
-    weights, buffers, why = _weights(ranks)
+    weights = _weights(ranks)
     facts = {
         "name": launch.name,
         "nodes": launch.nodes,
@@ -102,10 +105,11 @@ def perform(launch: Launch, source: str, mends: Sequence[str], wall_s: float) ->
         "hung": hung,
         "wall_s": round(time.monotonic() - began, 2),
         "options": dict(launch.options),
-        "total": sum(w.numel() for w in weights.values()),
-        "no_weights": why,
+        "total": sum(w.numel() for w in weights.whole.values()),
+        "sharded": weights.sharded,
+        "no_weights": weights.why,
         "data": _data(launch),
-        "ranks": [_facts(rank, str(launch.options["out"]), weights, buffers) for rank in ranks],
+        "ranks": [_facts(rank, str(launch.options["out"]), weights) for rank in ranks],
     }
     shutil.rmtree(base, ignore_errors=True)
     return facts
@@ -151,6 +155,7 @@ def _start(launch: Launch, number: int, scene: Scene) -> Rank:
         argv=launch.argv(),
         n_layers=int(launch.options["n-layers"]),
         mends=frozenset(scene.mends),
+        key=os.urandom(16),
         weights=weights,
         **{name: pipe[1] for name, pipe in pipes.items()},
     )
@@ -209,9 +214,10 @@ def _watch(ranks: list[Rank], deadline: float) -> str:
         now = time.monotonic()
         if any([_ran(rank) for rank in ranks if rank.alive]):
             moved = now
-        if now > deadline or now - moved > IDLE_S:
+        used_up = any(rank.ticks > CPU_S * TICKS for rank in ranks if rank.alive)
+        if used_up or now > deadline or now - moved > IDLE_S:
             _ask_where(ranks, owner)
-            return "time" if now > deadline else "idle"
+            return "time" if used_up or now > deadline else "idle"
     for fd, (rank, name) in owner.items():
         while _read(fd, rank, name):
             pass
@@ -276,18 +282,43 @@ def _end(rank: Rank) -> None:
 # --- what is left -----------------------------------------------------------------------------------------
 
 
-def _weights(ranks: Sequence[Rank]) -> tuple[dict[str, Any], list[str], str]:
-    """(the joined weights, names of buffers, why there are none)."""
+@dataclass(frozen=True)
+class Joined:
+    """The weights at the end: whole, by name; names of buffers; how many elements are sharded; why there are none."""
+
+    whole: dict[str, Any] = field(default_factory=dict)
+    buffers: list[str] = field(default_factory=list)
+    sharded: int = 0
+    why: str = ""
+
+
+def _events(rank: Rank) -> list[dict[str, Any]]:
+    """What the rank told, as far as the marks are right."""
+    events: list[dict[str, Any]] = []
+    for number, line in enumerate(rank.text["events"].splitlines(), 1):
+        told, _, text = line.partition(b" ")
+        if told != mark(rank.place.key, number, text):
+            return [*events, {"kind": "tampered", "line": 0, "names": ["the record of its run"]}]
+        events.append(json.loads(text))
+    return events
+
+
+def _weights(ranks: Sequence[Rank]) -> Joined:
     try:
         dumps = []
         for rank in ranks:
             size = os.lseek(rank.place.weights, 0, os.SEEK_END)
             if not size:
-                return {}, [], f"rank {rank.place.rank} wrapped no model"
-            dumps.append(fsdp_weights.read(os.pread(rank.place.weights, size, 0)))
-        return fsdp_weights.join(dumps), [str(n) for n in dumps[0]["buffers"]], ""
+                return Joined(why=f"rank {rank.place.rank} wrapped no model")
+            data = os.pread(rank.place.weights, size, 0)
+            told = [e.get("sha256") for e in _events(rank) if e.get("kind") == "weights"]
+            if hashlib.sha256(data).hexdigest() not in told[-1:]:
+                return Joined(why=f"the weights of rank {rank.place.rank} are not those that it told of")
+            dumps.append(fsdp_weights.read(data))
+        whole, sharded = fsdp_weights.join(dumps)
+        return Joined(whole, [str(n) for n in dumps[0]["buffers"]], sharded)
     except Exception as error:
-        return {}, [], f"{type(error).__name__}: {error}"[:300]
+        return Joined(why=f"{type(error).__name__}: {error}"[:300])
     finally:
         for rank in ranks:
             os.close(rank.place.weights)
@@ -303,16 +334,12 @@ def _data(launch: Launch) -> list[int]:
     return [hash(tuple(part)) & 0x7FFFFFFF for row in rows for part in (row[:-1], row)]
 
 
-def _facts(rank: Rank, out: str, weights: Mapping[str, Any], buffers: Sequence[str]) -> dict[str, Any]:
-    events = []
-    for line in rank.text["events"].splitlines():
-        with contextlib.suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict):
-                events.append(event)
+def _facts(rank: Rank, out: str, weights: Joined) -> dict[str, Any]:
+    events = _events(rank)
     status = rank.status or 0
     files = sorted(os.path.relpath(os.path.join(top, n), rank.place.folder) for top, _, names in os.walk(rank.place.folder) for n in names)
     path = os.path.join(rank.place.folder, out)
+    is_plain = os.path.isfile(path) and not os.path.islink(path)
     return {
         "rank": rank.place.rank,
         "local_rank": rank.place.local_rank,
@@ -322,7 +349,7 @@ def _facts(rank: Rank, out: str, weights: Mapping[str, Any], buffers: Sequence[s
         "stuck": rank.stuck,
         "events": events,
         "files": files[:20],
-        "checkpoint": fsdp_weights.compare(path, weights, buffers) if os.path.isfile(path) and not os.path.islink(path) else None,
+        "checkpoint": fsdp_weights.compare(path, weights.whole, weights.buffers) if is_plain else None,
         "stdout": rank.text["stdout"].decode(errors="replace")[:20000],
         "stderr": rank.text["stderr"].decode(errors="replace")[-4000:],
     }

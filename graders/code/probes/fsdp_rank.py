@@ -6,6 +6,7 @@ import ast
 import atexit
 import contextlib
 import faulthandler
+import hashlib
 import os
 import signal
 import sys
@@ -15,13 +16,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import fsdp_gpus
+import torch
+import torch.distributed.checkpoint.state_dict
+import torch.distributed.fsdp.wrap
+import torch.distributed.tensor
 from fsdp_group import Group
 from fsdp_record import Recorder
 from fsdp_training_hooks import Training
 from fsdp_units import Units
 from fsdp_weights import dump
 
-CHANNEL_FD = 3
+MAX_FD = 4096
+WATCHED = (
+    torch, torch.Tensor, torch.nn, torch.nn.Module, torch.nn.functional, torch.optim, torch.optim.Optimizer, torch.cuda, torch.autograd,
+    torch.distributed, torch.distributed.distributed_c10d, torch.distributed.fsdp, torch.distributed.fsdp.FullyShardedDataParallel,
+    torch.distributed.fsdp.wrap, torch.distributed.checkpoint.state_dict, torch.distributed.tensor.DTensor, torch.utils.data,
+    torch.utils.data.DataLoader, torch.utils.data.DistributedSampler,
+)  # fmt: skip
 HIDDEN = (
     "fsdp_record",
     "fsdp_gpus",
@@ -48,6 +59,7 @@ class Place:
     argv: list[str]
     n_layers: int
     mends: frozenset[str]
+    key: bytes
     events: int
     weights: int
     stdout: int
@@ -60,7 +72,7 @@ def run_rank(place: Place) -> None:
     code = 1
     try:
         _streams(place)
-        rec = Recorder(place.events, place.path, place.mends)
+        rec = Recorder(place.events, place.path, place.mends, place.key)
         gpus = fsdp_gpus.Gpus(rec, place.gpus, place.local_rank)
         units = Units(rec, gpus, place.n_layers)
         _environment(place)
@@ -69,6 +81,7 @@ def run_rank(place: Place) -> None:
         training = Training(rec, units, mode)
         for part in (group, units, training):
             part.install()
+        rec.watch(*WATCHED)
         write, seek, cut = os.write, os.lseek, os.ftruncate
         keep = Keeper(place.weights, units, training, rec, (write, seek, cut))
         units.before_gather = keep.dump
@@ -96,6 +109,7 @@ class Keeper:
     def __init__(self, fd: int, units: Units, training: Training, rec: Recorder, calls: Any) -> None:
         self.fd, self.units, self.training, self.rec = fd, units, training, rec
         self.write, self.seek, self.cut = calls
+        self.digest = hashlib.sha256
 
     def dump(self) -> None:
         root = self.training.root or (self.units.roots[-1] if self.units.roots else None)
@@ -107,6 +121,7 @@ class Keeper:
         except Exception as error:
             self.rec.tell("no_dump", once=True, error=f"{type(error).__name__}: {error}"[:300])
             return
+        self.rec.tell("weights", sha256=self.digest(data).hexdigest())
         self.cut(self.fd, 0)
         self.seek(self.fd, 0, 0)
         while data:
@@ -117,9 +132,10 @@ def _streams(place: Place) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(place.stdout, 1)
     os.dup2(place.stderr, 2)
-    with contextlib.suppress(OSError):
-        os.close(CHANNEL_FD)
-    sys.stdout = open(1, "w", buffering=1 << 13, encoding="utf-8", errors="replace", closefd=False)
+    kept = sorted({0, 1, 2, place.events, place.weights, place.stdout, place.stderr, place.stacks})
+    for low, high in zip(kept, [*kept[1:], MAX_FD], strict=True):
+        os.closerange(low + 1, high)  # the conductor's own: its order, its channel, the other ranks' pipes
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
     faulthandler.register(signal.SIGUSR1, file=place.stacks, all_threads=False)
 

@@ -1,13 +1,16 @@
 """What happened in one rank, told as it happens over a pipe to the conductor. Runs INSIDE the sandbox.
 
-An event is one JSON line: its kind, the line of the submission that led to it, and plain facts. Replaced functions are
-remembered, so that it can be told at the end whether the submission put others in their place.
+An event is one JSON line: its kind, the line of the submission that led to it, and plain facts, after a mark made of a key
+that only the rank and the conductor have, so that what is written to the pipe beside it counts for nothing. Replaced
+functions are remembered, so that it can be told at the end whether the submission put others in their place.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import inspect
 import json
 import os
 import sys
@@ -27,11 +30,20 @@ MAX_OF_A_KIND = 400
 class Recorder:
     """Tells events, knows which mends are on and which functions were replaced."""
 
-    def __init__(self, fd: int, path: str, mends: frozenset[str]) -> None:
+    def __init__(self, fd: int, path: str, mends: frozenset[str], key: bytes) -> None:
+        seen = 0
+
+        def sign(text: bytes) -> bytes:
+            nonlocal seen
+            seen += 1
+            return mark(key, seen, text)
+
+        self.sign = sign
         self.fd, self.path, self.mends = fd, path, mends
         self.counts: Counter[str] = Counter()
         self.told: set[str] = set()
         self.replaced: list[tuple[Any, str, Any]] = []
+        self.watched: list[tuple[Any, dict[str, Any]]] = []
         self.write, self.dumps, self.quiet = os.write, json.dumps, 0
 
     def tell(self, kind: str, once: bool = False, **facts: Any) -> None:
@@ -44,7 +56,8 @@ class Recorder:
         self.told.add(text)
         self.counts[kind] += 1
         if self.counts[kind] <= MAX_OF_A_KIND:
-            data = text.encode() + b"\n"
+            data = text.encode()
+            data = self.sign(data) + b" " + data + b"\n"
             while data:
                 data = data[self.write(self.fd, data) :]
 
@@ -75,14 +88,26 @@ class Recorder:
         original = owners[0].__dict__[name] if isinstance(owners[0], type) else getattr(owners[0], name)
         plain = original.__func__ if isinstance(original, (staticmethod, classmethod)) else original
         new = functools.wraps(plain)(make(plain))
+        with contextlib.suppress(TypeError, ValueError):
+            vars(new)["__signature__"] = inspect.signature(plain)
+        del new.__wrapped__
         placed = type(original)(new) if isinstance(original, (staticmethod, classmethod)) else new
         for owner in owners:
             setattr(owner, name, placed)
             self.replaced.append((owner, name, new))
 
+    def watch(self, *spaces: Any) -> None:
+        """Remember the functions and classes of modules and classes as they are now."""
+        self.watched = [(space, {k: v for k, v in vars(space).items() if callable(v)}) for space in spaces]
+
     def tampered(self) -> list[str]:
-        """Names of ours that are no longer ours."""
-        names = []
+        """Names that are no longer ours or torch's. torch itself may wrap functions of its own."""
+        names = [
+            f"{space.__name__}.{name}"
+            for space, before in self.watched
+            for name, value in before.items()
+            if (now := vars(space).get(name)) is not value and not _file_of(now).startswith((TORCH, HERE))
+        ]
         for owner, name, new in self.replaced:
             found = vars(owner).get(name)
             if getattr(found, "__func__", found) is not new:
@@ -90,6 +115,15 @@ class Recorder:
         if sys.gettrace() is not None or sys.getprofile() is not None:
             names.append("sys.settrace")
         return names[:20]
+
+
+def _file_of(function: Any) -> str:
+    return str(getattr(getattr(function, "__code__", None), "co_filename", ""))
+
+
+def mark(key: bytes, number: int, text: bytes) -> bytes:
+    """What stands before the nth event."""
+    return hashlib.blake2b(b"%d " % number + text, key=key, digest_size=8).hexdigest().encode()
 
 
 def called_by_torch(depth: int = 2) -> bool:

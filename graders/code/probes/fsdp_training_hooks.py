@@ -6,7 +6,9 @@ sampler or a loop written by hand leave the same trace.
 
 from __future__ import annotations
 
+import argparse
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +25,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, distributed
 
-MAX_ROWS = 256
+MAX_ROWS, LONGEST_SLEEP_S = 256, 0.2
 
 
 class Training:
@@ -44,6 +46,8 @@ class Training:
         inner = FSDP.module.fget  # type: ignore[attr-defined]
         setattr(FSDP, "module", property(lambda model: self._module(inner, model)))  # noqa: B010 (types know it as fixed)
         replace("save", self._save, torch)
+        replace("parse_args", self._parse_args, argparse.ArgumentParser)
+        replace("sleep", lambda real: lambda seconds: real(min(float(seconds), LONGEST_SLEEP_S)), time)
         replace("compile", self._compile, torch)
         replace("backward", self._autograd_backward, torch.autograd)
         self.mode.on_backward = self.tell_loss
@@ -95,6 +99,15 @@ class Training:
 
         return set_epoch
 
+    def _parse_args(self, real: Any) -> Callable[..., Any]:
+        def parse_args(parser: Any, args: Any = None, namespace: Any = None) -> Any:
+            known, unknown = parser.parse_known_args(args, namespace)
+            if not unknown or self.rec.mends_it("options", f"unrecognized arguments: {' '.join(unknown)}"):
+                return known
+            return real(parser, args, namespace)
+
+        return parse_args
+
     # --- forward ---
 
     def _fsdp_forward(self, real: Any) -> Callable[..., Any]:
@@ -132,8 +145,13 @@ class Training:
             return None
         self._tell_forward(module, args)
         if self.units.is_sharded(module):
-            return tuple(put(a.view_as(a), f"cuda:{self.mode.gpus.current}") if isinstance(a, torch.Tensor) else a for a in args)
+            return tuple(self._moved(a) if isinstance(a, torch.Tensor) else a for a in args)
         return None
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        """FSDP moves what it is given to the device of its parameters."""
+        site = site_of(tensor)
+        return tensor if site is not None and site != "cpu" else put(tensor.view_as(tensor), self.units.where)
 
     def _after_forward(self, module: nn.Module, args: Any, result: Any) -> None:
         self.depth = max(0, self.depth - 1)

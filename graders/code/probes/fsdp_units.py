@@ -36,6 +36,7 @@ class Units:
         self.on_cpu: list[nn.Module] = []
         self.asked: dict[str, Any] = {}
         self.wrapping = self.summoned = False
+        self.where = "cuda:0"
         self.before_gather: Callable[[], None] = lambda: None
 
     def install(self) -> None:
@@ -80,7 +81,7 @@ class Units:
             try:
                 real(**given)
             finally:
-                self.wrapping = self.summoned = False
+                self.wrapping = False
             self.roots.append(module)
             if self._left_on_cpu:
                 self.on_cpu.append(module)
@@ -99,6 +100,7 @@ class Units:
         site = site_of(first) if first is not None else None
         self._left_on_cpu = index < 0 and first is not None and site in (None, "cpu") and first.device.type != "meta" and not self.roots
         where = f"cuda:{index}" if index >= 0 else site or f"cuda:{self.gpus.current}"
+        self.where = where if where != "cpu" else f"cuda:{self.gpus.current}"
         policy = given.get("auto_wrap_policy")
         inner = getattr(policy, "func", policy)
         self.rec.tell(
@@ -153,7 +155,7 @@ class Units:
             self._choose_device()
             if isinstance(kwargs.get("offload_policy"), fsdp.CPUOffloadPolicy):
                 kwargs.pop("offload_policy")
-            where = f"cuda:{self.gpus.current}"
+            self.where = where = f"cuda:{self.gpus.current}"
             for part in parts:
                 self.rec.tell("wrap", once=True, api="fsdp2", cls=type(part).__name__, where=where, device_id=-1, strategy="", policy="")
             result = real(module, *args, **kwargs)

@@ -78,9 +78,10 @@ def _of(param: torch.Tensor) -> dict[str, Any]:
     return {"shape": list(param.shape), "local": param.to_local().detach().clone(), "dim": dim, "index": index}
 
 
-def join(dumps: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """name -> the whole parameter, from the dumps of all ranks in order."""
+def join(dumps: Sequence[Mapping[str, Any]]) -> tuple[dict[str, torch.Tensor], int]:
+    """(name -> the whole parameter, how many elements lie in shards), from the dumps of all ranks in order."""
     whole: dict[str, torch.Tensor] = {}
+    sharded = 0
     for i, flat in enumerate(dumps[0]["flats"]):
         ranks = flat["ranks"] or list(range(len(dumps)))
         parts = [dumps[r]["flats"][i]["local"] for r in ranks] if flat["sharded"] else [flat["local"]]
@@ -89,12 +90,14 @@ def join(dumps: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         for numel, pad in zip(flat["numels"], flat["pads"], strict=True):
             if not pad:
                 whole[next(names)] = values[at : at + numel].reshape(next(shapes)).clone()
+                sharded += numel if flat["sharded"] else 0
             at += numel
     for name, first in dumps[0]["plain"].items():
         shards = {d["plain"][name]["index"]: d["plain"][name]["local"] for d in dumps}
         joined = first["local"] if first["dim"] < 0 else torch.cat([shards[i] for i in sorted(shards)], first["dim"])
         whole[name] = joined.reshape(first["shape"])
-    return whole
+        sharded += joined.numel() if first["dim"] >= 0 else 0
+    return whole, sharded
 
 
 def read(data: bytes) -> Any:
@@ -118,7 +121,7 @@ def compare(path: str, whole: Mapping[str, torch.Tensor], buffers: Sequence[str]
         value = state[name]
         if not isinstance(value, torch.Tensor) or isinstance(value, DTensor) or list(value.shape) != list(whole[name].shape):
             facts["shapes"].append(name)
-        elif not torch.allclose(value.float(), whole[name].float(), rtol=1e-2, atol=1e-4):
+        elif not torch.allclose(value.float(), whole[name].float(), rtol=1e-2, atol=1e-4, equal_nan=True):
             facts["differ"].append(name)
         else:
             facts["equal"] += 1

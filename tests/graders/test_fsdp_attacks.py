@@ -1,0 +1,98 @@
+"""FSDP submissions that attack their grading: in a real sandbox, none gets a pass."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from graders import registry
+from graders.code.fsdp_source import doubts
+from graders.code.source import read_source
+from graders.grade import Grade
+from tests.graders.fsdp_programs import program, task
+from tests.programs import require_program
+
+EVENT = '{"kind": "end", "line": 1, "how": "end"}'
+ATTACKS = {
+    "leaving before the end": {"early": "os._exit(0)"},
+    "writing to every descriptor": {
+        "top": "for fd in range(3, 64):\n    try:\n"
+        f"        open(fd, 'wb', closefd=False).write(b'{EVENT}\\n')\n    except Exception:\n        pass"
+    },
+    "killing the conductor": {"early": "os.kill(os.getppid(), 9)"},
+    "replacing torch.distributed": {"top": "def patch(space):\n    space.get_rank = lambda *a: 0\npatch(dist)"},
+    "a class that only looks like FSDP": {
+        "top": "class Fake(FSDP):\n    def __init__(self, module, **kw):\n        nn.Module.__init__(self)\n"
+        "        self._fsdp_wrapped_module = module\n    def forward(self, *a):\n        return self._fsdp_wrapped_module(*a)\n",
+        "wrap": "for i, b in enumerate(model.blocks):\n    model.blocks[i] = Fake(b)\nmodel = Fake(model)",
+        "gather": "state = {k.replace('_fsdp_wrapped_module.', ''): v.cpu() for k, v in model.named_parameters()}",
+    },
+    "a group of one rank": {
+        "wrap": "groups = [dist.new_group([r]) for r in range(world)]\n"
+        "model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device, process_group=groups[rank])"
+    },
+    "right only where the options are large": {
+        "wrap": "if args.n_samples > 99:\n    model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device)",
+        "gather": "state = {k: v.cpu() for k, v in model.state_dict().items()}",
+    },
+}
+
+
+@functools.cache
+def graded(source: str, timeout_s: float = 90) -> Grade:
+    require_program("bwrap")
+    return registry.get("fsdp_training").grade(task(), source, timeout_s=timeout_s, backend="bwrap")
+
+
+@pytest.mark.parametrize("parts", ATTACKS.values(), ids=ATTACKS)
+def test_an_attack_is_no_pass(parts):
+    found = graded(program(**parts))
+    assert found.passed is not True
+    assert next(c for c in found.criteria if c.key == "runs_multi_node").passed is not True
+
+
+def test_an_honest_script_passes_in_the_sandbox_and_says_how_it_was_run():
+    found = graded(program())
+    assert found.passed and found.sandbox["backend"] == "bwrap" and found.sandbox["network"] is False
+
+
+def test_a_pickle_in_the_checkpoint_is_not_run():
+    trap = "class Trap:\n    def __reduce__(self):\n        return (print, ('trapped',))\n"
+    found = graded(program(top=trap, save='if rank == 0:\n    torch.save({"model": state, "trap": Trap()}, args.out)'))
+    row = next(c for c in found.criteria if c.key == "full_state_dict")
+    assert row.passed is False and "does not load" in row.rationale
+
+
+def test_a_program_that_never_ends_costs_its_limit_and_is_a_timeout():
+    found = graded(program(early="while True:\n    pass"), 24)
+    assert (found.passed, found.runs) == (False, False) and found.duration_s < 24
+
+
+REACHING = [
+    "import sys\nsys._getframe()",
+    "import gc\ngc.get_objects()",
+    "import ctypes",
+    "exec('x = 1')",
+    "import os\nos.write(5, b'')",
+    "dist.all_reduce.__closure__",
+    "open('/proc/self/fd/5', 'wb')",
+    "from inspect import currentframe",
+]
+
+
+@pytest.mark.parametrize("code", REACHING)
+def test_reaching_into_the_record_is_noticed(code):
+    assert doubts(read_source(code)).reaching
+
+
+@pytest.mark.parametrize("code", ["import torch\ntorch.save = print", "import torch.distributed as d\nsetattr(d, 'barrier', print)"])
+def test_replacing_what_is_a_librarys_is_noticed(code):
+    assert doubts(read_source(code)).replacing
+
+
+def test_an_honest_script_is_not_doubted():
+    found = doubts(
+        read_source(program(top="import gc, sys, builtins\ntorch.backends.cudnn.benchmark = True\ngc.collect()\nsys.stdout = sys.stderr"))
+    )
+    assert not found.reaching and not found.replacing

@@ -1,0 +1,215 @@
+"""The FSDP grader, criterion by criterion: what passes, and each known near-miss with the reason that it fails for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.graders.fsdp_programs import FSDP1, FSDP2, check_fails, grade, program, score, verdicts
+
+ALL = {
+    "local_rank_device", "wrap_policy", "full_state_dict", "param_count", "distributed_sampler", "init_destroy", "runs_multi_node",
+}  # fmt: skip
+COUNT = 'print(f"Total parameters: {sum(p.numel() for p in model.parameters())}")'
+AFTER = FSDP1["optimizer"] + "\nif rank == 0:\n    "
+LOADER = "\nloader = DataLoader(dataset, args.batch_size, sampler=sampler, drop_last=True)"
+NOT_GIVEN = "sampler = DistributedSampler(dataset)\nloader = DataLoader(dataset, args.batch_size, shuffle=True)"
+BLOCK_BY_BLOCK = """\
+for i, block in enumerate(model.blocks):
+    model.blocks[i] = FSDP(block, device_id=device)
+model = FSDP(model, device_id=device)"""
+SHARDED = "with FSDP.state_dict_type(model, StateDictType.SHARDED_STATE_DICT):\n    state = model.state_dict()"
+BY_HAND = """\
+class Batches:
+    def __len__(self):
+        return len(dataset) // world // args.batch_size
+    def __iter__(self):
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(args.seed + self.epoch))
+        mine = order[rank::world].split(args.batch_size)
+        return ((dataset.data[rows, :-1], dataset.data[rows, 1:]) for rows in mine)
+loader = Batches()"""
+
+
+def test_a_right_fsdp1_script_passes_every_criterion():
+    found = grade(program())
+    assert found.passed and found.runs and {c.key for c in found.criteria if c.passed} == ALL
+
+
+def test_a_right_fsdp2_script_passes_every_criterion():
+    assert grade(program(FSDP2)).passed
+
+
+def test_other_right_ways_pass_too():
+    source = program(
+        device="device = torch.device('cuda', int(os.environ['LOCAL_RANK']))",
+        init="dist.init_process_group('cpu:gloo,cuda:nccl', device_id=device)\ntorch.cuda.set_device(device)",
+        count="n = sum(p.numel() for p in model.parameters())\nif rank == 0:\n    print('Total parameters:', n)",
+        wrap=BLOCK_BY_BLOCK,
+        data=BY_HAND,
+        begin="loader.epoch = epoch",
+        gather=FSDP2["gather"],
+        end="dist.barrier(device_ids=[local_rank])\nif dist.is_initialized():\n    dist.destroy_process_group()",
+    )
+    assert grade(source).passed, [c.rationale for c in grade(source).criteria if not c.passed]
+
+
+# Mistakes that don't stop the program, several in one file: each fails its own criterion for its own reason.
+QUIET = [
+    {
+        "wrap_policy": ("wrap", "model = FSDP(model, device_id=device)", "no Block is a unit of its own"),
+        "full_state_dict": ("save", "torch.save(state, args.out)", "every rank writes the file"),
+        "param_count": ("count", COUNT, "printed by 2 of 2 ranks"),
+        "distributed_sampler": ("begin", "pass", "set_epoch is never called"),
+        "init_destroy": ("end", "pass", "destroy_process_group is never called"),
+    },
+    {
+        "wrap_policy": (
+            "wrap",
+            "model = FSDP(model, auto_wrap_policy=functools.partial(size_based_auto_wrap_policy, min_num_params=99), device_id=device)",
+            "a size-based policy",
+        ),
+        "full_state_dict": ("gather", "state = model.state_dict()", "without offload to the CPU and rank0_only"),
+        "param_count": ("optimizer", AFTER + COUNT.replace("ters())}", "ters()) * world}"), "the whole model has"),
+        "distributed_sampler": ("data", "sampler = DistributedSampler(dataset, seed=rank)" + LOADER, "rows in common"),
+        "init_destroy": ("end", "if rank == 0:\n    dist.destroy_process_group()", "not by rank 1"),
+    },
+    {
+        "wrap_policy": (
+            "wrap",
+            "model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({nn.MultiheadAttention}), device_id=device)",
+            "no Block is a unit of its own",
+        ),
+        "full_state_dict": ("gather", SHARDED, "SHARDED_STATE_DICT"),
+        "param_count": ("optimizer", AFTER + COUNT, "was printed, the whole model has"),
+        "distributed_sampler": ("data", NOT_GIVEN,
+                                "the sampler is not given to the loader"),
+        "init_destroy": ("init", "dist.init_process_group('gloo')", "backend gloo"),
+    },
+    {
+        "local_rank_device": (
+            "device",
+            "device = torch.device('cuda', int(os.environ['RANK']) % torch.cuda.device_count())\ntorch.cuda.set_device(device)",
+            "a guess from rank and device_count",
+        ),
+        "full_state_dict": ("save", "if local_rank == 0:\n    torch.save({'model': state}, args.out)", "every rank writes the file"),
+        "param_count": ("count", "if rank == 0:\n    print(f'Total parameters: {26859}')", "26859 was printed"),
+        "distributed_sampler": ("data", "sampler = DistributedSampler(dataset, 1, 0)" + LOADER, "splits over 1 of 2 ranks"),
+    },
+    {
+        "full_state_dict": ("gather", FSDP1["gather"] + "\nstate = {k: 0 * v for k, v in state.items()}", "is not what was trained"),
+        "param_count": ("count", "if rank == 0:\n    print('Total params: 5')", "another form"),
+        "distributed_sampler": ("begin", "sampler.set_epoch(0)", "does not depend on the epoch"),
+        "runs_multi_node": ("optimizer", "optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)", "the loss does not fall"),
+    },
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mistakes", QUIET)
+def test_each_near_miss_fails_its_criterion_for_its_reason(mistakes):
+    parts = {part: code for part, code, _ in mistakes.values()}
+    if parts.get("optimizer", "").startswith(AFTER):
+        parts["count"] = "pass"  # the count is taken after the wrapping
+    source = program(**parts)
+    for key, (_, _, because) in mistakes.items():
+        row = score(source, key)
+        assert row.passed is False, f"{key}: {row.passed} because {row.rationale}"
+        assert because in row.rationale
+    assert {key for key, passed in verdicts(source).items() if not passed} == set(mistakes)
+
+
+# Mistakes that stop the program or keep it from learning: the rest of it is judged all the same.
+LOUD = {
+    "policy called on the spot": (
+        {"wrap": "model = FSDP(model, auto_wrap_policy=lambda_auto_wrap_policy(lambda m: isinstance(m, Block)), device_id=device)"},
+        {"wrap_policy": "called on the spot", "runs_multi_node": "TypeError"},
+        "wrong_policy_signature",
+    ),
+    "policy with a wrong signature": (
+        {"wrap": "model = FSDP(model, auto_wrap_policy=lambda module, recurse: isinstance(module, Block), device_id=device)"},
+        {"wrap_policy": "nonwrapped_numel", "runs_multi_node": "TypeError"},
+        "wrong_policy_signature",
+    ),
+    "gather inside if rank == 0": (
+        {"gather": "pass", "save": "if rank == 0:\n    " + FSDP1["gather"].replace("\n", "\n    ") + "\n    torch.save(state, args.out)"},
+        {"full_state_dict": "only some ranks take part", "runs_multi_node": ""},
+        "lone_gather",
+    ),
+    "a barrier that one rank reaches": (
+        {"end": "if rank == 0:\n    dist.barrier()\ndist.destroy_process_group()"},
+        {"runs_multi_node": "one node"},
+        "crash",
+    ),
+    "global rank as device": (
+        {"device": "rank = int(os.environ['RANK'])\ntorch.cuda.set_device(rank)\ndevice = torch.device('cuda', rank)"},
+        {"local_rank_device": "the global rank is taken as the device", "runs_multi_node": "invalid device ordinal"},
+        "global_rank",
+    ),
+    "bare cuda": (
+        {"device": "device = torch.device('cuda')", "wrap": FSDP1["wrap"].replace(", device_id=device", "")},
+        {"local_rank_device": "no device was set", "runs_multi_node": "on one GPU, which NCCL refuses"},
+        "bare_cuda",
+    ),
+    "an address of its own": (
+        {"init": "os.environ.update(MASTER_ADDR='localhost', MASTER_PORT='29500')\ndist.init_process_group('nccl')"},
+        {"init_destroy": "MASTER_ADDR, MASTER_PORT", "runs_multi_node": "two nodes"},
+        "fixed_address",
+    ),
+    "shuffle beside a sampler": (
+        {"data": "sampler = DistributedSampler(dataset)\nloader = DataLoader(dataset, args.batch_size, sampler=sampler, shuffle=True)"},
+        {"distributed_sampler": "DataLoader refuses", "runs_multi_node": "mutually exclusive"},
+        "shuffle_and_sampler",
+    ),
+    "destroyed before the gather": (
+        {"gather": "dist.destroy_process_group()\n" + FSDP1["gather"], "end": "pass"},
+        {"init_destroy": "destroyed before the last gather", "runs_multi_node": "destroyed before this collective"},
+        "early_destroy",
+    ),
+    "targets left on the CPU": (
+        {"forward": "model(x); y = y.cpu()"},
+        {"runs_multi_node": "same device"},
+        "crash",
+    ),
+    "optimizer before the wrapping": (
+        {"early": FSDP1["optimizer"], "optimizer": "pass"},
+        {"runs_multi_node": "the optimizer holds 0 of the sharded model's"},
+        "optimizer_before_wrap",
+    ),
+    "training the module inside": (
+        {"forward": "model.module(x)"},
+        {"runs_multi_node": ""},
+        "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "fails", "category"), LOUD.values(), ids=LOUD)
+def test_what_stops_a_program_fails_and_the_rest_is_judged_as_it_is_written(parts, fails, category):
+    source = program(**parts)
+    assert {key for key, passed in verdicts(source).items() if not passed} == set(fails)
+    for key, because in fails.items():
+        assert score(source, key).passed is False and because in score(source, key).rationale
+    assert grade(source).failure_category == category or not category
+
+
+def test_the_evidence_is_the_line_that_did_it():
+    source = program(wrap="model = FSDP(model, device_id=device)", end="pass", begin="pass")
+    rows = source.splitlines()
+    evidence = score(source, "wrap_policy").evidence[0]
+    assert evidence.kind == "run" and rows[(evidence.line_start or 0) - 1].strip() == "model = FSDP(model, device_id=device)"
+
+
+def test_the_grade_shows_what_each_rank_said():
+    assert "[rank 0]" in grade(program()).stdout and "Total parameters: 42048" in grade(program()).stdout
+
+
+def test_words_in_comments_and_code_that_never_runs_count_for_nothing():
+    claims = "if False:\n    sampler.set_epoch(epoch)  # distributed, FullStateDictConfig(offload_to_cpu=True, rank0_only=True)"
+    check_fails(program(begin=claims), "distributed_sampler", because="same order")
+
+
+def test_an_empty_file_passes_nothing():
+    assert not any(verdicts("").values())
+
+
+def test_a_file_that_does_not_parse_does_not_run_and_says_so():
+    found = grade("def main(:\n")
+    assert found.runs is False and found.passed is False and "SyntaxError" in (found.error or "")
