@@ -112,7 +112,9 @@ def work_here(ids: Sequence[int], say: Say) -> None:
     while left:
         busy = []
         for job_id in left:
-            job = work_on(job_id, tell=tell) or Job.objects.get(pk=job_id)
+            job = Job.objects.get(pk=job_id)
+            if job.is_open:  # a session that did another one may have done it too
+                job = work_on(job_id, tell=tell) or Job.objects.get(pk=job_id)
             if job.is_open:
                 busy.append(job_id)  # a worker has it, or it went back into the queue
                 continue

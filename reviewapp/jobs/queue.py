@@ -25,6 +25,7 @@ from django.utils import timezone
 
 from reviewapp.jobs import wakeups
 from reviewapp.models import Grader, Job, Output, Run, User
+from reviewapp.rewards import labels
 
 State = Job.State
 OPEN = (State.QUEUED, State.RUNNING)
@@ -173,12 +174,24 @@ def held(job_id: int, token: str) -> QuerySet[Job]:
 def finish(job: Job, token: str, write: Write) -> bool:
     """End the job and write its result in one transaction; False, and nothing is written, if the lease is lost."""
     with transaction.atomic():
-        end = {"state": State.DONE, "stage": "", "error": "", "finished_at": timezone.now(), **NO_LEASE}
-        if not held(job.pk, token).update(**end):
+        if not _finish(job, token, write):
             return False
-        result = dict(write(job) or {})
-        Job.objects.filter(pk=job.pk).update(result=result, grade=job.grade_id)
     job.refresh_from_db()
+    return True
+
+
+def finish_all(work: Sequence[tuple[Job, Write]], token: str) -> list[Job]:
+    """The same for several in one transaction, all or none, with their outputs' labels computed once; those that were lost."""
+    with transaction.atomic(), labels.refreshed_once():
+        return [job for job, write in work if not _finish(job, token, write)]
+
+
+def _finish(job: Job, token: str, write: Write) -> bool:
+    end = {"state": State.DONE, "stage": "", "error": "", "finished_at": timezone.now(), **NO_LEASE}
+    if not held(job.pk, token).update(**end):
+        return False
+    result = dict(write(job) or {})
+    Job.objects.filter(pk=job.pk).update(result=result, grade=job.grade_id)
     return True
 
 

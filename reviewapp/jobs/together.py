@@ -18,7 +18,7 @@ import queue as plain_queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +37,7 @@ from reviewapp.judges.session import JudgeSession
 from reviewapp.models import Job
 
 LOOK_S = 0.5
+GROUP = 25
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +103,17 @@ class _Session:
     def _go_on(self, session: JudgeSession, run: Callable[[Coroutine[Any, Any, Any]], Future[Any]]) -> None:
         while True:
             if not (self.stop.is_asked or self.stop.is_closing()):
-                for job in claim_more(session.most_jobs - len(self.in_work), self.token):
+                jobs = claim_more(session.most_jobs - len(self.in_work), self.token)
+                session.load(jobs)
+                for job in jobs:
                     self._start(job, session, run)
             if not self.in_work:
                 return
             with self.stop.interruptible():
                 job_id = self._wait()
             while job_id is not None:
-                self._finish(job_id)
+                ended = [job_id, *self._ended_too()]
+                self._finish(ended)
                 job_id = self._next()
             self._beat()
 
@@ -130,6 +134,13 @@ class _Session:
         except plain_queue.Empty:
             return None
 
+    def _ended_too(self) -> list[int]:
+        """What ended meanwhile: written in one transaction, since each one of its own costs as much as ten jobs."""
+        more = []
+        while len(more) < GROUP - 1 and not self.ended.empty():
+            more.append(self.ended.get())
+        return more
+
     def _next(self) -> int | None:
         """The next job that has ended by now; a long row of them must not keep the lease from being extended."""
         if time.monotonic() - self.looked_at > LOOK_S:
@@ -139,18 +150,35 @@ class _Session:
         except plain_queue.Empty:
             return None
 
-    def _finish(self, job_id: int) -> None:
-        job, work = self.in_work.pop(job_id, (None, None))
-        if job is None or work is None:
-            return
+    def _finish(self, job_ids: Sequence[int]) -> None:
+        done = []
+        for job_id in job_ids:
+            job, work = self.in_work.pop(job_id, (None, None))
+            if job is None or work is None:
+                continue
+            try:
+                done.append((job, work.result()))
+            except CancelledError:
+                log.info("job %s: cancelled", job_id)
+            except Exception as error:
+                self.end(job, self.token, error)
         try:
-            if not queue.finish(job, self.token, work.result()):
-                log.info("job %s: cancelled, or taken by another worker; the work is dropped", job_id)
-        except CancelledError:
-            log.info("job %s: cancelled", job_id)
+            self._write(done)
+        except Exception:  # one of them can't be written: each for itself then
+            log.warning("%s jobs could not be written together", len(done), exc_info=True)
+            for row in done:
+                self._write_one(*row)
+        self.tell()
+
+    def _write(self, done: Sequence[tuple[Job, Write]]) -> None:
+        for job in queue.finish_all(done, self.token):
+            log.info("job %s: cancelled, or taken by another worker; the work is dropped", job.pk)
+
+    def _write_one(self, job: Job, write: Write) -> None:
+        try:
+            self._write([(job, write)])
         except Exception as error:
             self.end(job, self.token, error)
-        self.tell()
 
     def _beat(self) -> None:
         """Keep the lease, and drop the work on jobs that are no longer ours."""

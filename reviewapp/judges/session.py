@@ -6,13 +6,14 @@ model runs in an event loop in a thread of its own.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
 
+from graders import registry
 from graders.judge.grader import Asking, JudgeGrader, ready_config
 from llm.budget import Amount, Budget
 from llm.port import Port, connect
@@ -26,6 +27,8 @@ from reviewapp.outputs.jobs import check_can_grade, plain_grader
 from reviewapp.runs import rollouts
 from tasks.task import Task
 
+OUTPUTS = Output.objects.select_related("task__rubric", "variant", "body").prefetch_related("task__rubric__criteria")
+
 
 @dataclass
 class JudgeSession:
@@ -33,7 +36,8 @@ class JudgeSession:
 
     port: Port | None = None
     budgets: dict[str, Budget] = field(default_factory=dict)
-    graders: dict[int, Grader] = field(default_factory=dict)
+    graders: dict[int, tuple[Grader, registry.Grader]] = field(default_factory=dict)
+    outputs: dict[int, Output] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def __post_init__(self) -> None:
@@ -51,14 +55,21 @@ class JudgeSession:
     async def close(self) -> None:
         await self._stack.aclose()
 
+    def load(self, jobs: Sequence[Job]) -> None:
+        """Read the outputs of these jobs at once; prepare takes them from here."""
+        ids = [job.output_id for job in jobs if job.kind == Job.Kind.GRADE]
+        self.outputs = {output.pk: output for output in OUTPUTS.filter(pk__in=ids)} if ids else {}
+
     def prepare(self, job: Job) -> Coroutine[Any, Any, Write]:
         """Read what the job needs; the work itself, for the event loop. Raises GraderError, JobError."""
         if job.kind == Job.Kind.ROLLOUT:
             assert self.port is not None
             return rollouts.prepare(job, self.port, self._budget(job))
-        output = Output.objects.select_related("task__rubric", "variant", "body").get(pk=job.output_id)
-        row = self.graders.setdefault(job.grader_id, Grader.objects.get(pk=job.grader_id))
-        judge = plain_grader(row)
+        output = self.outputs.pop(job.output_id, None) or OUTPUTS.get(pk=job.output_id)
+        if job.grader_id not in self.graders:
+            found = Grader.objects.get(pk=job.grader_id)
+            self.graders[job.grader_id] = found, plain_grader(found)
+        row, judge = self.graders[job.grader_id]
         if not isinstance(judge, JudgeGrader):
             raise JobError(f"{row} is no judge that runs here")
         check_can_grade(output, judge)

@@ -5,8 +5,8 @@ Rules, in order:
 - of one person's grades of an output the newest counts (a revision or an override follows the blind grade);
 - an adjudication beats every other human grade;
 - humans: the score is the mean over raters, the verdict their majority (a tie is a conflict: no verdict);
-- the judge is the task's primary grader, else the grader whose grade is newest; where an LLM judge is primary, a code grader
-  beside it (citations) sees one criterion of several and labels nothing.
+- the judge is the task's primary grader (of that the promoted version), else the grader whose grade is newest; where an
+  LLM judge is primary, a code grader beside it (citations) sees one criterion of several and labels nothing.
 
 Calibration does not use these labels: it reads the blind grades themselves.
 """
@@ -14,7 +14,9 @@ Calibration does not use these labels: it reads the blind grades themselves.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from math import fsum, sqrt
 from operator import attrgetter
@@ -45,6 +47,7 @@ class GradeFact(NamedTuple):
     overall: float | None
     passed: bool | None
     failure_category: str = ""
+    version: str = ""
 
     @property
     def is_human(self) -> bool:
@@ -84,6 +87,7 @@ class Summary:
 
 
 NO_LABEL = Label()
+_later: ContextVar[list[int] | None] = ContextVar("_later", default=None)
 _id_of = attrgetter("id")
 SUMMARY_FIELDS = tuple(Summary.__dataclass_fields__)
 
@@ -113,13 +117,26 @@ def human_label(facts: Sequence[GradeFact]) -> Label:
 
 def judge_label(facts: Sequence[GradeFact], primary_grader: str) -> Label:
     """The newest verdict of the primary grader, else of whichever grader is newest. Uncalibrated."""
-    automatic = [f for f in facts if f.mode == AUTOMATIC and not (f.kind == "code" and primary_grader == JUDGE)]
-    chosen = [f for f in automatic if f.grader == primary_grader] or automatic
+    automatic = [f for f in facts if f.mode == AUTOMATIC and not (f.kind == "code" and is_llm_judge(primary_grader))]
+    chosen = [f for f in automatic if f.grader == primary_grader] or _promoted(automatic, primary_grader) or automatic
     if not chosen:
         return NO_LABEL
     fact = chosen[0] if len(chosen) == 1 else max(chosen, key=_id_of)
     source = "code" if fact.kind == "code" else "judge"
     return Label(score=fact.overall, passed=fact.passed, source=source, n_raters=1, grade_ids=(fact.id,))
+
+
+def is_llm_judge(primary_grader: str) -> bool:
+    """Is it the judge that is asked here, in whatever version?"""
+    return primary_grader.partition("@")[0] == JUDGE
+
+
+def _promoted(automatic: Sequence[GradeFact], primary_grader: str) -> list[GradeFact]:
+    """Those of the version named "name@version", else of any version of that name."""
+    if "@" not in primary_grader:
+        return []
+    exact = [f for f in automatic if f"{f.grader}@{f.version}" == primary_grader]
+    return exact or [f for f in automatic if primary_grader.startswith(f"{f.grader}@")]
 
 
 def label_of(facts: Sequence[GradeFact], primary_grader: str, policy: str = DEFAULT_POLICY) -> Label:
@@ -190,7 +207,7 @@ def _label_state(human: Label, by_id: dict[int, GradeFact]) -> str:
 def read_facts(output_ids: Sequence[int]) -> dict[int, list[GradeFact]]:
     """The counting grades of these outputs, by output. One query."""
     rows = Grade.objects.filter(output_id__in=output_ids, retraction__isnull=True).values_list(
-        "id", "output_id", "grader__name", "grader__kind", "mode", "rater_name", "overall", "passed", "failure_category"
+        "id", "output_id", "grader__name", "grader__kind", "mode", "rater_name", "overall", "passed", "failure_category", "grader__version"
     )
     facts: dict[int, list[GradeFact]] = defaultdict(list)
     for row in rows.order_by("id"):
@@ -199,8 +216,23 @@ def read_facts(output_ids: Sequence[int]) -> dict[int, list[GradeFact]]:
     return facts
 
 
+@contextmanager
+def refreshed_once() -> Iterator[None]:
+    """Put the recomputing off to the end of the block, for all its outputs at once; it belongs into one transaction."""
+    later: list[int] = []
+    token = _later.set(later)
+    try:
+        yield
+    finally:
+        _later.reset(token)
+    refresh(later)
+
+
 def refresh(output_ids: Iterable[int]) -> None:
     """Recompute the summary fields of these outputs; call it in the transaction that adds the grades."""
+    if (later := _later.get()) is not None:
+        later.extend(output_ids)
+        return
     ids = list(dict.fromkeys(output_ids))
     for start in range(0, len(ids), 500):
         _refresh_batch(ids[start : start + 500])
