@@ -52,6 +52,7 @@ class LiteratureApi:
         self.papers: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
         self.instead: dict[str, Answer] = {}  # first part of the path (api, src, html, pdf, graph) -> answer
+        self.dois: set[str] = set()  # given out, and unknown to Semantic Scholar
         self.asked: list[tuple[float, str]] = []
         handler = type("Handler", (_Handler,), {"api": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -69,12 +70,22 @@ class LiteratureApi:
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def sources(self, folder: Path, **fields: Any) -> Sources:
-        places = {"arxiv_api": f"{self.url}/api/query", "arxiv_files": self.url, "semantic_scholar": f"{self.url}/graph/v1"}
+        places = {
+            "arxiv_api": f"{self.url}/api/query",
+            "arxiv_files": self.url,
+            "semantic_scholar": f"{self.url}/graph/v1",
+            "doi": self.url,
+        }
         quick = {"arxiv_pause_s": 0.01, "semantic_scholar_pause_s": 0.01, "timeout_s": 5.0}
         return Sources(corpus=folder / "corpus.sqlite3", **{**places, **quick, **fields})
 
     def env(self, folder: Path) -> dict[str, str]:
-        names = {"ARXIV_API_URL": f"{self.url}/api/query", "ARXIV_URL": self.url, "SEMANTIC_SCHOLAR_URL": f"{self.url}/graph/v1"}
+        names = {
+            "ARXIV_API_URL": f"{self.url}/api/query",
+            "ARXIV_URL": self.url,
+            "SEMANTIC_SCHOLAR_URL": f"{self.url}/graph/v1",
+            "DOI_URL": self.url,
+        }
         return {**names, "DATA_DIR": str(folder), "LITERATURE_NETWORK": "on", **PAUSES}
 
     def add(self, id: str, title: str, authors: str = "Ada Lovelace", year: int = 2023, abstract: str = "We show.", **rest: Any) -> None:
@@ -87,6 +98,9 @@ class LiteratureApi:
 
     def answer(self, path: str, query: Mapping[str, list[str]]) -> tuple[int, str, bytes]:
         parts = path.strip("/").split("/")
+        if parts[:2] == ["api", "handles"]:
+            code = 1 if "/".join(parts[2:]) in self.dois else 100
+            return (200 if code == 1 else 404), "application/json", json.dumps({"responseCode": code}).encode()
         if parts[0] == "api":
             found = self._arxiv(query)
             return 200, "application/atom+xml", FEED.format(n=len(found), entries="".join(map(_entry, found))).encode()

@@ -18,6 +18,7 @@ class Sources:
     arxiv_files: str = "https://export.arxiv.org"
     semantic_scholar: str = "https://api.semanticscholar.org/graph/v1"
     semantic_scholar_key: str = ""
+    doi: str = "https://doi.org"
     arxiv_pause_s: float = 3.0
     semantic_scholar_pause_s: float = 1.0
     timeout_s: float = 30.0
@@ -44,6 +45,7 @@ def read_sources(env: Mapping[str, str] | None = None) -> Sources:
         arxiv_files=(env.get("ARXIV_URL", "").strip() or defaults.arxiv_files).rstrip("/"),
         semantic_scholar=(env.get("SEMANTIC_SCHOLAR_URL", "").strip() or defaults.semantic_scholar).rstrip("/"),
         semantic_scholar_key=env.get("SEMANTIC_SCHOLAR_API_KEY", "").strip(),
+        doi=(env.get("DOI_URL", "").strip() or defaults.doi).rstrip("/"),
         arxiv_pause_s=_seconds(env, "ARXIV_PAUSE_S", defaults.arxiv_pause_s),
         semantic_scholar_pause_s=_seconds(env, "SEMANTIC_SCHOLAR_PAUSE_S", defaults.semantic_scholar_pause_s),
     )

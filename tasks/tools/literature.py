@@ -13,6 +13,7 @@ from itertools import zip_longest
 from tasks.tools.arxiv_api import Arxiv
 from tasks.tools.config import Sources, read_sources
 from tasks.tools.corpus import Corpus
+from tasks.tools.doi import DoiRegistry
 from tasks.tools.errors import ExtractError, ServiceError, ToolError
 from tasks.tools.extract import extract
 from tasks.tools.papers import Paper, canonical
@@ -43,6 +44,7 @@ class Literature:
         self.corpus = Corpus(self.sources.corpus)
         self.arxiv = Arxiv(self.sources)
         self.semantic_scholar = SemanticScholar(self.sources)
+        self.registry = DoiRegistry(self.sources)
 
     def tools(self) -> list[Tool]:
         what = {"paper_id": "an identifier as web_search gives it: arXiv:2309.12307, doi:10.1000/xyz or s2:<40 hex>"}
@@ -91,6 +93,8 @@ class Literature:
                 where, paper = "arXiv", self.arxiv.look_up([paper_id]).get(paper_id)
             else:
                 where, paper = "Semantic Scholar", self.semantic_scholar.look_up(paper_id)
+                if paper is None and paper_id.startswith("doi:"):
+                    where, paper = "doi.org", self.registry.look_up(paper_id)
         except ServiceError as error:
             return Lookup(None, str(error))
         if paper is None:

@@ -144,6 +144,15 @@ def test_arxivs_own_error_entry_is_not_taken_for_a_paper(api, literature):
         literature.arxiv.search("ti:(")
 
 
+def test_a_doi_that_only_the_registry_knows_exists(api, literature):
+    api.dois.add("10.1000/book")
+    assert literature.look_up("doi:10.1000/book").where == "doi.org"
+    assert literature.look_up("doi:10.1000/invented").is_missing
+    api.instead["api"] = Answer(200, b"<html>")
+    asked = literature.look_up("doi:10.1000/another")
+    assert (asked.paper, asked.is_missing, "no handle" in asked.where) == (None, False, True)
+
+
 def test_requests_to_arxiv_keep_their_pause_whoever_makes_them(api, tmp_path):
     clients = [Literature(api.sources(tmp_path, arxiv_pause_s=0.3)).arxiv for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
