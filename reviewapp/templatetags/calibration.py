@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 from reviewapp.calibration.words import between, number, percent, short, with_interval
 
 register = template.Library()
+MOST_ROWS = 40
 
 
 @register.simple_tag
@@ -48,7 +49,16 @@ def chart(chart: dict[str, Any] | None, name: str, text: str, anchor: str) -> di
             names = [at if isinstance(at, str) else number(at) for at in trace["at"]]
             hrefs = [f"{chart['base']}&{link}" if link else "" for link in links] if chart else []
             rows += list(zip(names, trace["text"], hrefs, strict=True))[:: 1 if trace.get("vertical") else -1]
+        elif trace["kind"] == "bubbles" and name == "scatter":
+            rows += largest_bubbles(trace, chart["base"])
     return {"chart": chart, "id": f"chart-{name}", "text": text, "anchor": anchor, "rows": rows}
+
+
+def largest_bubbles(trace: dict[str, Any], base: str) -> list[tuple[str, str, str]]:
+    """The pairs of scores with most outputs: (the pair, how many, where they are)."""
+    order = sorted(range(len(trace["size"])), key=lambda i: -trace["size"][i])[:MOST_ROWS]
+    texts = [trace["text"][i].rpartition(": ") for i in order]
+    return [(pair, n, f"{base}&{trace['links'][i]}") for i, (pair, _, n) in zip(order, texts, strict=True)]
 
 
 @register.simple_tag
