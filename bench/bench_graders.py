@@ -26,7 +26,7 @@ from tasks.task import Task, load_tasks
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "reviewapp" / "samples" / "neural_memory"
 RATIO_BAR, SECONDS_BAR, MEMORY_BAR_MB = 1.3, 180.0, 2048.0
-SUBMISSIONS, ROUNDS, HUNG_S = 100, 7, 3.0
+SUBMISSIONS, ROUNDS, HUNG_S = 100, 3, 3.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 TRAIN = """\
@@ -37,7 +37,7 @@ layer = nn.TransformerEncoderLayer(128, 4, 256, batch_first=True)
 model = nn.Sequential(nn.Embedding(256, 128), nn.TransformerEncoder(layer, 2), nn.Linear(128, 256))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 tokens = torch.randint(0, 256, (8, 64))
-for _ in range(20):
+for _ in range(10):
     loss = nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())
     optimizer.zero_grad()
     loss.backward()
@@ -133,15 +133,19 @@ def many_rows() -> list[dict[str, Any]]:
     samples = [path.read_text() for path in sorted(SAMPLES.glob("*.py"))]
     sources = [f"{samples[i % len(samples)]}\n# submission {i}\n" for i in range(SUBMISSIONS)]
     peaks: list[float] = []
+    _grade("")
+    used = _all_cpu_s()
     began = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         for grade in pool.map(_grade, sources):
             assert grade.runs is not None and grade.sandbox["warm"], grade.sandbox
             peaks.append(float(grade.peak_memory_mb or 0))
     seconds = time.monotonic() - began
+    used = _all_cpu_s() - used
     held = 2 * max(peaks) + _resident_mb(_parent_pid())
     return [
         {"name": f"{SUBMISSIONS} neural-memory submissions, 2 at a time", "value": seconds, "unit": "s", "bar": SECONDS_BAR},
+        {"name": "the same, CPU of all processes", "value": used, "unit": "s", "bar": 2 * SECONDS_BAR},
         {"name": "most memory of two runs and the warm parent", "value": held, "unit": "MB", "bar": MEMORY_BAR_MB},
     ]
 
