@@ -142,8 +142,8 @@ def _search(text: str) -> Iterator[Attempt]:
             if number == 3:
                 break
             yield _attempt(kind, reason, plain, match.start(), match.end())
-    if control := CONTROL.search(text):
-        yield _attempt("control", "uses control words of chat formats", text, control.start(), control.start() + 20)
+    if control := CONTROL.search(plain):
+        yield _attempt("control", "uses control words of chat formats", plain, control.start(), control.start() + 20)
     yield from _hidden_text(text)
 
 
