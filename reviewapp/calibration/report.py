@@ -27,7 +27,7 @@ from reviewapp.models import Criterion, Grader, Task, Variant
 
 DIFFER = 400  # largest differences that are kept; who works blind sees those on outputs that they have graded
 KEPT_S = 24 * 3600
-MOST_KEPT_OUTPUTS = 50_000  # of larger tasks the arrays are read again
+MOST_KEPT_BYTES = 16 * 2**20  # larger arrays are read again
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def grades_of(task: Task, judge: Grader | None, mode: str) -> Grades:
         task,
         f"grades:{judge and judge.pk}:{mode}",
         lambda: read_grades(task, judge, mode),
-        keep=lambda g: len(g.outputs) <= MOST_KEPT_OUTPUTS,
+        keep=lambda g: g.human.nbytes + g.judge.nbytes <= MOST_KEPT_BYTES,
     )
 
 
