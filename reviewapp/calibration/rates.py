@@ -88,7 +88,7 @@ def _drawn(grades: Grades, times: int = 1) -> dict[str, Any]:
     """How the labels were drawn: weights or strata of all outputs, so many times over."""
     design = grades.design
     if design.strata is not None:
-        return {"strata": np.tile(design.strata, times).tolist()}
+        return {"strata": np.tile(design.strata, times)}
     if design.weights is None:
         return {}
     weights = np.full(len(grades.outputs), np.nan)
