@@ -16,4 +16,4 @@ TRANSPORT_ALIASES["filesystem"] = "reviewapp.jobs.broker:Transport"
 app = Celery("touchstone")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.task_queues = [Queue(name, Exchange(name), routing_key=name) for name in QUEUES]
-app.autodiscover_tasks(["reviewapp.jobs", "reviewapp.outputs"], related_name="celery_jobs")
+app.autodiscover_tasks(["reviewapp.jobs", "reviewapp.outputs", "reviewapp.judges"], related_name="celery_jobs")

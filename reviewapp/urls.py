@@ -14,6 +14,7 @@ urlpatterns = [
     path("", include("reviewapp.jobs.urls")),
     path("", include("reviewapp.calibration.urls")),
     path("", include("reviewapp.runs.urls")),
+    path("", include("reviewapp.judges.urls")),
     path("", include("reviewapp.help.urls")),
     path("", include("reviewapp.accounts.urls")),
     path("admin/", admin.site.urls),

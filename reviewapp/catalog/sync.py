@@ -55,6 +55,8 @@ def save_task(task: spec.Task, report: SyncReport | None = None) -> Task:
     if created:
         report.say(f"{task.slug}: new task")
     else:
+        if row.promotions.exists():
+            del fields["primary_grader"]  # people have chosen since
         changed = [name for name, value in fields.items() if getattr(row, name) != value and value not in ("", [])]
         for name in changed:
             setattr(row, name, fields[name])

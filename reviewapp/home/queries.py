@@ -18,8 +18,7 @@ from graders.calibration.result import Estimate
 from graders.calibration.weighted import weighted_rate
 from reviewapp.models import Grade, Grader, Output, Skip, Task, User
 from reviewapp.queues.design import Design, read_design
-from reviewapp.rewards.labels import majority
-from tasks.task import JUDGE
+from reviewapp.rewards.labels import is_llm_judge, majority
 
 # Above this many outputs a summary is allowed to be this old, so that one new grade does not recount them all.
 LARGE_TASK = 5_000
@@ -122,8 +121,9 @@ def automatic_verdicts(task: Task) -> dict[int, dict[int, Verdict]]:
 
 
 def pick_judge(graders: Any, primary: str) -> Grader | None:
-    """The newest version of the primary grader, else the newest grader; a code grader only if no judge is primary."""
-    return max(graders, key=lambda g: (g.name == primary, primary != JUDGE or g.kind != Grader.Kind.CODE, g.pk), default=None)
+    """The version of the primary grader that was promoted, else its newest, else the newest grader; a code grader only if no
+    judge is primary."""
+    return max(graders, key=lambda g: (g.rank_for(primary), not is_llm_judge(primary) or g.kind != Grader.Kind.CODE, g.pk), default=None)
 
 
 def blind_human_grades(task: Task) -> dict[int, list[Verdict]]:

@@ -200,7 +200,8 @@ def _score_rows(grade: _NewGrade) -> Iterator[tuple[Any, ...]]:
 def _facts_by_output(grades: Iterable[_NewGrade]) -> dict[int, list[labels.GradeFact]]:
     facts: dict[int, list[labels.GradeFact]] = {}
     for g in grades:
-        fact = labels.GradeFact(g.id, g.output_id, g.grader.name, g.grader.kind, g.record.mode, g.record.rater, g.overall, g.passed)
+        told = (g.id, g.output_id, g.grader.name, g.grader.kind, g.record.mode, g.record.rater, g.overall, g.passed)
+        fact = labels.GradeFact(*told, version=g.grader.version)
         facts.setdefault(g.output_id, []).append(fact)
     return facts
 

@@ -179,3 +179,9 @@ class Grader(models.Model):
     @property
     def is_human(self) -> bool:
         return self.kind == self.Kind.HUMAN
+
+    def rank_for(self, primary: str) -> int:
+        """How well it fits Task.primary_grader: 2 it is the grader or the version named, 1 another version of that, 0 another."""
+        if primary in (self.name, f"{self.name}@{self.version}"):
+            return 2
+        return int(primary.startswith(f"{self.name}@"))

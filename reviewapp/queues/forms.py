@@ -59,9 +59,8 @@ class QueueForm:
         judges = {f"{judge.name}@{judge.version}": judge for judge in _judges(self.task)}
         if wanted and wanted not in judges:
             self.errors["judge"] = f"judge is {wanted!r}, allowed: {', '.join(judges) or 'none, no judge graded this task'}"
-        primary = [judge for judge in judges.values() if self.task and judge.name == self.task.primary_grader]
-        newest = (primary or list(judges.values()))[-1:]
-        return judges.get(wanted) or (newest[0] if newest else None)
+        primary = self.task.primary_grader if self.task else ""
+        return judges.get(wanted) or max(judges.values(), key=lambda judge: (judge.rank_for(primary), judge.pk), default=None)
 
     def _whole(self, name: str) -> int | None:
         text = self.values[name]

@@ -14,7 +14,7 @@ from django.db.models import Prefetch, prefetch_related_objects
 from django.shortcuts import get_object_or_404
 
 from reviewapp.models import Criterion, CriterionScore, Draft, Grade, Grader, Output, Rubric, User
-from tasks.task import JUDGE
+from reviewapp.rewards.labels import is_llm_judge
 
 HISTORY_ROWS = 100
 JUDGES_SHOWN = 4
@@ -87,12 +87,14 @@ class Sitting:
     def judges(self) -> list[Grade]:
         """The newest grade of each grader, the task's primary one first, a code grader beside a judge last."""
         newest: dict[str, Grade] = {}
+        primary = self.output.task.primary_grader
         for grade in self.grades:
             if not grade.is_human and not is_retracted(grade):
-                newest.setdefault(grade.grader.name, grade)
-        primary = self.output.task.primary_grader
-        is_aside = {g.pk: primary == JUDGE and g.grader.kind == Grader.Kind.CODE for g in newest.values()}
-        return sorted(newest.values(), key=lambda g: (g.grader.name != primary, is_aside[g.pk], -g.pk))[:JUDGES_SHOWN]
+                known = newest.setdefault(grade.grader.name, grade)
+                if grade.grader.rank_for(primary) > known.grader.rank_for(primary):
+                    newest[grade.grader.name] = grade  # the version that was promoted, though another one graded later
+        is_aside = {g.pk: is_llm_judge(primary) and g.grader.kind == Grader.Kind.CODE for g in newest.values()}
+        return sorted(newest.values(), key=lambda g: (-g.grader.rank_for(primary), is_aside[g.pk], -g.pk))[:JUDGES_SHOWN]
 
     @cached_property
     def judge(self) -> Grade | None:

@@ -173,9 +173,9 @@ class Reader:
             grade_id, output_id, grader_id, _, mode, rater, overall, passed, _ = grade
             self._grades[grade_id] = grade
             if grade_id not in retracted:
-                name, _, kind = graders[grader_id]
+                name, version, kind = graders[grader_id]
                 verdict = None if passed is None else bool(passed)
-                facts[output_id].append(GradeFact(grade_id, output_id, name, kind, mode, rater, overall, verdict))
+                facts[output_id].append(GradeFact(grade_id, output_id, name, kind, mode, rater, overall, verdict, "", version))
         return facts
 
     def _read_scores(self, grade_ids: set[int]) -> Scores:

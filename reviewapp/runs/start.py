@@ -14,7 +14,8 @@ from django.db import transaction
 
 from reviewapp.jobs import queue
 from reviewapp.jobs.queue import Enqueued, enqueue_gradings
-from reviewapp.models import Grader, Job, Run, Task, User, Variant
+from reviewapp.judges.versions import keep_primary
+from reviewapp.models import Grader, Job, JudgeVersion, Run, Task, User, Variant
 
 ROLLOUT_QUEUE = "rollout"
 MOST_UNITS = 10_000
@@ -34,6 +35,8 @@ def start_gradings(
 ) -> tuple[Run | None, Enqueued]:
     """Have a grader grade these outputs; no run where nothing is left to do. `scope`: under which its calls are counted."""
     scope = scope or f"grade {uuid.uuid4().hex[:12]}"
+    if task and JudgeVersion.objects.filter(grader=grader).exists():
+        keep_primary(task, grader, user)
     about = {"task": task.slug if task else "", "grader": grader.name, "version": grader.version, **(asked or {})}
     run = Run.objects.create(kind=Run.Kind.GRADE, title=title[:200], scope=scope, created_by=user, arguments=about | _limit(limit_usd))
     arguments = {"scope": scope, **_limit(limit_usd)} if grader.kind == Grader.Kind.LLM_JUDGE else {}

@@ -26,6 +26,7 @@ from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs import batch
 from reviewapp.jobs.queue import Enqueued
 from reviewapp.judges.calls import totals_of
+from reviewapp.judges.known import plain_of, saved_judges
 from reviewapp.models import Grader, Task
 from reviewapp.runs.start import start_gradings
 
@@ -88,7 +89,7 @@ class Command(BaseCommand):
             return {}
         if limit is not None and not (math.isfinite(limit) and limit > 0):
             raise CommandError(f"limit-usd is {limit}, must be above 0", returncode=2)
-        if why := registry.why_not_ready(registry.get(grader.name, grader.version)):
+        if why := registry.why_not_ready(plain_of(grader)):
             raise CommandError(why, returncode=3)
         # Batches are found again by their scope; else each command counts for itself.
         scope = f"batch {options['task']} {grader.version}" if options["batch"] else f"grade {uuid.uuid4().hex[:12]}"
@@ -102,7 +103,7 @@ class Command(BaseCommand):
             self.stderr.write(f"batch {state.id}: {state.processing} in work, {state.succeeded} answered, {state.failed} failed")
 
         attempts = attempts_to_make(outputs, grader, again=self.again)
-        report = ask_in_batches(attempts, registry.get(grader.name, grader.version), scope, say)  # type: ignore[arg-type]
+        report = ask_in_batches(attempts, plain_of(grader), scope, say)  # type: ignore[arg-type]
         for reason in sorted(set(report.failed.values())):
             self.stderr.write(f"asked one by one: {reason}")
 
@@ -166,6 +167,10 @@ def find_task(slug: str) -> Task:
 def find_grader(text: str, task: str) -> Grader:
     """The row of the grader that is named; without a version of its newest."""
     name, _, version = text.partition("@")
+    told = {f"{judge.name}@{judge.version}": judge for judge in saved_judges()}
+    told |= {judge.name: judge for judge in told.values() if judge.name not in {g.name for g in registry.all_graders()}}
+    if text in told:
+        return save_plain_grader(told[text])  # a judge that people wrote
     try:
         plain = registry.get(name, version or None)
     except GraderError as error:

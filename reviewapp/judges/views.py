@@ -1,0 +1,202 @@
+"""Judges: their versions, the page of one, the editor that makes the next one, and which version counts for a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from graders.judge.grader import JudgeGrader
+from graders.judge.judge import PLACES, Judge
+from graders.judge.prompt import TASK_AS_DATA, data_block, system_prompt
+from llm.types import EFFORTS
+from reviewapp import access
+from reviewapp.catalog.sync import spec_of
+from reviewapp.jobs import batch, queue
+from reviewapp.judges import known, queries, versions
+from reviewapp.judges.queries import OnTask
+from reviewapp.models import Grade, Grader, Job, JudgeVersion, Output, Promotion, Task
+from reviewapp.outputs.filters import is_id
+from reviewapp.runs.estimate import Plan, plan_gradings, why_no_model
+from reviewapp.runs.forms import RunForm
+from reviewapp.runs.start import start_gradings
+
+SHOWN_CHARS = 4_000
+HISTORY = 12
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A version as its page shows it. `plain` None: what it asks is not known here, so that it can't be asked."""
+
+    row: Grader
+    saved: JudgeVersion | None
+    plain: JudgeGrader | None
+
+
+@require_GET
+@access.role_required("viewer")
+def judges(request: HttpRequest) -> HttpResponse:
+    seen: set[int] = set()
+    history = []
+    for promotion in Promotion.objects.select_related("task", "by").order_by("-id")[:HISTORY]:
+        history.append((promotion, promotion.task_id not in seen))
+        seen.add(promotion.task_id)
+    context = {"rows": queries.judge_rows(), "history": history, "why_not": why_no_model(), "may_change": request.user.has_role("admin")}
+    return render(request, "judges/judges.html", context)
+
+
+@require_GET
+@access.role_required("viewer")
+def judge(request: HttpRequest, name: str, version: str) -> HttpResponse:
+    return show(request, see(name, version))
+
+
+def see(name: str, version: str) -> Seen:
+    row = Grader.objects.filter(kind=Grader.Kind.LLM_JUDGE, name=name, version=version).order_by("-id").first()
+    setup = queries.set_up_judge()
+    if row is None and setup and (setup.name, setup.version) == (name, version):
+        row = known.row_of(setup)
+    if row is None:
+        raise Http404(f"there is no judge {name} in version {version}")
+    saved = JudgeVersion.objects.select_related("created_by").filter(grader=row).first()
+    if saved:
+        plain = known.plain_of(row)
+        return Seen(row, saved, plain if isinstance(plain, JudgeGrader) else None)
+    return Seen(row, None, setup if setup and setup.sha256 == row.sha256 else None)
+
+
+def show(request: HttpRequest, seen: Seen, *, problem: str = "", status: int = 200) -> HttpResponse:
+    context = {
+        "row": seen.row,
+        "saved": seen.saved,
+        "plain": seen.plain,
+        "tasks": [(on, plan_of(seen, on)) for on in queries.on_tasks(seen.row, seen.plain.tasks if seen.plain else ())],
+        "calibrators": queries.calibrators_of(seen.row),
+        "why_not": why_no_model() if seen.plain else "",
+        "may_change": request.user.has_role("admin"),
+        "problem": problem,
+    }
+    return render(request, "judges/judge.html", context, status=status)
+
+
+def plan_of(seen: Seen, on: OnTask) -> Plan | None:
+    """What it costs to try it on the labelled outputs that it has not graded."""
+    return plan_gradings(on.task, seen.plain, left_to_try(on.task, seen.row)) if seen.plain and on.n_left else None
+
+
+def left_to_try(task: Task, row: Grader) -> list[int]:
+    graded = set(Grade.objects.filter(grader=row, output__task=task, retraction__isnull=True).values_list("output_id", flat=True))
+    return [pk for pk in batch.select_outputs(task, row, "labelled") if pk not in graded]
+
+
+@require_http_methods(["GET", "POST"])
+@access.role_required("admin")
+def new_judge(request: HttpRequest) -> HttpResponse:
+    """The editor: begins as the version named by `from`, and saves a new one; with `look` it shows the prompt alone."""
+    params = request.POST if request.method == "POST" else request.GET
+    form = versions.JudgeForm(params, start_of(params.get("from", "")))
+    made = form.judge() if request.method == "POST" or "look" in params else None
+    if request.method == "POST" and made and "look" not in params:
+        saved, is_new = versions.save_version(made, note=form.value("note"), user=request.user)
+        text = f"Saved {saved}." if is_new else f"This is {saved} word for word: nothing new was saved."
+        messages.success(request, text)
+        return redirect("judge", made.name, saved.grader.version)
+    tasks = list(Task.objects.filter(rubric__isnull=False).order_by("slug"))
+    context = {"form": form, "efforts": (*EFFORTS, "none"), "places": PLACES, "tasks": tasks, "from": params.get("from", "")}
+    context |= {"task_slug": params.get("task", ""), "output": params.get("output", "")}
+    if made:
+        context["preview"] = preview(made, params.get("task", ""), params.get("output", ""), form)
+    template = "judges/new.html#preview" if request.htmx and request.htmx.target == "preview" else "judges/new.html"
+    return render(request, template, context, status=422 if form.errors else 200)
+
+
+def start_of(text: str) -> Judge:
+    """The judge named "name@version"; else the one of the environment, or the built-in one."""
+    saved = [g for g in known.saved_judges() if f"{g.name}@{g.version}" == text]
+    setup = queries.set_up_judge()
+    return saved[0].judge if saved else setup.judge if setup else Judge()
+
+
+def preview(made: Judge, slug: str, output_id: str, form: versions.JudgeForm) -> dict[str, object] | None:
+    """The request as it will be sent about one output, and the version that this judge will have."""
+    outputs = Output.objects.select_related("task__rubric", "variant", "body").filter(is_latest=True, task__rubric__isnull=False)
+    if output_id and not is_id(output_id):
+        form.refuse("output", output_id, "the number of an output")
+        return None
+    found = outputs.filter(pk=int(output_id)).first() if output_id else outputs.filter(task__slug=slug).order_by("id").first()
+    if output_id and found is None:
+        form.refuse("output", output_id, "the number of an output that is there")
+        return None
+    task = found.task if found else Task.objects.filter(slug=slug, rubric__isnull=False).first()
+    if task is None:
+        return None
+    text = found.body.content if found else ""
+    data = f"{TASK_AS_DATA.format(boundary='…')}\n\n{data_block(text[:SHOWN_CHARS], '…').text}"
+    return {"system": system_prompt(made, spec_of(task)), "data": data, "output": found, "task": task, "judge": made}
+
+
+@require_POST
+@access.role_required("admin")
+def try_judge(request: HttpRequest, name: str, version: str) -> HttpResponse:
+    """Have it grade the outputs of a task that people have labelled, or one output; by workers, as a run or a job."""
+    seen = see(name, version)
+    why = why_no_model() if seen.plain else "what it asks is not known here"
+    if why:
+        return show(request, seen, problem=f"The judge can't be asked: {why}.", status=422)
+    if "output" in request.POST:
+        return try_on_one(request, seen)
+    form = RunForm(request.POST, list(Task.objects.filter(rubric__isnull=False)))
+    task, limit = form.task, form.limit_usd
+    if form.errors or task is None or not request.POST.get("task"):
+        return show(request, seen, problem=" ".join(form.errors.values()) or "No task is named.", status=422)
+    ids = left_to_try(task, seen.row)
+    title = f"{task.title}: {seen.row} on {len(ids):,} labelled outputs"
+    run, _ = start_gradings(seen.row, ids, title=title, task=task, user=request.user, limit_usd=limit, asked={"outputs": "labelled"})
+    if run is None:
+        return show(request, seen, problem=f"{seen.row} has graded all labelled outputs of {task.title}.", status=422)
+    return redirect("run", run.pk)
+
+
+def try_on_one(request: HttpRequest, seen: Seen) -> HttpResponse:
+    text = request.POST["output"].strip()
+    output = Output.objects.select_related("task").filter(pk=int(text)).first() if is_id(text) else None
+    if output is None or seen.plain is None or output.task.slug not in seen.plain.tasks or output.content_missing:
+        problem = f"output is {text[:60]!r}, allowed: the number of an output with content, of a task that has a rubric."
+        return show(request, seen, problem=problem, status=422)
+    versions.keep_primary(output.task, seen.row, request.user)
+    job = queue.enqueue(Job.Kind.GRADE, output=output, grader=seen.row, user=request.user)
+    return redirect("job", job.pk)
+
+
+@require_POST
+@access.role_required("admin")
+def promote_judge(request: HttpRequest, name: str, version: str) -> HttpResponse:
+    """Make this version's verdict the judge's for a task."""
+    seen = see(name, version)
+    slug = request.POST.get("task", "")
+    task = Task.objects.filter(slug=slug).first()
+    if task is None:
+        return show(request, seen, problem=f"task is {slug[:60]!r}, allowed: a task that is here.", status=422)
+    try:
+        made = versions.promote(task, f"{name}@{version}", user=request.user, reason=request.POST.get("reason", ""))
+    except versions.PromotionError as error:
+        return show(request, seen, problem=str(error), status=422)
+    messages.success(request, f"{made.primary_grader} is now the primary grader of {task.title}. It can be undone on the judges page.")
+    return redirect("judge", name, version)
+
+
+@require_POST
+@access.role_required("admin")
+def undo_promotion(request: HttpRequest, pk: int) -> HttpResponse:
+    promotion = get_object_or_404(Promotion.objects.select_related("task"), pk=pk)
+    try:
+        made = versions.undo(promotion, user=request.user)
+    except versions.PromotionError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, f"{made.primary_grader or 'No grader'} is the primary grader of {promotion.task.title} again.")
+    return redirect("judges")
