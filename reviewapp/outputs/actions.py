@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -63,6 +64,17 @@ def export_selection(request: HttpRequest) -> HttpResponse:
     if problem:
         return _refuse(request, problem)
     return redirect(f"{reverse('datasets')}?{urlencode({'filter': filters.query})}")
+
+
+@require_POST
+@access.role_required("reviewer")
+def queue_selection(request: HttpRequest) -> HttpResponse:
+    """To the form of a new queue, with the selection as what it is drawn from."""
+    filters, problem = _selection(request)
+    if problem:
+        return _refuse(request, problem)
+    of_task = {"task": filters.task[0]} if len(filters.task) == 1 else {}
+    return redirect(f"{reverse('new_queue')}?{urlencode({**of_task, 'filter': replace(filters, task=()).query})}")
 
 
 @require_POST

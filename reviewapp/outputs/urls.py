@@ -8,5 +8,6 @@ urlpatterns = [
     path("outputs/views", actions.save_view, name="save_view"),
     path("outputs/views/<int:pk>/delete", actions.delete_view, name="delete_view"),
     path("outputs/selection/export", actions.export_selection, name="export_selection"),
+    path("outputs/selection/queue", actions.queue_selection, name="queue_selection"),
     path("outputs/selection/grade", actions.grade_selection, name="grade_selection"),
 ]

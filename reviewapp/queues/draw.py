@@ -22,7 +22,7 @@ from reviewapp.outputs.filters import parse_query
 from reviewapp.outputs.queries import filtered
 from reviewapp.queues.design import newest_scores
 
-MOST_ITEMS, MOST_OVERLAP, MAX_SEED = 10_000, 20, 2**31 - 1
+MOST_ITEMS, MOST_OVERLAP, MAX_SEED, LONGEST_FILTER = 10_000, 20, 2**31 - 1, 2_000
 N_STRATA = 5
 
 
@@ -53,6 +53,10 @@ class Wish:
         for name, value, most in (("size", self.size, MOST_ITEMS), ("overlap", self.overlap, MOST_OVERLAP)):
             if not 1 <= value <= most:
                 raise QueueError(name, f"{name} is {value}, allowed: 1 to {most:,}")
+        if len(self.filter) > LONGEST_FILTER:
+            raise QueueError(
+                "filter", f"filter has {len(self.filter):,} characters, at most {LONGEST_FILTER:,}: name fewer outputs by their ids"
+            )
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
             raise QueueError("seed", f"seed is {self.seed}, allowed: 0 to {MAX_SEED:,}")
         if self.policy != Queue.Policy.RANDOM and self.judge is None:

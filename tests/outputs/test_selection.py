@@ -82,3 +82,10 @@ def test_a_selection_goes_to_the_datasets_page_as_a_filter(as_admin, outputs, sc
 def test_a_selection_is_acted_on_by_post_only(as_admin):
     assert as_admin.get("/outputs/selection/grade").status_code == 405
     assert as_admin.get("/outputs/selection/export").status_code == 405
+
+
+def test_a_selection_leads_to_a_new_queue_drawn_from_it(as_reviewer, outputs):
+    response = as_reviewer.post("/outputs/selection/queue", {"scope": "all", "query": "task=ideas&model=model-a"})
+    assert parse_qs(urlsplit(response.url).query) == {"task": ["ideas"], "filter": ["model=model-a"]}
+    ticked = as_reviewer.post("/outputs/selection/queue", {"scope": "ticked", "ids": [outputs[3].pk]})
+    assert parse_qs(urlsplit(ticked.url).query) == {"filter": [f"ids={outputs[3].pk}"]}

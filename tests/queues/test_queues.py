@@ -138,6 +138,7 @@ def test_who_did_not_make_a_queue_may_not_close_it(as_reviewer):
         ({"overlap": "21"}, "overlap is 21, allowed: 1 to 20"),
         ({"judge": "nobody@1"}, "judge is &#x27;nobody@1&#x27;, allowed: judge@1"),
         ({"filter": "modle=x"}, "is no filter. There are: task, model"),
+        ({"filter": "q=" + "x" * 2000}, "filter has 2,002 characters, at most 2,000"),
         ({"filter": "model=nothing"}, "no output of ideas with content is kept by this filter"),
         ({"policy": "disagreement"}, "no output was graded by two judges, or by a judge and a person"),
     ],
