@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,16 @@ import json, os
 verdict = {"says": "yes", "text": "", "lines": [1], "category": ""}
 keys = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 report = {"runs": True, "error": None, "verdicts": {k: verdict for k in keys}, "tampered": [], "trace_error": None, "n_parameters": 1}
+report.update(replaced=[], course={})
 """
+
+
+def test_the_fake_report_of_these_attacks_would_be_a_pass():
+    names: dict[str, Any] = {}
+    exec(FAKE, names)
+    assert check_report(names["report"]) == ""
+    answer = Answer(probed("").result, names["report"])
+    assert NeuralMemoryGrader()._grade_of(task(), read_source(program()), answer).passed
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +103,8 @@ def hunt(x, depth=0):
 def forge(nonce):
     report['nonce'] = nonce or '0' * 64
     os.write(3, json.dumps(report).encode())
-    os._exit(0)
+    import posix  # the probe sees to os._exit
+    posix._exit(0)
 """
 STEALING = {
     "frames": "import sys\nframe = sys._getframe()\nwhile frame and not (n := hunt(frame.f_locals)): frame = frame.f_back\nforge(n)",
