@@ -11,9 +11,12 @@ from django.db import connection
 from django.urls import reverse
 
 from graders import registry
+from llm.config import read_config
+from llm.types import Reply, Text, Usage
 from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs import queue
 from reviewapp.jobs.work import work_on
+from reviewapp.judges.calls import DatabaseCalls, buckets_for
 from reviewapp.models import Grade, Job, LlmBatch, LlmCall
 from tests.jobs.judged import judges, make_ideas
 from tests.jobs.workers import wait_for, wait_until_ended
@@ -203,3 +206,24 @@ def test_workers_judge_many_at_once_and_a_killed_one_repeats_no_finished_call(ap
     assert len(api.asked) - asked == 30 - stored > 0
     assert (Grade.objects.count(), LlmCall.objects.count()) == (30, 30)
     assert 3 < api.most_in_flight <= 8
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_limits_of_all_workers_are_one_number_that_only_moves_on(api):
+    buckets = buckets_for(read_config())
+    try:
+        assert buckets.shift("requests", 100.0, 2.5) == 102.5
+        assert buckets.shift("requests", 50.0, 1.0) == 103.5
+        assert buckets.shift("requests", 200.0, 0.0) == 200.0
+        assert buckets.shift("others", 0.0, 0.0) == 0.0
+    finally:
+        buckets.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reply_is_stored_whatever_its_text_holds(api):
+    odd = Reply((Text("nul \x00 and half a pair \ud800"),), "end_turn", "m", Usage(3, 4), "req_1", cost_usd=0.5)
+    calls = DatabaseCalls()
+    calls.save("a" * 64, "run", odd)
+    assert calls.find("a" * 64).text.startswith("nul ")
+    assert (calls.totals("run").cost_usd, calls.totals("run").usage) == (0.5, Usage(3, 4))
