@@ -11,14 +11,11 @@ from django.views.decorators.http import require_http_methods
 from graders import registry
 from graders.judge.judge import DEFAULT_MODEL
 from reviewapp import access
-from reviewapp.jobs.handlers import HANDLERS
-from reviewapp.models import Job, Output, Run, Task
+from reviewapp.models import Output, Run, Task
 from reviewapp.runs.estimate import Plan, plan_gradings, plan_rollouts, why_no_model
 from reviewapp.runs.forms import WHICH, GradingForm, RolloutForm, RunForm
 from reviewapp.runs.progress import KINDS
 from reviewapp.runs.start import start_gradings, start_rollouts
-
-NO_AGENT = "this installation's workers do no rollouts yet"
 
 
 @require_http_methods(["GET", "POST"])
@@ -37,7 +34,7 @@ def new_rollouts(request: HttpRequest, params: QueryDict) -> HttpResponse:
         params, list(Task.objects.filter(variants__is_current=True).exclude(variants__prompt="").distinct().order_by("slug"))
     )
     is_filled = bool(params.get("models") or params.getlist("variant"))
-    why = why_no_model() or ("" if Job.Kind.ROLLOUT in HANDLERS else NO_AGENT)
+    why = why_no_model()
     plan = None
     if is_filled and form.check() and form.task:
         plan = plan_rollouts(form.task, form.variants, form.models, form.n)

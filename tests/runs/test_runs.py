@@ -7,7 +7,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from graders import registry
-from reviewapp.jobs import batch, handlers, queue
+from reviewapp.jobs import batch, queue
 from reviewapp.models import Grade, Job, LlmCall, Run
 from reviewapp.runs.start import start_gradings, start_rollouts
 from tests.jobs.judged import judges, make_ideas
@@ -119,7 +119,6 @@ def test_without_a_model_the_page_says_what_to_set_and_starts_nothing(as_admin, 
 
 
 def test_rollouts_are_started_after_an_estimate(as_admin, db, api, monkeypatch):
-    monkeypatch.setitem(handlers.HANDLERS, Job.Kind.ROLLOUT, "reviewapp.runs.start")
     monkeypatch.setenv("LLM_PRICES", '{"m": {"input": 1, "output": 10}}')
     make_task()
     form = {"kind": "rollout", "task": "ideas", "variant": "default", "models": "m", "n": "5", "limit_usd": "3"}
