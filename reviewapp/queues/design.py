@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,11 +35,14 @@ class Design:
     strata: Ints | None = None  # (o,)
     counts: tuple[tuple[str, int], ...] = ()
     left_out: int = 0
+    # Labels of queues whose filter kept some outputs only.
+    from_some: int = 0
 
     def counted(self) -> Design:
         """The same for the labels that count alone."""
         weights = None if self.weights is None else self.weights[self.is_counted]
-        return Design(self.is_counted[self.is_counted], weights, self.strata, self.counts, self.left_out or int((~self.is_counted).sum()))
+        left_out = self.left_out or int((~self.is_counted).sum())
+        return replace(self, is_counted=self.is_counted[self.is_counted], weights=weights, left_out=left_out)
 
     @property
     def text(self) -> str:
@@ -52,6 +55,8 @@ class Design:
             said += " How those without a queue were chosen is not known: they are taken as a random sample."
         if self.weights is not None:
             said += " Pass rates weight each label by one over the probability with which its output was drawn; the other figures do not."
+        if self.from_some:
+            said += f" {self.from_some:,} are of queues that drew from some outputs only (a filter), and are taken to stand for all."
         left_out = self.left_out or int((~self.is_counted).sum())
         return said + (f" {left_out:,} that no lottery chose, or whose queue is not that far, are in no figure." if left_out else "")
 
@@ -77,13 +82,14 @@ def read_design(task: Task, outputs: Ints, labelled: Ints, raters: Sequence[int]
         counted[list(sample)] = True
     counts = Counter(_named(found, bool(is_even)) for found, is_even in zip(origin, even, strict=True))
     told = tuple(sorted(counts.items()))
+    from_some = len(set().union(*(sample for pk, sample in samples.items() if queues[pk].filter)))
     if not weighted:
-        return Design(counted, counts=told)
+        return Design(counted, counts=told, from_some=from_some)
     parts = [(np.flatnonzero(even), np.ones(int(even.sum())))]
     parts += [(np.array(list(sample)), np.array(list(sample.values()))) for sample in weighted.values()]
     weights = combined_weights(parts, len(labelled))
     only = queues[next(iter(weighted))] if len(weighted) == 1 and not even.any() else None
-    return Design(counted, weights, _strata(only, outputs), told)
+    return Design(counted, weights, _strata(only, outputs), told, from_some=from_some)
 
 
 def _strata(queue: Queue | None, outputs: Ints) -> Ints | None:
@@ -101,7 +107,8 @@ def newest_scores(task: Task, judge: Grader, ids: Ints) -> Floats:
 
 def _samples(queues: dict[int, Queue], place: dict[int, int]) -> dict[int, dict[int, float]]:
     """queue id -> place of a labelled output -> its probability, up to the first item that is still open."""
-    items = QueueItem.objects.filter(queue__in=[pk for pk, q in queues.items() if q.is_for_estimates]).order_by("queue_id", "position")
+    drawn = [pk for pk, queue in queues.items() if queue.is_for_estimates]
+    items = QueueItem.objects.filter(queue__in=drawn, output__is_latest=True).order_by("queue_id", "position")
     skipped = set(Skip.objects.filter(output__queue_items__queue__in=queues).values_list("output_id", flat=True))
     found: dict[int, dict[int, float]] = {pk: {} for pk in queues}
     ended: set[int] = set()

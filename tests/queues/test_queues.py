@@ -228,6 +228,13 @@ def test_labels_of_a_disagreement_queue_are_in_no_estimate(reviewer):
     assert (int(design.is_counted.sum()), dict(design.counts)) == (1, {"disagreement": 3, "unknown": 1})
 
 
+def test_labels_of_a_queue_that_drew_from_some_outputs_only_are_named(reviewer):
+    task, judge, _ = graded_outputs(10)
+    label(draw_queue(Wish(task, "random", 4, judge, filter="model=model-a", seed=1), reviewer), reviewer)
+    _, design = design_of(task, reviewer)
+    assert "4 are of queues that drew from some outputs only (a filter), and are taken to stand for all." in design.text
+
+
 def test_random_and_active_labels_together_each_stand_for_all_outputs(reviewer):
     task, judge, _ = graded_outputs(40)
     even = draw_queue(Wish(task, "random", 10, judge, seed=1), reviewer)
