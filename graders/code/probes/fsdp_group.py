@@ -146,7 +146,7 @@ class Group:
         def spawn(fn: Callable[..., Any], args: Any = (), nprocs: int = 1, **rest: Any) -> Any:
             if not self.rec.mends_it("spawn", "mp.spawn starts a second set of processes in every process that torchrun started"):
                 raise RuntimeError("mp.spawn under torchrun: the ranks of the new processes are taken")
-            return fn(int(self.env["LOCAL_RANK"]), *args)
+            return fn(int(self.env["RANK"]), *args)
 
         return spawn
 

@@ -45,11 +45,12 @@ class Recorder:
         self.replaced: list[tuple[Any, str, Any]] = []
         self.watched: list[tuple[Any, dict[str, Any]]] = []
         self.write, self.dumps, self.quiet = os.write, json.dumps, 0
+        self.getpid, self.pid = os.getpid, os.getpid()
 
     def tell(self, kind: str, once: bool = False, **facts: Any) -> None:
         """Send an event; with `once` an equal one is sent a single time."""
-        if self.quiet:
-            return
+        if self.quiet or self.getpid() != self.pid:
+            return  # a process that the rank started is no rank
         text = self.dumps({"kind": kind, "line": self.line(), **facts})
         if once and text in self.told:
             return

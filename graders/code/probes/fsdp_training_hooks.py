@@ -45,6 +45,8 @@ class Training:
         replace("forward", self._fsdp_forward, FSDP)
         inner = FSDP.module.fget  # type: ignore[attr-defined]
         setattr(FSDP, "module", property(lambda model: self._module(inner, model)))  # noqa: B010 (types know it as fixed)
+        if "inner" in self.rec.mends:
+            replace("__call__", self._call, nn.Module)
         replace("save", self._save, torch)
         replace("parse_args", self._parse_args, argparse.ArgumentParser)
         replace("sleep", lambda real: lambda seconds: real(min(float(seconds), LONGEST_SLEEP_S)), time)
@@ -128,6 +130,19 @@ class Training:
                 self.inside_fsdp -= 1
 
         return forward
+
+    def _call(self, real: Any) -> Callable[..., Any]:
+        """Where training through the inside of FSDP is mended, a call of that module is one of the sharded model."""
+
+        def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+            outer = None if self.depth or self.inside_fsdp else self._around(module)
+            return real(module if outer is None else outer, *args, **kwargs)
+
+        return call
+
+    def _around(self, module: nn.Module) -> nn.Module | None:
+        roots = (root for root in self.units.roots if isinstance(root, FSDP) and root is not module)
+        return next((root for root in roots if module is root._modules.get("_fsdp_wrapped_module")), None)
 
     def _module(self, inner: Callable[[Any], Any], model: Any) -> Any:
         """`model.module`: where training through it is mended, the sharded model itself."""

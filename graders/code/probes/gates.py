@@ -80,10 +80,11 @@ def own_params(graph: Graph, gate: Node, target: int, tied: int = 0) -> list[Nod
     return list(found.values())
 
 
-def change(graph: Graph, gate: Node, sources: list[Node]) -> float:
-    """How much the gate's values move when its sources get noise of their own size."""
+def felt(graph: Graph, gate: Node, sources: list[Node]) -> float:
+    """How much the gate's values move when its sources get noise of their own size, beside how much a sigmoid can there."""
     if not sources:
         return 0.0
     given = {n.i: noisy(n.value, n.i, least=0.1) for n in sources}
-    moved = Replay(graph).one(gate.i, given)
-    return float((moved - gate.value).abs().float().mean())
+    moved = Replay(graph).one(gate.i, given).double()
+    value = gate.value.double()
+    return float((moved - value).abs().mean() / ((value * (1 - value)).abs().mean() + 1e-9))

@@ -158,11 +158,17 @@ def _side_by_side(a: Chain, b: Chain) -> bool:
 def _comes_first(graph: Graph, one: Chain, other: Chain) -> bool:
     """Is `one` rather the memory's state? Of two that are read alike it is the one that the other is made from."""
     a, b = _rank(one), _rank(other)
-    if a[:3] == b[:3]:
+    if a[:3] == b[:3] and _is_read_itself(graph, one, other) and _is_read_itself(graph, other, one):
         feeds, fed = _feeds(graph, one, other), _feeds(graph, other, one)
         if feeds != fed:
             return feeds
     return a > b
+
+
+def _is_read_itself(graph: Graph, one: Chain, other: Chain) -> bool:
+    """Is a state of one read, and not just by way of the other's states?"""
+    mine, theirs = graph.mask(s.i for s in one.states), graph.mask(s.i for s in other.states)
+    return any(graph.reach(r.i, theirs) & mine for r in one.reads())
 
 
 def _feeds(graph: Graph, one: Chain, other: Chain) -> bool:

@@ -17,7 +17,7 @@ from verdicts import Verdict, agree, no, unsure, yes
 
 OPAQUE = ("gru", "lstm", "rnn", "scan", "while", "compiled", "map_impl", "cond")  # one operation that holds a loop
 FAINT = 1e-6  # of the largest gradient: below it a part is there for show
-FELT = 1e-4  # relative change of the logits: below it a part is there for show
+FELT = 1e-5  # relative change of the logits: below it a part is there for show
 
 
 class Trace:
@@ -67,13 +67,11 @@ class Trace:
         names = {p.name for n in nodes for i in n.ins if not graph.by_tokens(i) for p in graph.trained_params(i)}
         return any(self.has_grad(name) for name in names)
 
-    def live(self, node: Node, since: Node) -> bool:
-        """Does a gradient reach what made this value out of the input, the old state apart?"""
-        graph = self.graph
-        if not node.tensor.requires_grad:
-            return False
-        mine = [n for n in graph.of(graph.reach(node.i, 1 << since.i)) if n.memory == node.memory and param_operand(graph, n)]
-        return self.learns(mine) if mine else any(self.has_grad(p.name) for p in graph.trained_params(node.i))
+    def counts(self, state: Node) -> bool:
+        """Do the logits change with the states up to this one?"""
+        chain = next((c for c in self.chains if state in c.states), None)
+        middle = chain.states[len(chain.states) // 2] if chain else state
+        return self.reaches_logits(middle) and self.effect([middle]) > FELT
 
     def has_grad(self, name: str) -> bool:
         if self.grads is None:  # there was no backward pass
@@ -111,16 +109,9 @@ def memory_class(trace: Trace, called: bool) -> Verdict:
         return no("what NeuralMemory computes has next to no effect on the logits", *trace.outputs[-1:])
     mixing = [n for n in work if mixes(graph, n)]
     inside = [c for c in trace.chains if c.memory is not None]
-    if not inside and not mixing and not remembers(trace, work):
+    if not inside and not mixing:
         return no("NeuralMemory is called, but it is a layer on each token by itself: it keeps nothing", work[-1])
-    if not trace.learns(trace.memory_nodes):
-        return no("NeuralMemory is called, but none of its parameters gets a gradient worth the name", work[-1])
     return yes("NeuralMemory is an nn.Module, the forward pass calls it and its work reaches the logits", *trace.outputs[-1:])
-
-
-def remembers(trace: Trace, work: list[Node]) -> bool:
-    """A bank of learned slots is a kind of memory too: a softmax over something inside."""
-    return any(n.op in SOFT or n.op.startswith("_scaled_dot_product") for n in work)
 
 
 def mixes(graph: Graph, node: Node) -> bool:
@@ -165,12 +156,12 @@ def recurrent_update(short: Trace, long: Trace, habits: dict[str, bool]) -> Verd
         return no("the answer depends on earlier calls: the state is left over", chain.last, category="not_recurrent")
     if sees_future(short, chain):
         return no("a state changes with later tokens of the memory's input: it sees the future", chain.last, category="not_recurrent")
+    if mixes_sequences(short, chain):
+        return no("one sequence of a batch changes what the memory gives for another", chain.last, category="not_recurrent")
     for step in short.steps(chain):
         kept = rms(step.carried(step.before.value)) / (rms(step.before.value) + 1e-12)
         if kept < 1e-3:
             return no("next to nothing of a state is carried into the next one", step.after, category="not_recurrent")
-    if not short.learns(n for n in short.memory_nodes or short.graph.nodes if short.graph.depends(chain.last.i, n.i)):
-        return no("a chain of states, but no parameter that writes to it gets a gradient worth the name", chain.last)
     return verdict
 
 
@@ -180,18 +171,40 @@ def _is_rnn(node: Node) -> bool:
 
 def sees_future(trace: Trace, chain: Chain) -> bool:
     """Does a state in the middle change with the last token that the memory is given?"""
+    middle = chain.states[len(chain.states) // 2]
+
+    def last_token(node: Node) -> tuple[int, int] | None:
+        return (node.shape.index(trace.length), -1) if trace.length in node.shape[:2] else None
+
+    (moved,) = _with_other_input(trace, chain, [middle], last_token)
+    return bool(rms(moved - middle.value) > 1e-4 * rms(middle.value))
+
+
+def mixes_sequences(trace: Trace, chain: Chain) -> bool:
+    """Does what the memory gives for the last sequence change with the first one?"""
+    batch = trace.graph.batch
+    if batch < 2:
+        return False
+    given = [n for n in trace.outputs if n.memory == chain.memory and n.shape[:1] == (batch,) and n.value.is_floating_point()]
+    moved = _with_other_input(trace, chain, given, lambda node: (0, 0) if node.shape[:1] == (batch,) else None)
+    return any(rms(m[-1] - n.value[-1]) > 1e-4 * rms(n.value[-1]) for m, n in zip(moved, given, strict=True))
+
+
+def _with_other_input(
+    trace: Trace, chain: Chain, targets: list[Node], where: Callable[[Node], tuple[int, int] | None]
+) -> list[torch.Tensor]:
+    """The targets' values when the memory is given another input at one place of one dimension."""
     graph = trace.graph
     if chain.memory is None:
-        return False
+        return [n.value for n in targets]
     inputs = {i for n in graph.nodes if n.memory == chain.memory for i in n.ins if graph.nodes[i].memory is None and graph.by_tokens(i)}
     given = {}
     for node in map(graph.nodes.__getitem__, sorted(inputs)):
-        if node.value.is_floating_point() and trace.length in node.shape[:2]:
+        if node.value.is_floating_point() and (place := where(node)) is not None:
             given[node.i] = node.value.clone()
-            given[node.i].select(node.shape.index(trace.length), -1).add_(max(rms(node.value), 0.1))
-    middle = chain.states[len(chain.states) // 2]
-    moved = Replay(graph).one(middle.i, given) - middle.value if given else torch.zeros(1)
-    return bool(rms(moved) > 1e-4 * rms(middle.value))
+            given[node.i].select(*place).add_(max(rms(node.value), 0.1))
+    values: list[torch.Tensor] = Replay(graph).run([n.i for n in targets], given) if given else [n.value for n in targets]
+    return values
 
 
 def _recurrence(short: Trace, long: Trace) -> Verdict:

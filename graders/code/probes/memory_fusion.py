@@ -16,7 +16,7 @@ from verdicts import Verdict, no, yes
 
 REACH = 40  # operations after a gate in which its blend is looked for
 TRIED = 60  # gates and sums that are tried at most
-STUCK = 1e-4
+STUCK = 1e-6
 TRIED_OTHERS = 12
 
 
@@ -31,6 +31,7 @@ class Fusion:
         if not self.source:
             self.source = {n.i: int(n.memory or 0) for n in trace.outputs}
         self.leaves = self.graph.mask([*self.source, *self.attention])
+        self._still: dict[tuple[object, ...], torch.Tensor] = {}
         self._ties: dict[tuple[int, int], bool] = {}
         self.users: dict[int, list[int]] = {}
         for node in self.graph.nodes:
@@ -60,7 +61,7 @@ class Fusion:
     def verdict(self) -> Verdict:
         if not self.source:
             return no("no memory was seen at work that could be blended with attention")
-        if not self.trace.chains and not any(mixes(self.graph, n) or is_a(n, SOFT) for n in self.trace.memory_nodes):
+        if not self.trace.chains and not any(mixes(self.graph, n) for n in self.trace.memory_nodes):
             return no("what is joined with attention is no memory: it keeps nothing", *self.trace.outputs[-1:])
         found: list[Verdict] = []
         for gate in self.gates():
@@ -189,7 +190,10 @@ class Fusion:
 
     def _influence(self, node: Node, ends: dict[int, torch.Tensor], leaves: list[int]) -> float:
         """How much the sum moves, the gate at one end, when these values get noise."""
-        moved = self._run(node, {**ends, **self._noise(leaves)}) - self._run(node, ends)
+        key = (node.i, *((i, float(value.reshape(-1)[0])) for i, value in ends.items()))
+        if key not in self._still:
+            self._still[key] = self._run(node, ends)
+        moved = self._run(node, {**ends, **self._noise(leaves)}) - self._still[key]
         return rms(moved) if bool(torch.isfinite(moved).all()) else float("nan")
 
     def _outside(self, gate: Node, node: Node, memory: list[int]) -> list[int]:

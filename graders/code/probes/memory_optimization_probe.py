@@ -29,6 +29,7 @@ from training_log import TrainingLog
 
 OURS = ("absent", "pretend_gpu", "training_log", "training_hooks", "memory_techniques", "guard", "seal", "memory_optimization_probe")
 ARGUMENTS = ("--steps", "6")
+OPTIONS = {"--steps", "--batch-size", "--d-model", "--n-layers", "--lr"}
 MIB = 1 << 20
 
 
@@ -86,8 +87,12 @@ def examine(path: str) -> dict[str, Any]:
             report["runs"] = not log.mended
         except BaseException as error:
             report["error"] = describe(error, path)
+        if gone := sorted(OPTIONS - log.options) if log.options else []:
+            log.mended.append((f"the starter's option {gone[0]} is gone: a call with it ends with a usage error", 0))
+            report["runs"] = False
         if log.mended:
-            report["error"] = f"{log.mended[0][0]} (line {log.mended[0][1]})"
+            told, line = log.mended[0]
+            report["error"] = f"{told} (line {line})" if line else told
         modes = gpu.are_on()
     report["tampered"] = [*guard.changed()[0], *([] if modes else ["torch's modes"])]
     if log.training:

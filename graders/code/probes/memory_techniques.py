@@ -17,6 +17,7 @@ HALF = 0.5
 LEAST_RECOMPUTED, WHOLE_MODEL = 0.05, 0.8  # shares of a forward pass's work
 LEAST_MOVED = 0.2  # share of the parameters that is copied each way in a step, or of the saved bytes that is packed
 STATE_BYTES, TRANSIENT_BYTES = 8, 4  # a parameter's, with the starter's AdamW(foreach=True)
+LOW_BYTES = 2
 LIKE_A_LOSS = (5.0, 11.0)  # the log of 2,000 words is 7.6
 
 
@@ -57,7 +58,7 @@ def findings(log: TrainingLog) -> dict[str, dict[str, Any]]:
 def mixed_precision_autocast(log: TrainingLog) -> Finding:
     share = _share(log, "autocast")
     line = log.lines.get("autocast", 0)
-    if wrong := next(((error, at) for error, at in log.mended if "autocast" in error), None):
+    if wrong := log.mended_by("autocast"):
         return no(f"the call is wrong: {wrong[0]}", wrong[1])
     if share >= HALF:
         return yes(f"{share:.0%} of the training passes' products run in {_low_dtype(log)} under autocast", line)
@@ -68,6 +69,8 @@ def mixed_precision_autocast(log: TrainingLog) -> Finding:
 
 
 def grad_scaler_or_bf16(log: TrainingLog) -> Finding:
+    if wrong := log.mended_by("nscale", "update()"):
+        return no(f"the scaler is used wrongly: {wrong[0]}", wrong[1])
     low = {dtype: _share(log, f"low:{dtype}") for dtype in ("bfloat16", "float16")}
     if low["bfloat16"] >= HALF:
         return yes(f"{low['bfloat16']:.0%} of the training products are in bfloat16, which needs no scaler", log.lines.get("autocast", 0))
@@ -115,8 +118,10 @@ def zero_grad_set_to_none(log: TrainingLog) -> Finding:
         states = [f.grads_before[0] for f in log.training[1:]]
     if states and all(state == "none" for state in states):
         return yes("gradients are gone before each step's first backward pass")
+    if not states and log.calls["dropped gradients"]:
+        return yes("gradients are dropped, not zeroed", log.lines["dropped gradients"])
     if not states:
-        return no("a single update was made: gradients were never cleared")
+        return no("a single update was made, and gradients were never dropped")
     return no("gradients are zeroed and kept in memory" if "kept" not in states else "gradients are not cleared between updates")
 
 
@@ -142,15 +147,21 @@ def sdpa_flash_attention(log: TrainingLog) -> Finding:
 
 
 def low_memory_optimizer(log: TrainingLog) -> Finding:
+    if wrong := log.mended_by("foreach", "optim"):
+        return no(f"the optimizer can't be made: {wrong[0]}", wrong[1])
     if not log.steps:
         return no("no update of the parameters was seen")
     name = ", ".join(sorted(set(log.optimizer_names.values()))) or "a hand-written update"
-    state = min(log.state_bytes, default=sum(log.optimizer_bytes.values())) / log.n_parameters
+    first = next((f.number for f in log.training if f.updated >= HALF * log.n_parameters), len(log.forwards))
+    held = [size for number, size in log.state_bytes if number > first]
+    state = min(held, default=sum(log.optimizer_bytes.values())) / log.n_parameters
     if state < 0.9 * STATE_BYTES:
         return yes(f"{name} keeps {max(state, 0):.1f} bytes a parameter on the GPU; the starter's keeps {STATE_BYTES}")
     last = log.steps[-1]
     most = median(step.transient_bytes for step in log.steps[1:] or log.steps)
     transient = most - (sum(log.optimizer_bytes.values()) if len(log.steps) == 1 else 0)
+    if log.mended_by("inplace operation") and log.calls["foreach step"]:
+        return no(f"{name} takes the foreach path, which copies the parameters in a step, as the starter does")
     if last.in_backward:
         return yes(f"{name} steps inside the backward pass, a parameter at a time")
     if transient < HALF * TRANSIENT_BYTES * log.n_parameters:
@@ -181,6 +192,8 @@ def torch_compile(log: TrainingLog) -> Finding:
 
 
 def in_place_ops(log: TrainingLog) -> Finding:
+    if wrong := log.mended_by("inplace operation"):
+        return no(f"it overwrites what the backward pass needs: {wrong[0][:200]}", wrong[1])
     seen = [entry for f in log.training for entry in f.in_place]
     if seen:
         return yes(f"{seen[0][0]} overwrites an activation in the training passes", seen[0][1])
@@ -219,6 +232,8 @@ def activation_offload(log: TrainingLog) -> Finding:
 
 
 def param_dtype_bf16(log: TrainingLog) -> Finding:
+    if clash := log.mended_by("should be the same", "same dtype"):
+        return no(f"inputs don't match the parameters: {clash[0][:200]}", clash[1])
     last = log.training[-1].parameters.values()
     share = sum(n for n, dtype in last if str(dtype) == "torch.bfloat16") / max(sum(n for n, _ in last), 1)
     if share >= HALF:
@@ -250,10 +265,13 @@ def chunked_loss(log: TrainingLog) -> Finding:
         return no("no output head was seen in the training passes")
     first = passes[0]
     line = first.head_rows[0][1]
-    rows = [n for n, _ in first.head_rows]
+    rows = [n for n, _, _ in first.head_rows]
     whole = max(sum(n for n, _ in first.losses), first.tokens, *rows)
     if len(rows) < 2 or max(rows) > HALF * whole:
         return no("the logits of the whole batch are made at once", line)
+    grown = first.head_rows[-1][2] - first.head_rows[0][2]
+    if grown > HALF * sum(rows[1:]) * log.vocabulary * LOW_BYTES:
+        return no("the logits of every slice are kept for the backward pass, so that all exist at once", line)
     if wrong := _wrong_mean(first):
         return no(wrong, line)
     return yes(f"logits are made for {max(rows)} of {whole} tokens at a time, and the loss is the same", line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from gates import change, is_sigmoid, own_params
+from gates import felt, is_sigmoid, own_params
 from memory_chain import Chain, Step, carries
 from memory_facts import Trace, attends_over_past, by_steps, mixes, mixes_before
 from oplog import Graph, Node
@@ -11,7 +11,7 @@ from ops import ADDS, PRODUCTS, SOFT, SUMS, base, is_a, param_operand
 from replay import Replay, rms
 from verdicts import Verdict, no, unsure, yes
 
-FELT = 1e-4  # the least mean change of a gate that counts
+FELT = 1e-4  # the least change of a gate that counts, see `felt`
 RANK_ONE = 2e-3  # second singular value over the first
 
 
@@ -45,8 +45,8 @@ def _outer_of(trace: Trace, step: Step) -> Verdict:
     factors = _factors(trace.graph, maker) if maker else []
     if factors and not any(projected(trace.graph, i, trace.chain.memory if trace.chain else None) for i in factors):
         return no("a column times a row is added to the state, but neither is a projection of the input", maker or step.after)
-    if not trace.live(step.after, step.before):
-        return no("a column times a row is added to the state, but no gradient reaches what makes them", maker or step.after)
+    if not trace.counts(step.after):
+        return no("a column times a row is added to the state, but the state does not reach the logits", maker or step.after)
     return yes("a column times a row, both made of the input, is added to the state: its rank is one", maker or step.after, step.after)
 
 
@@ -244,7 +244,7 @@ def _judge_surprise(trace: Trace, step: Step, gate: Node) -> Verdict:
     first = [n for n in reads if not any(graph.depends(n.i, r.i) for r in reads if r.i != n.i)]
     if not first:
         return no("the gate depends on the state, but not through a value retrieved for the input", gate, category="generic_gate")
-    if change(graph, gate, first) < FELT:
+    if felt(graph, gate, first) < FELT:
         return no("the gate hardly changes with the retrieved value", gate, first[0], category="generic_gate")
     if not _sees_input(graph, gate, first, known[-1]):
         return no("the gate sees the retrieved value alone, not the input beside it", gate, category="generic_gate")
@@ -267,7 +267,7 @@ def _sees_input(graph: Graph, gate: Node, reads: list[Node], state: Node) -> boo
     between = graph.down(state.i) & graph.above(gate.i)
     inputs = {i for n in graph.of(between & (reach | 1 << gate.i)) for i in n.ins if graph.by_tokens(i) and not between >> i & 1}
     inputs -= {state.i, *(n.i for n in reads)}
-    return bool(change(graph, gate, [graph.nodes[i] for i in sorted(inputs)]) > FELT)
+    return bool(felt(graph, gate, [graph.nodes[i] for i in sorted(inputs)]) > FELT)
 
 
 def _adds_input(graph: Graph, node: Node, state: int) -> bool:
@@ -299,7 +299,7 @@ def _surprise_without_chain(trace: Trace) -> Verdict:
         inside = graph.reach(gate.i, graph.mask(n.i for n in graph.nodes if n.memory != gate.memory))
         before = [n for n in retrieved if inside >> n.i & 1]
         after = [n for n in retrieved if graph.depends(n.i, gate.i) and n not in before]
-        if before and after and change(graph, gate, before) > FELT and _moves(graph, gate, after):
+        if before and after and felt(graph, gate, before) > FELT and _moves(graph, gate, after):
             params = own_params(graph, gate, after[-1].i)
             if gate.tensor.requires_grad and any(trace.has_grad(p.name) for p in params):
                 return yes("a sigmoid of the input and of what the memory retrieves for it scales what is kept", gate, before[-1])

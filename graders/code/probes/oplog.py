@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from types import FrameType
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 SHAPE_ONLY = {
     "zeros_like",
@@ -77,6 +77,7 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.keep: list[torch.Tensor] = []  # alive, so that no id is used twice
         self.memories: dict[int, int] = {}
         self.overflow = False
+        self.ends: FrameType | None = sys._getframe(1)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -118,19 +119,18 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.overflow = True
             return func(*args, **kwargs)
         name = func.__name__.split(".")[0]
-        flat, spec = tree_flatten((args, kwargs))
+        flat, spec = flattened((*args, *kwargs.values()))
         # "(i,)" marks a tensor argument: a plain int stays a plain int
         marked = [(self.read(x).i,) if isinstance(x, torch.Tensor) else x for x in flat]
-        slots = zip(args, func._schema.arguments, strict=False)
-        written = {id(a) for a, slot in slots if slot.alias_info and slot.alias_info.is_write}
+        written = {id(args[n]) for n in _writes(func) if n < len(args)}
         for x in flat if written else ():
             if id(x) in written:
                 self._keep_old(x)
         result = func(*args, **kwargs)
-        call = Call(func, marked, spec, {n for n, x in enumerate(flat) if id(x) in written})
+        call = Call(func, marked, (spec, tuple(kwargs)), {n for n, x in enumerate(flat) if id(x) in written})
         ins = () if name in SHAPE_ONLY else tuple(m[0] for m in marked if isinstance(m, tuple) and len(m) == 1)
         where = self._where()
-        outputs = tree_flatten(result)[0]
+        outputs = flattened((result,))[0]
         for number, out in enumerate(outputs):
             if not isinstance(out, torch.Tensor):
                 call.outs.append(None)
@@ -147,10 +147,11 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _where(self) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], int | None]:
         """(lines of the submission, innermost first; exact place; the memory at work) from the stack."""
         frame: FrameType | None = sys._getframe(2)
+        ends = self.ends  # below it lies the probe's own stack
         lines: list[int] = []
         place: list[tuple[int, int]] = []
         memory = None
-        while frame is not None:
+        while frame is not None and frame is not ends:
             ours = frame.f_code.co_filename == self.path
             if ours:
                 lines.append(frame.f_lineno)
@@ -161,6 +162,36 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     memory = self.memories.setdefault(id(owner), len(self.memories))
             frame = frame.f_back
         return tuple(lines), tuple(place), memory
+
+
+def flattened(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
+    """(all values with lists taken apart, for each its length or -1 for none): all that operations are called with."""
+    flat: list[Any] = []
+    spec: list[int] = []
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            flat.extend(value)
+            spec.append(len(value))
+        else:
+            flat.append(value)
+            spec.append(-1)
+    return flat, spec
+
+
+def put_together(flat: Sequence[Any], spec: Sequence[int]) -> list[Any]:
+    """What `flattened` took apart."""
+    values: list[Any] = []
+    at = 0
+    for length in spec:
+        values.append(flat[at] if length < 0 else list(flat[at : at + length]))
+        at += 1 if length < 0 else length
+    return values
+
+
+@cache
+def _writes(func: Any) -> tuple[int, ...]:
+    """The positions of the arguments that an operation writes to."""
+    return tuple(n for n, slot in enumerate(func._schema.arguments) if slot.alias_info and slot.alias_info.is_write)
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -105,6 +105,8 @@ class Devices(TorchFunctionMode):
         self.storages = storages
         self.pinned: Any = WeakIdKeyDictionary()
         self.watch: Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None] = lambda *call: None
+        # A call that raised: other arguments to try, or None.
+        self.failed: Callable[[Any, tuple[Any, ...], dict[str, Any], Exception], Any] = lambda *call: None
         # A copy from one side to the other: source, result, non_blocking, was the source pinned.
         self.moved: Callable[[Tensor, Tensor, bool, bool], None] = lambda *move: None
 
@@ -120,13 +122,21 @@ class Devices(TorchFunctionMode):
     def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if (answer := self._asked(func, args)) is not None:
             return answer[0]
+        if getattr(func, "__name__", "") == "_parse_to":
+            return func(*args, **kwargs)
         if func in TO_ANOTHER:
             return self._move(func, args, kwargs)
         if getattr(func, "__name__", "") == "copy_":
             return self._copy(func, args, kwargs)
         if getattr(func, "__name__", "") in NEEDS_ONE_DEVICE:
             self._refuse_a_mix(args, kwargs)
-        return self._elsewhere(func, args, kwargs)
+        try:
+            return self._elsewhere(func, args, kwargs)
+        except RuntimeError as error:
+            mended = self.failed(func, args, kwargs, error)
+            if mended is None:
+                raise
+            return self._elsewhere(func, *mended)
 
     def _asked(self, func: Any, args: tuple[Any, ...]) -> tuple[Any] | None:
         """The answer to a question about a tensor's place; None if it is not one."""
@@ -238,6 +248,7 @@ class PretendGpu:
         self.devices = Devices(self.storages)
         self.cache_emptied: Callable[[], None] = lambda: None
         self.packing: Callable[[Any, Callable[[Tensor], Any], Tensor], Any] = lambda hooks, pack, tensor: pack(tensor)
+        self.unpacking: Callable[[Callable[[Any], Tensor], Any], Tensor] = lambda unpack, thing: unpack(thing)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> PretendGpu:
@@ -296,7 +307,7 @@ class PretendGpu:
 
             def unpacked(thing: Any) -> Tensor:
                 with self.asking():
-                    return unpack(thing)
+                    return self.unpacking(unpack, thing)
 
             original(hooks, packed, unpacked)
 

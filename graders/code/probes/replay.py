@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from oplog import Call, Graph, Node
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from oplog import Call, Graph, Node, flattened, put_together
 
 Values = Mapping[int, torch.Tensor]
 
@@ -60,8 +59,11 @@ class Replay:
         flat = [self._value(x[0], env) if isinstance(x, tuple) and len(x) == 1 else x for x in call.flat]
         for n in call.written:
             flat[n] = flat[n].clone()
-        args, kwargs = tree_unflatten(flat, call.spec)
-        return tree_flatten(call.func(*args, **kwargs))[0]
+        spec, names = call.spec
+        values = put_together(flat, spec)
+        first = len(values) - len(names)
+        outputs: list[Any] = flattened((call.func(*values[:first], **dict(zip(names, values[first:], strict=True))),))[0]
+        return outputs
 
     def _alias(self, node: Node, env: dict[int, torch.Tensor]) -> torch.Tensor:
         """A tensor after writes through other views of its storage."""

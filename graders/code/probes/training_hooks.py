@@ -6,6 +6,7 @@ the one that is called.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
@@ -30,6 +31,8 @@ def listen(log: TrainingLog, gpu: PretendGpu) -> None:
     _checkpoint(log)
     _compile(log)
     _loader(gpu)
+    _options(log)
+    _constructors(log)
     _optimizers(log, gpu)
 
 
@@ -48,6 +51,11 @@ def _backward(log: TrainingLog, gpu: PretendGpu) -> None:
         try:
             with gpu.asking():
                 return original(roots, *args, **kwargs)
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+            log.mended.append((f"RuntimeError: {error}", log.line()))  # without gradients of this pass
+            return ()
         finally:
             log.in_backward -= 1
             gpu.storages.calls = calls
@@ -90,12 +98,11 @@ def _scaler(log: TrainingLog) -> None:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 out = originals[name](self, *args, **kwargs)
-            except RuntimeError as error:
-                if name not in ("step", "unscale_") or "since the last update()" not in str(error):
+            except (RuntimeError, ValueError, AssertionError) as error:
+                if name == "scale":
                     raise
-                log.mended.append((f"RuntimeError: {error}", log.line()))
-                originals["update"](self)
-                out = originals[name](self, *args, **kwargs)
+                log.mended.append((f"{type(error).__name__}: {error}", log.line()))
+                return args[0].step() if name == "step" else None
             if self.is_enabled():
                 log.saw(f"scaler.{name}")
                 if name == "unscale_":
@@ -211,8 +218,46 @@ def _loader(gpu: PretendGpu) -> None:
     _set(DataLoader, "__iter__", start)
 
 
+def _options(log: TrainingLog) -> None:
+    """The options that a program's parser knows."""
+    original = argparse.ArgumentParser.parse_known_args
+
+    def parse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        log.options |= set(self._option_string_actions)
+        return original(self, *args, **kwargs)
+
+    _set(argparse.ArgumentParser, "parse_known_args", parse)
+
+
+def _constructors(log: TrainingLog) -> None:
+    """An optimizer whose options exclude each other ends the program; it goes on with the starter's."""
+    for cls in (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adagrad):
+        original = cls.__init__
+
+        def init(self: Any, params: Any, *args: Any, _original: Any = original, **kwargs: Any) -> None:
+            params = list(params)
+            try:
+                _original(self, params, *args, **kwargs)
+            except (RuntimeError, ValueError, TypeError) as error:
+                log.mended.append((f"{type(error).__name__}: {error}", log.line()))
+                self.__dict__.clear()
+                _original(self, params, lr=kwargs.get("lr", 1e-3), foreach=True)
+
+        _set(cls, "__init__", init)
+
+
 def _optimizers(log: TrainingLog, gpu: PretendGpu) -> None:
+    zero_grad = torch.optim.Optimizer.zero_grad
+
+    def zeroing(self: Any, set_to_none: bool = True) -> None:
+        log.saw("dropped gradients" if set_to_none else "zeroed gradients")
+        zero_grad(self, set_to_none)
+
+    _set(torch.optim.Optimizer, "zero_grad", zeroing)
+
     def before(optimizer: Any, args: Any, kwargs: Any) -> None:
+        if any(group.get("foreach", False) is not False and not group.get("fused") for group in optimizer.param_groups):
+            log.saw("foreach step")  # also where nothing is said: it is what a GPU takes by itself
         held = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if any(gpu.storages.place(p) == HOST for p in held) and log.forwards:
             log.saw("step on the host")

@@ -24,7 +24,8 @@ PRODUCTS = {
     "scaled_dot_product_attention", "multi_head_attention_forward",
 }  # fmt: skip
 LOW = (torch.float16, torch.bfloat16)
-LARGE_BYTES = 4096
+LARGE_BYTES = 16384
+MOST_VIEWS = 5
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Forward:
     in_place: list[tuple[str, int]] = field(default_factory=list)
     convolutions: list[bool] = field(default_factory=list)  # in channels-last layout?
     parameters: dict[int, tuple[int, torch.dtype]] = field(default_factory=dict)
-    head_rows: list[tuple[int, int]] = field(default_factory=list)  # rows of logits made at once; line
+    head_rows: list[tuple[int, int, int]] = field(default_factory=list)  # rows of logits made at once; line; bytes held then
     losses: list[tuple[int, float]] = field(default_factory=list)  # rows, mean loss
     packed: Counter[str] = field(default_factory=Counter)  # bytes by what became of them
     copies: list[tuple[bool, bool, int]] = field(default_factory=list)  # of its images: non_blocking, pinned, line
@@ -55,6 +56,10 @@ class Forward:
     @property
     def is_training(self) -> bool:
         return self.backwards > 0
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(n for n, _ in self.parameters.values())
 
 
 @dataclass
@@ -79,12 +84,13 @@ class TrainingLog:
         self.parameters: dict[int, weakref.ref[Tensor]] = {}
         self.vocabulary = 0
         self.moved_shapes: Counter[tuple[str, int]] = Counter()  # (direction, forward number) -> parameter-shaped elements
-        self.state_bytes: list[int] = []  # on the GPU beside model and gradients, at the start of passes after an update
+        self.state_bytes: list[tuple[int, int]] = []  # passes begun by then; bytes on the GPU beside models and gradients
         self.optimizer_bytes: dict[int, int] = {}
         self.optimizer_names: dict[int, str] = {}
         self.freed: list[tuple[int, int, int]] = []  # forward number, bytes, line
         self.emptied: list[tuple[int, int]] = []  # forward number, line
         self.kept_graphs = 0
+        self.options: set[str] = set()
         self.mended: list[tuple[str, int]] = []  # errors that end the program and were stepped over, and their lines
         self.in_backward = self.compiled_depth = 0
         self.packing_depth = 0
@@ -96,6 +102,7 @@ class TrainingLog:
         self._window = (0, 0)  # bytes at the end of the last backward pass, the most since
         gpu.devices.watch, gpu.storages.watch = self.called, self.dispatched
         gpu.devices.moved, gpu.packing, gpu.cache_emptied = self.moved, self.packing, self.cache_emptied
+        gpu.unpacking, gpu.devices.failed = self.unpacking, self.failed
 
     # --- calls of the program ---
 
@@ -114,7 +121,7 @@ class TrainingLog:
         elif _is_in_place(name, kwargs):
             self._in_place(name, args)
         elif name in ("cat", "stack") and isinstance(out, Tensor) and out.dim() > 1 and out.shape[-1] == self.vocabulary:
-            self.now.head_rows.append((out.numel() // out.shape[-1], self.line()))
+            self.now.head_rows.append((out.numel() // out.shape[-1], self.line(), self.gpu.storages.bytes_now))
         elif name == "embedding" and len(args) > 1:
             self._use(args[1])
             if args[0].dim() > 1:
@@ -138,7 +145,7 @@ class TrainingLog:
     def _begin_forward(self, images: Tensor) -> None:
         self._count_kept_graphs()
         if self.steps:
-            self.state_bytes.append(self.gpu.storages.bytes_now - self._bytes_of_model())
+            self.state_bytes.append((len(self.forwards), self.gpu.storages.bytes_now - self._bytes_of_model()))
         self.forwards.append(Forward(len(self.forwards), images.shape[0], torch.is_grad_enabled()))
         self.now.copies, self._copies = self._copies, []
 
@@ -168,13 +175,14 @@ class TrainingLog:
             self._use(argument)
         if out.dim() > 1 and out.shape[-1] >= 1000 and (not self.vocabulary or out.shape[-1] == self.vocabulary):
             self.vocabulary = out.shape[-1]
-            now.head_rows.append((out.numel() // out.shape[-1], self.line()))
+            now.head_rows.append((out.numel() // out.shape[-1], self.line(), self.gpu.storages.bytes_now))
 
     def _use(self, weight: Any) -> None:
-        """A parameter that a forward pass used."""
-        if isinstance(weight, Tensor) and weight.is_leaf and weight.requires_grad:
-            self.now.parameters[id(weight)] = (weight.numel(), weight.dtype)
-            self.parameters.setdefault(id(weight), weakref.ref(weight))
+        """A parameter that a forward pass used, as it is or through a copy, a cast or a view."""
+        for parameter in [weight] if not isinstance(weight, Tensor) or weight.is_leaf else _behind(weight):
+            if isinstance(parameter, Tensor) and parameter.requires_grad:
+                self.now.parameters[id(parameter)] = (parameter.numel(), weight.dtype)
+                self.parameters.setdefault(id(parameter), weakref.ref(parameter))
 
     def _loss(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
         target = args[1] if len(args) > 1 else kwargs["target"]
@@ -264,9 +272,11 @@ class TrainingLog:
 
     def moved(self, source: Tensor, result: Tensor, non_blocking: bool, pinned: bool) -> None:
         to_gpu = self.gpu.storages.place(result) == GPU
+        if self.packing_depth:
+            return
         if to_gpu and result.dim() == 4 and result.shape[1] == 3 and not source.requires_grad:
             self._copies.append((non_blocking, pinned, self.line()))
-        if self.packing_depth or not self.forwards:
+        if not self.forwards:
             return
         shapes = {tuple(p.shape) for ref in self.parameters.values() if (p := ref()) is not None}
         if tuple(result.shape) in shapes and result.numel() > 1:
@@ -283,6 +293,22 @@ class TrainingLog:
             self.now.packed[self._became(tensor, thing)] += tensor.nbytes
             self.lines.setdefault("packed", self.line())
         return thing
+
+    def unpacking(self, unpack: Any, thing: Any) -> Tensor:
+        self.packing_depth += 1
+        try:
+            return unpack(thing)
+        finally:
+            self.packing_depth -= 1
+
+    def failed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> Any:
+        """The same call with its input in its weight's dtype, where that was what was wrong: the program goes on as it was meant."""
+        tensors = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
+        if "type" not in str(error) or len(tensors) < 2 or tensors[0].dtype == tensors[1].dtype:
+            return None
+        self.mended.append((f"{type(error).__name__}: {error}", self.line()))
+        wanted = tensors[1].dtype
+        return tuple(a.to(wanted) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), kwargs
 
     def _became(self, tensor: Tensor, thing: Any) -> str:
         if self.gpu.storages.place(tensor) != GPU or (tensor.is_leaf and tensor.requires_grad):
@@ -308,11 +334,29 @@ class TrainingLog:
 
     @property
     def training(self) -> list[Forward]:
-        return [f for f in self.forwards if f.is_training]
+        """The training passes of the model; those of a toy beside it are none."""
+        return [f for f in self.forwards if f.is_training and 2 * f.n_parameters >= self.n_parameters]
 
     @property
     def n_parameters(self) -> int:
-        return max((sum(n for n, _ in f.parameters.values()) for f in self.forwards), default=0)
+        return max((f.n_parameters for f in self.forwards), default=0)
+
+    def mended_by(self, *words: str) -> tuple[str, int] | None:
+        """The first error that was stepped over and has one of these words, and its line."""
+        return next(((error, line) for error, line in self.mended if any(word in error for word in words)), None)
+
+
+def _behind(tensor: Tensor) -> list[Tensor]:
+    """The parameter that a tensor is a copy, a cast or a view of; nothing if it was computed from more."""
+    node = tensor.grad_fn
+    for _ in range(MOST_VIEWS):
+        inputs = [n for n, _ in node.next_functions if n is not None] if node is not None else []
+        if len(inputs) != 1:
+            return []
+        node = inputs[0]
+        if hasattr(node, "variable"):
+            return [node.variable]
+    return []
 
 
 class _Mark:
