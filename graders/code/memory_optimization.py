@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -82,16 +83,16 @@ class MemoryOptimizationGrader:
     def _grade_of(self, task: Task, text: Source, answer: Answer, starter: Mapping[str, float]) -> Grade:
         result, facts = answer.result, answer.facts
         runs, error = _run_facts(answer)
-        other = _not_the_training(facts["figures"], starter) if facts and runs else ""
-        rows = [_score(c, text, answer, error or other, is_training=not other) for c in task.rubric.criteria]
+        other = _not_the_training(facts["figures"], starter, result.stdout) if facts and runs else ""
+        rows = [_score(c, text, answer, error) for c in task.rubric.criteria]
         passed = sum(row.passed is True for row in rows)
-        return grade_of(
+        grade = grade_of(
             task.slug,
             task.rubric,
             rows,
             runs=runs,
             failure_category=_category(runs, error, other, passed),
-            error=error,
+            error=error or other or None,
             duration_s=result.wall_s,
             peak_memory_mb=result.peak_memory_mb,
             grader={"name": self.name, "version": self.version, "sha256": self.sha256},
@@ -99,6 +100,8 @@ class MemoryOptimizationGrader:
             stdout=result.stdout,
             stderr=result.stderr,
         )
+        # Six techniques on less than the starter's training are no saving.
+        return replace(grade, passed=False) if other else grade
 
 
 @lru_cache(maxsize=4)
@@ -150,7 +153,7 @@ def _run_facts(answer: Answer) -> tuple[bool | None, str | None]:
     """(does it run to its end, why not)."""
     result, facts = answer.result, answer.facts
     if facts is None and answer.odd:
-        return None, answer.odd
+        return False, f"the program ended the process before it could be checked: {answer.odd}"
     if facts is None:
         if result.timed_out:
             return False, f"did not finish within {result.wall_s:.0f} s"
@@ -175,7 +178,7 @@ def _not_the_contract(stdout: str) -> str:
     return "" if math.isfinite(value) else f"its final loss is {told[-1]}"
 
 
-def _not_the_training(figures: Mapping[str, float], starter: Mapping[str, float]) -> str:
+def _not_the_training(figures: Mapping[str, float], starter: Mapping[str, float], stdout: str) -> str:
     """Why what ran is not the starter's training, or ""."""
     if not figures or not starter:
         return ""  # that nothing is trained stands in the verdicts
@@ -183,8 +186,8 @@ def _not_the_training(figures: Mapping[str, float], starter: Mapping[str, float]
         return f"it trains {figures['n_parameters']:,.0f} parameters, the starter {starter['n_parameters']:,.0f}"
     if figures["samples"] < 0.2 * starter["samples"]:
         return f"it trains on {figures['samples']:.0f} samples in six steps, the starter on {starter['samples']:.0f}"
-    if figures["last_loss"] > figures["first_loss"] + MAY_RISE:
-        return f"the loss rises from {figures['first_loss']:.2f} to {figures['last_loss']:.2f}"
+    if (last := float(FINAL_LOSS.findall(stdout)[-1])) > starter["last_loss"] + MAY_RISE:
+        return f"its final loss is {last:.2f}, the starter's {starter['last_loss']:.2f}"
     return ""
 
 
@@ -202,22 +205,22 @@ def _memory(facts: Mapping[str, Any] | None, starter: Mapping[str, float]) -> di
 # --- one criterion ---
 
 
-def _score(criterion: Criterion, text: Source, answer: Answer, error: str | None, *, is_training: bool) -> CriterionScore:
+def _score(criterion: Criterion, text: Source, answer: Answer, error: str | None) -> CriterionScore:
     facts = answer.facts
+    low, high = criterion.scale
+    if facts is None and (answer.result.timed_out or answer.result.limit):
+        return _unscored(criterion, f"it could not be watched to its end: {error}", "does_not_run")
     if facts is None:
-        reason = "sandbox_error" if answer.odd else "does_not_run"
-        return _unscored(criterion, answer.odd or f"it could not be watched: {error}", reason)
+        return CriterionScore(criterion.key, False, low, criterion.weight, f"nothing of it is in effect: {error}")
     verdict = facts["verdicts"].get(criterion.key)
     if verdict is None:
         why = facts["trace_error"] or error or "no training was seen"
         return _unscored(criterion, f"nothing was seen of it: {why}", "undecided" if facts["runs"] else "does_not_run")
-    passed = verdict["says"] == "yes" and is_training
+    passed = verdict["says"] == "yes"
     evidence = tuple(Evidence(text.line(n), "run", n, n) for n in verdict["lines"])
     if passed and (doubt := _doubt(text, answer)):
         return _unscored(criterion, doubt, "undecided", evidence)
-    low, high = criterion.scale
-    why = verdict["text"] if is_training else f"what runs is not the starter's training: {error}"
-    return CriterionScore(criterion.key, passed, high if passed else low, criterion.weight, why, evidence)
+    return CriterionScore(criterion.key, passed, high if passed else low, criterion.weight, verdict["text"], evidence)
 
 
 def _unscored(criterion: Criterion, why: str, reason: str, evidence: tuple[Evidence, ...] = ()) -> CriterionScore:
