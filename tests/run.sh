@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole suite, on both pairs of engines: SQLite with the embedded broker, then PostgreSQL with Redis
-# (without the tests of graders/ and tasks/, which know no database).
+# (without the tests of graders/, tasks/ and llm/, which know no database).
 # A missing program skips its part by name, with the line that installs it; with CI=true it fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,4 +34,4 @@ as_postgres "$postgres/pg_ctl" -D "$folder/pg" -w -o "-p $pg_port -k $folder -c 
 redis-server --port "$redis_port" --bind 127.0.0.1 --save "" --dir "$folder" >/dev/null &
 redis_pid=$!
 DATABASE_URL="postgres://touchstone@127.0.0.1:$pg_port/postgres" CELERY_BROKER_URL="redis://127.0.0.1:$redis_port/0" \
-    "$python" -m pytest -n 2 --dist loadfile --ignore tests/graders --ignore tests/tasks "$@"
+    "$python" -m pytest -n 2 --dist loadfile --ignore tests/graders --ignore tests/tasks --ignore tests/llm --ignore tests/corpus "$@"
