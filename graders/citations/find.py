@@ -8,6 +8,7 @@ the same paragraph. The list of references says what a work is called; it makes 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -21,23 +22,28 @@ ID = re.compile(
     |\[?(?:s2:\s?|https?://(?:www\.)?semanticscholar\.org/paper/(?:[^/\s)]+/)?){S2}\]?""",
     re.VERBOSE | re.IGNORECASE,
 )
-NAME = r"(?:(?:van|von|de|der|den|di|da|la|le|el|al)\s+)*[A-ZÀ-ÖØ-Þ][\w'’\-]+"
+NAME = r"(?<!\w)(?:(?:van|von|de|der|den|di|da|la|le|el|al)\s){0,3}[A-ZÀ-ÖØ-Þ][\w'’\-]{1,40}"
 YEAR = r"(?P<year>(?:19|20)\d{2})[a-z]?"
 AUTHOR_YEAR = re.compile(
-    rf"(?P<first>{NAME})(?:\s+(?P<etal>et\s+al\.?)|(?:,\s+{NAME})*,?\s+(?:and|&)\s+(?P<second>{NAME}))?(?P<gap>,?\s+\(?|\s*\(){YEAR}(?=\s*[,;:)\].]|\s|$)"
+    rf"(?P<first>{NAME})(?:\s{{1,3}}(?P<etal>et\s{{1,3}}al\.?)|(?:,\s{{1,3}}{NAME}){{0,6}},?\s{{1,3}}(?:and|&)\s{{1,3}}(?P<second>{NAME}))?(?P<gap>,?\s{{1,3}}\(?|\s{{0,3}}\(){YEAR}(?=[,;:)\].]|\s|$)"
 )
 TITLE_YEAR = re.compile(rf"[\"“*_](?P<title>[A-Z][^\"“”*_\n]{{14,200}}?)[.,]?[\"”*_]{{1,2}},?\s*\((?:[^()\d]{{0,60}},\s*)?{YEAR}\)")
-LINK = re.compile(r"\[(?P<label>[^\[\]\n]{1,300})\]\((?P<url>https?://[^\s()]+(?:\([^\s()]*\)[^\s()]*)*)\)")
-HEADING = re.compile(r"^\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
+LINK = re.compile(r"\[(?P<label>[^\[\]\n]{1,300})\]\((?P<url>https?://[^\s()]{1,400}(?:\([^\s()]{0,60}\)[^\s()]{0,60}){0,4})\)")
+HEADING = re.compile(r"^\s{0,3}(#{1,6})[ \t]+(\S[^\n]*)")
 REFERENCES = re.compile(r"^\W*(?:\d+\W+)?(?:references|bibliography|works cited|literature|sources)\W*$", re.IGNORECASE)
 BULLET = re.compile(r"^\s*(?:[-*+]|\d{1,3}[.)]|\[\d{1,3}\])\s+")
 TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
-FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+FENCE = ("```", "~~~")
 SIMPLE_MATH = re.compile(r"\$\s*~?([\d.,]+)\s*(\\times|\\%|\\,?)?\s*(\\text\{[^{}$]*\})?\s*\$")
 MATH = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL)
 CODE = re.compile(r"`[^`\n]+`")
-END = re.compile(r"[.!?][\"”’)\]*_]*\s+(?=[A-Z0-9À-Þ\[\"“*_(])")
+END = re.compile(r"[.!?][\"”’)\]*_]{0,4}\s{1,4}(?=[A-Z0-9À-Þ\[\"“*_(])")
 ABBREVIATIONS = re.compile(r"(?:\bet al|\be\.g|\bi\.e|\bcf|\bvs|\bFigs?|\bEqs?|\bSec|\bNos?|\bapprox|\bresp|\bDr|\b[A-Z])\.$")
+BETWEEN = re.compile(r"(?:\s{0,2}[,;:])?\s{0,2}\(?\[?$")
+LONGEST_TEXT = 400_000
+LONGEST_SENTENCE = 20_000  # a longer one is no sentence, and its citations would be those of all its numbers
+LONGEST_BRACKET, LONGEST_BARE = 2_000, 300
+MOST_BEFORE = 8
 # "Section 3", "Table 2", "version 1": numbers that say where, not how much.
 PLACE = r"sections?|tables?|figures?|figs?\.?|eqs?\.?|equations?|chapters?|appendix|versions?|pages?|part|no\.|§|top"
 PLACES = re.compile(rf"(?:\b(?:{PLACE})|§)\s*[-(]?(?:\d+(?:\.\d+)?\s?(?:,|and|or|to|-)\s?)*$", re.IGNORECASE)
@@ -100,21 +106,22 @@ class Found:
 
 
 def find_citations(text: str) -> Found:
-    """The sentences that have a citation or go on about one, and the list of references."""
+    """The sentences that have a citation or go on about one, and the list of references, of the first LONGEST_TEXT signs."""
+    text = text[:LONGEST_TEXT]
     masked = _mask(text)
-    found = Found()
+    found, lines = Found(), _Lines(text)
     in_references, level = False, 0
     for start, end, kind in _blocks(masked):
         block = masked[start:end]
         if kind == "heading" and (heading := HEADING.match(block)):
-            if REFERENCES.match(heading[2]):
+            if REFERENCES.match(heading[2][:80].rstrip("# \r")):
                 in_references, level = True, len(heading[1])
             elif in_references and len(heading[1]) <= level:
                 in_references = False
         elif in_references:
-            found.references += _references(text, masked, start, end)
+            found.references += _references(text, masked, start, end, lines)
         elif kind != "heading":
-            found.sentences += _sentences(text, masked, start, end, is_row=kind == "row")
+            found.sentences += _sentences(text[start:end], masked[start:end], start, lines, is_row=kind == "row")
     return found
 
 
@@ -128,7 +135,28 @@ def _mask(text: str) -> str:
         sign = {"\\times": "x", "\\%": "%"}.get(match[2] or "", "")
         return f" {match[1]}{sign}".ljust(len(match[0]))
 
-    return MATH.sub(blank, SIMPLE_MATH.sub(number, CODE.sub(blank, FENCE.sub(blank, text))))
+    return MATH.sub(blank, SIMPLE_MATH.sub(number, CODE.sub(blank, _without_fences(text))))
+
+
+def _without_fences(text: str) -> str:
+    parts, open_by = [], ""
+    for line in text.splitlines(keepends=True):
+        mark = line[:3]
+        is_edge = mark in FENCE and open_by in ("", mark)
+        parts.append(re.sub(r"[^\n]", " ", line) if open_by or is_edge else line)
+        if is_edge:
+            open_by = "" if open_by else mark
+    return "".join(parts)
+
+
+class _Lines:
+    """Which line (from 1) a place of the text is in."""
+
+    def __init__(self, text: str) -> None:
+        self.ends = [match.start() for match in re.finditer("\n", text)]
+
+    def of(self, at: int) -> int:
+        return bisect_left(self.ends, at) + 1
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int, str]]:
@@ -148,7 +176,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int, str]]:
         yield begun, at, "text"
 
 
-def _references(text: str, masked: str, start: int, end: int) -> Iterator[Reference]:
+def _references(text: str, masked: str, start: int, end: int, where: _Lines) -> Iterator[Reference]:
     """An entry a block; a paragraph of lines that each have an identifier is an entry a line."""
     lines = [match for match in re.finditer(r"[^\n]+", masked[start:end])]
     several = sum(bool(ID.search(line[0])) for line in lines) > 1
@@ -158,7 +186,7 @@ def _references(text: str, masked: str, start: int, end: int) -> Iterator[Refere
         at = start + line.start()
         citation = _reference(line[0], at)
         if citation:
-            yield Reference(text[at : at + len(line[0])].strip(), at, text.count("\n", 0, at) + 1, citation)
+            yield Reference(text[at : at + len(line[0])].strip(), at, where.of(at), citation)
 
 
 def _reference(entry: str, start: int) -> Citation | None:
@@ -184,41 +212,43 @@ def _title_of(entry: str) -> str:
     return titles[0] if titles else ""
 
 
-def _sentences(text: str, masked: str, start: int, end: int, *, is_row: bool) -> Iterator[Sentence]:
+def _sentences(text: str, masked: str, start: int, lines: _Lines, *, is_row: bool) -> Iterator[Sentence]:
     """The sentences of a block that have citations, and after them those that go on."""
     last: tuple[Citation, ...] = ()
-    for at, stop in [(start, end)] if is_row else _split(masked, start, end):
+    for at, stop in [(0, len(masked))] if is_row else _split(masked):
         part = masked[at:stop]
-        citations = tuple(_citations(part, at))
-        numbers = tuple(_numbers(part, at, citations))
+        citations = tuple(_citations(part, start + at)) if len(part) <= LONGEST_SENTENCE else ()
+        numbers = tuple(_numbers(part, start + at, citations)) if citations or last else ()
         if not citations and not (last and numbers):
             continue
         typed = text[at:stop].rstrip()
-        first_line = text.count("\n", 0, at) + 1
-        sentence = Sentence(typed, at, first_line, first_line + typed.count("\n"), citations, numbers, last)
-        last = (*citations, *last)
-        yield sentence
+        first_line = lines.of(start + at)
+        yield Sentence(typed, start + at, first_line, first_line + typed.count("\n"), citations, numbers, last)
+        last = (*citations, *last)[:MOST_BEFORE]
 
 
-def _split(masked: str, start: int, end: int) -> list[tuple[int, int]]:
+def _split(block: str) -> list[tuple[int, int]]:
     """(start, end) of each sentence. One that is nothing but a citation belongs to the one before it."""
-    block = masked[start:end]
-    cuts, at = [], 0
+    cuts, at, seen = [], 0, 0
+    depth = {"(": 0, "[": 0}
     for match in END.finditer(block):
-        before = block[: match.start() + 1]
-        is_inside = before.count("(") > before.count(")") or before.count("[") > before.count("]")
-        if not is_inside and not ABBREVIATIONS.search(before[-12:]):
+        between = block[seen : match.start() + 1]
+        seen = match.start() + 1
+        depth = {sign: depth[sign] + between.count(sign) - between.count(other) for sign, other in ("()", "[]")}
+        is_inside = max(depth.values()) > 0 and match.start() - at < LONGEST_BRACKET
+        if not is_inside and not ABBREVIATIONS.search(block[max(0, seen - 12) : seen]):
             cuts.append((at, match.end()))
-            at = match.end()
+            at = seen = match.end()
+            depth = {"(": 0, "[": 0}
     cuts.append((at, len(block)))
     parts: list[tuple[int, int]] = []
     for first, stop in cuts:
-        is_bare = parts and not re.search(r"[A-Za-z]{3}", ID.sub("", block[first:stop])) and ID.search(block[first:stop])
-        if is_bare:
+        is_short = parts and stop - first < LONGEST_BARE and first - parts[-1][0] < LONGEST_BRACKET
+        if is_short and ID.search(block[first:stop]) and not re.search(r"[A-Za-z]{2}", ID.sub("", block[first:stop])):
             parts[-1] = (parts[-1][0], stop)
         else:
             parts.append((first, stop))
-    return [(start + first, start + stop) for first, stop in parts]
+    return parts
 
 
 def _citations(part: str, offset: int) -> Iterator[Citation]:
@@ -233,13 +263,13 @@ def _citations(part: str, offset: int) -> Iterator[Citation]:
 
 def _with_id(part: str) -> Iterator[Citation]:
     links = {link.start("url"): link for link in LINK.finditer(part)}
+    named = {match.end(): match for match in AUTHOR_YEAR.finditer(part)}
     for match in ID.finditer(part):
         link = links.get(match.start())
         start, end = (link.start(), link.end()) if link else (match.start(), match.end())
         label = link["label"] if link and len(link["label"].split()) >= 3 and not ID.search(link["label"]) else ""
-        before = next(
-            (m for m in AUTHOR_YEAR.finditer(part) if m.end() <= start and re.fullmatch(r"\s*[,;:]?\s*\(?\[?", part[m.end() : start])), None
-        )
+        gap = BETWEEN.search(part, max(0, start - 8), start)
+        before = named.get(gap.start()) if gap else None
         names, year = _who(before) if before else ((), None)
         start = before.start() if before else start
         yield Citation(part[start:end], start, end, _id_of(match), names, year, label)
@@ -286,14 +316,19 @@ def _moved(citation: Citation, offset: int) -> Citation:
 
 def _numbers(part: str, offset: int, citations: Sequence[Citation]) -> Iterator[Quantity]:
     """The numbers that a sentence states: not those of its citations, of places, years and names."""
+    signs = list(part)
     for citation in citations:
         first, end = citation.start - offset, citation.end - offset
-        part = f"{part[:first]}{' ' * (end - first)}{part[end:]}"
-    part = plain(LINK.sub(lambda link: link["label"].ljust(len(link[0])), part))
+        signs[first:end] = " " * (end - first)
+    part = plain(LINK.sub(lambda link: link["label"].ljust(len(link[0])), "".join(signs)))
     bullet = BULLET.match(part)
     begin = bullet.end() if bullet else 0
     for number in read_quantities(part):
-        if number.start >= begin and number.text[0].isdigit() and not _is_no_claim(number, part[: number.start].rstrip("(")):
+        if (
+            number.start >= begin
+            and number.text[0].isdigit()
+            and not _is_no_claim(number, part[max(0, number.start - 60) : number.start].rstrip("("))
+        ):
             yield number
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 
 from graders.citations.find import Citation, Found, Sentence, find_citations
@@ -125,10 +126,10 @@ def check_citations(source: str, literature: Literature, say: Callable[[str], No
     """Every check of a text, in its order: works where they are first cited, then their numbers."""
     found = find_citations(source)
     works = Works(literature, found)
-    say(f"looking up {len({works.key(citation) for citation in works.mentions})} works")
+    say("looking up works")
     works.prepare()
-    checks = [*_work_checks(found, works), *_number_checks(found, works, say, deadline)]
-    return sorted(checks[:MOST_CHECKS], key=lambda check: check.line_start)
+    checks = islice(chain(_work_checks(found, works), _number_checks(found, works, say, deadline)), MOST_CHECKS)
+    return sorted(checks, key=lambda check: check.line_start)
 
 
 def _work_checks(found: Found, works: Works) -> Iterator[Check]:

@@ -23,7 +23,7 @@ WORDS = {word: n for n, word in enumerate(ONES.split())} | {word: 20 + 10 * n fo
 WORD = "|".join(sorted(WORDS, key=len, reverse=True))
 QUANTITY = re.compile(
     rf"""(?<![\w.])(?<!\d,)(?:(?P<factor>factor\ of\ )?)
-    (?:(?P<digits>\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?P<fraction>\.\d+)?|(?P<word>\b(?:{WORD})(?:-(?:{WORD}))?(?=\b|fold\b)))
+    (?:(?P<digits>\d{{1,3}}(?:,\d{{3}}){{1,5}}(?!\d)|\d{{1,15}}(?!\d))(?P<fraction>\.\d{{1,12}}(?!\d))?|(?P<word>\b(?:{WORD})(?:-(?:{WORD}))?(?=\b|fold\b)))
     (?:(?P<letter>[KkMBT])(?![A-Za-z])|[\s-]?(?P<scale>thousand|million|billion|trillion)s?\b)?
     (?:\s?(?P<percent>%|percent\b|per\ cent\b)|(?P<times>\s?×|\s?[xX](?![A-Za-z0-9])|[\s-]times\b(?!\s+\d)|-?fold\b))?
     (?P<plus>\+)?""",

@@ -10,6 +10,8 @@ from tasks.tools.errors import ToolError
 from tasks.tools.literature import Literature
 from tasks.tools.papers import Paper, folded, has_author, same_title
 
+MOST_WORKS, MOST_ENTRIES = 1_000, 1_000
+
 
 @dataclass(frozen=True)
 class Work:
@@ -29,11 +31,18 @@ class Works:
         self.mentions = [citation for sentence in found.sentences for citation in sentence.citations]
         self.references = found.references
         self._works: dict[str, Work] = {}
+        self._by_name: dict[tuple[str, int | None], Citation] = {}
+        for other in self.mentions:
+            for name in other.names if other.id or other.title else ():
+                self._by_name.setdefault((folded(name), other.year), other)
+        self._entries_of_year: dict[int | None, list[tuple[str, Citation]]] = {}
+        for entry in self.references[:MOST_ENTRIES]:
+            self._entries_of_year.setdefault(entry.citation.year, []).append((f" {folded(entry.text)} ", entry.citation))
 
     def prepare(self) -> None:
         """Ask for all arXiv numbers at once."""
         ids = [citation.id for citation in (*self.mentions, *(entry.citation for entry in self.references))]
-        self.literature.look_up_all(sorted({paper_id for paper_id in ids if paper_id}))
+        self.literature.look_up_all(list(dict.fromkeys(paper_id for paper_id in ids if paper_id))[:MOST_WORKS])
 
     def key(self, citation: Citation) -> str:
         return self._meant(citation).key
@@ -59,13 +68,12 @@ class Works:
         """An author with a year may be explained by another mention or by the references."""
         if citation.id or citation.title:
             return citation
-        for other in (*self.mentions, *(entry.citation for entry in self.references)):
-            names = [folded(name) for name in other.names]
-            if (other.id or other.title) and other.year == citation.year and folded(citation.names[0]) in names:
-                return replace(other, names=citation.names)
-        for entry in self.references:
-            if entry.citation.year == citation.year and f" {folded(citation.names[0])} " in f" {folded(entry.text)} ":
-                return replace(entry.citation, names=citation.names)
+        name = folded(citation.names[0])
+        if other := self._by_name.get((name, citation.year)):
+            return replace(other, names=citation.names)
+        for words, entry in self._entries_of_year.get(citation.year, ()):
+            if f" {name} " in words:
+                return replace(entry, names=citation.names)
         return citation
 
     def _look_up(self, citation: Citation) -> Work:
@@ -101,7 +109,7 @@ class Works:
         return Work("found", f"found in {where}", paper, where)
 
     def _entries(self, citation: Citation) -> Sequence[Reference]:
-        return [entry for entry in self.references if citation.id and entry.citation.id == citation.id]
+        return [entry for entry in self.references[:MOST_ENTRIES] if citation.id and entry.citation.id == citation.id]
 
 
 def _is_another(citation: Citation, paper: Paper) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-ARXIV = r"(?P<arxiv>\d{4}\.\d{4,5}|[a-z][a-z-]+(?:\.[A-Za-z]{2})?/\d{7})(?:v\d{1,2})?"
-DOI = r"(?P<doi>10\.\d{4,9}/[^\s\"<>{}|\\^`\[\]]+)"
+ARXIV = r"(?P<arxiv>\d{4}\.\d{4,5}|[a-z][a-z-]{1,20}(?:\.[A-Za-z]{2})?/\d{7})(?:v\d{1,2})?"
+DOI = r"(?P<doi>10\.\d{4,9}/[^\s\"<>{}|\\^`\[\]]{1,300})"
 S2 = r"(?P<s2>[0-9a-f]{40})"
 WHOLE = (
     re.compile(rf"(?:arxiv:\s*|https?://(?:www\.|export\.)?arxiv\.org/(?:abs|pdf|html|src|e-print)/)?{ARXIV}(?:\.pdf)?", re.IGNORECASE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -238,6 +239,26 @@ def test_a_review_without_a_citation_gets_the_lowest_score(literature):
 def test_the_same_text_gets_the_same_grade_again(literature):
     text = (SAMPLES / "05-context-extension.md").read_text()
     assert grade(text, literature) == grade(text, literature)
+
+
+HOSTILE = {
+    "names": "Van " * 5000,
+    "joined names": "Aa and Bb, " * 2000,
+    "particles": "van " * 5000,
+    "heading": "# " + "a #" * 7000,
+    "fences": "```x\n" * 4000,
+    "brackets": "[a](http" * 2500,
+    "title": '"' + "A b" * 7000,
+    "digits": "1" * 20_000,
+    "carried": "So it is [arXiv:2310.08560]. " + "It has 7.5%. " * 1500,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_text_made_to_be_slow_is_read_quickly(name, literature):
+    began = time.process_time()
+    grade(HOSTILE[name], literature)
+    assert time.process_time() - began < 3
 
 
 # --- with a network ---
