@@ -52,7 +52,7 @@ def ablations(request: HttpRequest) -> HttpResponse:
     context["task_choices"] = [(task, asked.query(task=task.slug, grader="")) for task in asked.tasks]
     context["grader_choices"] = [(name_of(g), str(g), asked.query(grader=name_of(g))) for g in asked.graders]
     context["grader_choices"].append((PEOPLE, "people, blind", asked.query(grader=PEOPLE)))
-    context["chosen"] = name_of(asked.grader)
+    context |= {"chosen": name_of(asked.grader), "may_start": request.user.has_role("admin")}
     if asked.task:
         context |= page_context(asked, ablation_of(asked.task, asked.grader, asked.by), request.user)
     template = "runs/ablations.html#ablations" if request.htmx and not request.htmx.history_restore_request else "runs/ablations.html"

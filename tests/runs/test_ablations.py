@@ -143,8 +143,10 @@ def test_what_can_not_be_read_is_named_with_what_is_allowed(as_viewer, study, qu
     assert as_viewer.get(f"/runs/ablations.json?{query}").status_code == 422
 
 
-def test_without_outputs_the_page_offers_a_run(as_viewer):
-    assert "Start a run" in as_viewer.get(URL).content.decode()
+def test_without_outputs_the_page_offers_a_run_to_who_may_start_one(as_viewer, as_admin):
+    assert "Start a run" in as_admin.get(URL).content.decode()
+    page = as_viewer.get(URL).content.decode()
+    assert "No outputs yet" in page and "Start a run" not in page
 
 
 def test_strangers_sign_in_and_nothing_is_posted(client, as_viewer, study):
