@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from graders.code.source import Doubt, Source
 
 REACHING_IMPORTS = {
-    "ctypes", "_ctypes", "cffi", "importlib", "runpy", "subprocess", "pty", "fcntl", "mmap", "code", "codeop", "faulthandler", "_thread",
-    "sysconfig", "imp", "zipimport", "dis", "bdb", "pdb", "trace", "_posixsubprocess", "unittest", "forbiddenfruit", "psutil", "posix",
+    "ctypes", "_ctypes", "cffi", "importlib", "runpy", "fcntl", "mmap", "code", "codeop", "faulthandler", "_thread",
+    "sysconfig", "imp", "zipimport", "dis", "bdb", "pdb", "trace", "unittest", "forbiddenfruit", "psutil", "posix",
     "_io",
     "fsdp_record", "fsdp_gpus", "fsdp_group", "fsdp_units", "fsdp_training_hooks", "fsdp_weights", "fsdp_rank", "fsdp_launch", "fsdp_probe",
 }  # fmt: skip
@@ -29,8 +29,8 @@ REACHING_ATTRIBUTES = {
 }  # fmt: skip
 REACHING_CALLS = {
     "os": {
-        "kill", "killpg", "fork", "forkpty", "write", "writev", "pwrite", "dup", "dup2", "pipe", "fdopen", "system", "popen",
-        "abort", "execv", "execve", "execvp", "execl", "execlp", "spawnv", "spawnl", "posix_spawn", "putenv", "closerange", "sendfile",
+        "write", "writev", "pwrite", "dup", "dup2", "pipe", "fdopen",
+        "putenv", "closerange", "sendfile",
         "memfd_create", "open", "read", "ftruncate", "lseek", "truncate", "symlink", "link", "mkfifo",
     },
     "sys": {"modules", "_getframe", "settrace", "setprofile", "exc_info", "_current_frames", "monitoring", "addaudithook"},
@@ -39,6 +39,11 @@ REACHING_CALLS = {
     "torch": {"_C", "overrides", "library", "_dynamo", "_ops"},
     "signal": {"setitimer", "raise_signal", "pthread_kill"},
     "io": {"FileIO", "open", "open_code"},
+}  # fmt: skip
+STARTING_IMPORTS = {"subprocess", "pty", "_posixsubprocess", "multiprocessing"}
+STARTING_CALLS = {
+    "_exit", "kill", "killpg", "fork", "forkpty", "system", "popen", "abort", "execv", "execve", "execvp", "execl", "execlp", "spawnv",
+    "spawnl", "posix_spawn",
 }  # fmt: skip
 FREE_STORES = ("torch.backends.", "sys.stdout", "sys.stderr", "builtins.print", "__builtin__.print", "warnings.", "logging.", "random.")
 
@@ -56,7 +61,7 @@ def doubts(source: Source) -> Doubts:
         return Doubts((), ())
     imported = _imported(source.tree)
     reaching = [Doubt(getattr(n, "lineno", 0), why) for n in ast.walk(source.tree) if (why := _reaching(n))]
-    replacing = [Doubt(getattr(n, "lineno", 0), why) for n in ast.walk(source.tree) if (why := _replacing(n, imported))]
+    replacing = [Doubt(getattr(n, "lineno", 0), why) for n in ast.walk(source.tree) if (why := _replacing(n, imported) or _starting(n))]
     return Doubts(tuple(sorted(reaching, key=lambda d: d.line)), tuple(sorted(replacing, key=lambda d: d.line)))
 
 
@@ -100,6 +105,19 @@ def _reaching(node: ast.AST) -> str:
     return ""
 
 
+def _starting(node: ast.AST) -> str:
+    """Processes of its own, or an end of this one that nobody sees."""
+    if isinstance(node, ast.Attribute) and _dotted(node).startswith("os.") and node.attr in STARTING_CALLS:
+        return f"os.{node.attr}"
+    if isinstance(node, ast.Import):
+        return next((f"import {a.name}" for a in node.names if a.name.partition(".")[0] in STARTING_IMPORTS), "")
+    if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in STARTING_IMPORTS:
+        return f"from {node.module} import"
+    if isinstance(node, ast.ImportFrom) and node.module == "os":
+        return next((f"os.{a.name}" for a in node.names if a.name in STARTING_CALLS), "")
+    return ""
+
+
 def _replacing(node: ast.AST, imported: set[str]) -> str:
     """An attribute of something imported that is given a new value, or setattr on it."""
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)):
@@ -111,8 +129,6 @@ def _replacing(node: ast.AST, imported: set[str]) -> str:
         return _dotted(node)
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and ("nvidia-smi" in node.value or "/dev/nvidia" in node.value):
         return repr(node.value)[:60]
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and (node.value.id, node.attr) == ("os", "_exit"):
-        return "os._exit"
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr", "vars") and node.args:
         root = _dotted(node.args[0]).partition(".")[0]
         if root in imported:

@@ -134,7 +134,7 @@ class Seen:
         if key != "runs_multi_node":
             return ""
         if replacing := self.doubts.replacing:
-            return f"line {replacing[0].line} replaces a library's own: {replacing[0].text}"
+            return f"line {replacing[0].line} replaces a library's own or leaves its process: {replacing[0].text}"
         names = [str(n) for run in self.runs for e in run.all("tampered") for n in e.items("names")]
         return f"the program replaced {names[0]}: what is seen of it can't be relied on" if names else ""
 
