@@ -38,7 +38,7 @@ NOTHING = {"handed_in": "there is no answer in the model's last turn", "cut_off"
 UNFINISHED = ("pause_turn",)
 CUT = ("max_tokens", "model_context_window_exceeded")
 LONGEST_TOOL_S = 300.0
-FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+-]*)[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*")
 
 log = logging.getLogger(__name__)
 
@@ -267,13 +267,29 @@ def _key(turn: int, number: int, call: llm.types.ToolCall) -> str:
 
 def output_of(text: str, output_format: str) -> str:
     """What an answer hands in: of a code task the program in it, else the whole text."""
-    blocks = [(match["language"].lower(), match["body"]) for match in FENCE.finditer(text.replace("\r\n", "\n"))]
+    text = text.replace("\r\n", "\n").strip()
     if output_format == "python":
-        return _program(text, blocks)
-    whole = FENCE.fullmatch(text.strip())
-    if output_format == "markdown" and whole and whole["language"].lower() in ("markdown", "md"):
-        return whole["body"].strip()
-    return text.strip()
+        return _program(text, _blocks(text))
+    blocks = _blocks(text) if output_format == "markdown" and text.startswith(("```", "~~~")) else []
+    if len(blocks) == 1 and blocks[0][0] in ("markdown", "md") and text.count("\n") == blocks[0][1].count("\n") + 1:
+        return blocks[0][1].strip()
+    return text
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """(language, body) of each fenced block that is closed."""
+    blocks: list[tuple[str, str]] = []
+    opened, body = ("", ""), list[str]()
+    for line in text.split("\n"):
+        if opened[0]:
+            if line.rstrip() == opened[0]:
+                blocks.append((opened[1], "".join(body)))
+                opened = ("", "")
+            else:
+                body.append(line + "\n")
+        elif match := FENCE.fullmatch(line):
+            opened, body = (match[1], match[2].lower()), []
+    return blocks
 
 
 def _program(text: str, blocks: Sequence[tuple[str, str]]) -> str:

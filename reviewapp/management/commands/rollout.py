@@ -60,7 +60,7 @@ class Command(BaseCommand):
         run = self.run_for(task, variant, options)
         jobs = list(run.jobs.order_by("pk").values_list("pk", flat=True))
         to_do = list(run.jobs.filter(state__in=("queued", "running")).order_by("pk").values_list("pk", flat=True))
-        facts: dict[str, Any] = {"run": run.pk, "url": reverse("run", args=[run.pk]) if has_page() else reverse("jobs")}
+        facts: dict[str, Any] = {"run": run.pk, "url": reverse("run", args=[run.pk])}
         facts |= {"task": task.slug, "variant": variant.name, "model": options["model"], "n": len(jobs)}
         facts |= {"queued": len(to_do), "done_before": run.jobs.filter(state=Job.State.DONE).count()}
         if not (options["wait"] or options["here"]):
@@ -142,14 +142,3 @@ def check_ready(task: Task) -> None:
         raise CommandError(str(error), returncode=3) from error
     except ValueError as error:
         raise CommandError(str(error), returncode=2) from error
-
-
-def has_page() -> bool:
-    """Is there a page of one run?"""
-    from django.urls import NoReverseMatch  # noqa: PLC0415
-
-    try:
-        reverse("run", args=[1])
-    except NoReverseMatch:
-        return False
-    return True
