@@ -10,6 +10,7 @@ from functools import cached_property
 from django.http import QueryDict
 
 from graders import registry
+from llm.types import EFFORTS
 from reviewapp.jobs import batch
 from reviewapp.judges import known
 from reviewapp.models import Grade, Grader, Task, User, Variant
@@ -17,7 +18,7 @@ from reviewapp.outputs.filters import parse_query
 from reviewapp.outputs.queries import filtered
 from reviewapp.runs.start import MOST_UNITS
 
-MOST_MODELS, LONGEST_MODEL, MOST_N = 20, 200, 1_000
+MOST_MODELS, LONGEST_MODEL, MOST_N, MOST_TURNS = 20, 200, 1_000, 500
 WHICH = {
     "ungraded": "those that this grader has not graded",
     "labelled": "those that people have graded",
@@ -161,12 +162,34 @@ class RolloutForm(RunForm):
         self.refuse("n", text, f"a whole number from 1 to {MOST_N:,}")
         return 1
 
+    @cached_property
+    def turns(self) -> int | None:
+        text = self.value("turns")
+        if text and not (text.isdecimal() and 1 <= int(text[:9]) <= MOST_TURNS):
+            self.refuse("turns", text, f"a whole number from 1 to {MOST_TURNS}, or empty")
+            return None
+        return int(text) if text else None
+
+    @property
+    def effort(self) -> str:
+        effort = self.value("effort", "none") or "none"
+        if effort not in (*EFFORTS, "none"):
+            self.refuse("effort", effort, f"{', '.join(EFFORTS)}, none")
+            return "none"
+        return effort
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """How the agent works, as runs/rollouts.py reads it; what is left as usual is left out."""
+        told = {"effort": self.effort if self.effort != "none" else None, "thinking": self.value("thinking") == "1", "turns": self.turns}
+        return {name: value for name, value in told.items() if value}
+
     @property
     def units(self) -> int:
         return len(self.variants) * len(self.models) * self.n
 
     def check(self) -> bool:
-        _ = self.task, self.limit_usd
+        _ = self.task, self.limit_usd, self.settings
         if not self.variants:
             self.errors.setdefault("variant", "No prompt variant is ticked.")
         if not self.models:

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods
 
 from graders import registry
 from graders.judge.judge import DEFAULT_MODEL
+from llm.types import EFFORTS
 from reviewapp import access
 from reviewapp.models import Output, Run, Task
 from reviewapp.runs.estimate import Plan, plan_gradings, plan_rollouts, why_no_model
@@ -39,7 +40,7 @@ def new_rollouts(request: HttpRequest, params: QueryDict) -> HttpResponse:
     if is_filled and form.check() and form.task:
         plan = plan_rollouts(form.task, form.variants, form.models, form.n)
         if request.method == "POST" and not why:
-            asked = {"estimate": estimate_json(plan)}
+            asked = {"estimate": estimate_json(plan), **({"settings": form.settings} if form.settings else {})}
             started = start_rollouts(
                 form.task, form.variants, form.models, form.n, user=request.user, limit_usd=form.limit_usd, asked=asked
             )
@@ -48,6 +49,7 @@ def new_rollouts(request: HttpRequest, params: QueryDict) -> HttpResponse:
     ticked = {variant.name for variant in form.variants} if is_filled else {variant.name for variant in form.all_variants}
     context = {"variants": [(variant, variant.name in ticked) for variant in form.all_variants], "models": list(models)}
     context |= {"kind": Run.Kind.ROLLOUT.value, "default_models": params.get("models", DEFAULT_MODEL), "n": params.get("n", "10")}
+    context |= {"efforts": (*EFFORTS, "none"), "effort": form.effort, "thinking": form.value("thinking"), "turns": form.value("turns")}
     return show_new(request, form, plan, why, context)
 
 

@@ -121,13 +121,23 @@ def test_without_a_model_the_page_says_what_to_set_and_starts_nothing(as_admin, 
 def test_rollouts_are_started_after_an_estimate(as_admin, db, api, monkeypatch):
     monkeypatch.setenv("LLM_PRICES", '{"m": {"input": 1, "output": 10}}')
     make_task()
-    form = {"kind": "rollout", "task": "ideas", "variant": "default", "models": "m", "n": "5", "limit_usd": "3"}
+    form = {
+        "kind": "rollout",
+        "task": "ideas",
+        "variant": "default",
+        "models": "m",
+        "n": "5",
+        "limit_usd": "3",
+        "turns": "9",
+        "effort": "low",
+    }
     # 5 rollouts of one turn, 2,000 tokens of answer each: $0.10, and a little for the prompt
     assert "about $0.10" in as_admin.get("/runs/new/", form).content.decode()
     response = as_admin.post("/runs/new/", form)
     run = Run.objects.get()
     assert response.url == f"/runs/{run.pk}/"
     assert (run.jobs.count(), run.arguments["limit_usd"]) == (5, 3.0)
+    assert run.arguments["settings"] == {"effort": "low", "turns": 9}
     assert run.arguments["estimate"]["cost_usd"] == pytest.approx(0.1, abs=0.001)
 
 
@@ -137,6 +147,8 @@ def test_rollouts_are_started_after_an_estimate(as_admin, db, api, monkeypatch):
         ({"task": "nope"}, "task is &#x27;nope&#x27;, allowed: ideas"),
         ({"variant": "nope"}, "variant is &#x27;nope&#x27;, allowed: default"),
         ({"models": ""}, "No model is named."),
+        ({"turns": "0"}, "turns is &#x27;0&#x27;, allowed: a whole number from 1 to 500, or empty"),
+        ({"effort": "huge"}, "effort is &#x27;huge&#x27;, allowed: low, medium, high, xhigh, max, none"),
         ({"n": "0"}, "n is &#x27;0&#x27;, allowed: a whole number from 1 to 1,000"),
         ({"limit_usd": "-1"}, "limit_usd is &#x27;-1&#x27;, allowed: an amount of US dollars above 0"),
     ],
