@@ -87,6 +87,8 @@ def _hook() -> Callable[[str, tuple[Any, ...]], None]:
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event not in reaching and event[:7] not in ("ctypes.", "socket.") and not (event == "open" and _is_kernels(args)):
             return
+        if event == "object.__getattr__" and args[1] == "f_code":
+            return  # whoever has a frame was told of when it got it, and the probe asks this of every frame
         me = ident()
         if me in busy:
             return
