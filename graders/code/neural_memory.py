@@ -1,14 +1,14 @@
 """neural_memory: decides the six criteria by running the submission and reading the data flow of its forward pass.
 
 The program runs in a sandbox with a probe beside it (probes/neural_memory_probe.py), which logs every tensor operation
-of a training forward pass at two lengths, finds the chain of memory states, writes each update and each sum as a
-polynomial, and asks the criteria of that. Names, comments and style have no part in it.
+of a training forward pass at two sizes, finds the chain of memory states, and runs parts of the log again with values
+replaced: what is written when the old state is zero, whether the write vanishes with a gate, what the gate feels, which
+parameters scale what is carried, what is left of the memory when the blend's gate is at one end. Names, comments and
+style have no part in it.
 
-What can't be told for sure is `undecided` with the reason. Not covered: memories in custom autograd functions or
-compiled code, parallel forms (cumsum, scan) of the recurrence, attention other than softmax over T x T, weights by
-softmax in place of a sigmoid gate, and programs that act otherwise in eval mode than in training, which is what is
-traced. Probe and submission share a process: a program that uses means to alter its own trace (frames, ctypes, exec,
-patched torch functions) is given no pass, but is not proven guilty either.
+What can't be told for sure is `undecided` with the reason. Not covered: compiled code, and programs that act otherwise
+in eval mode than in training, which is what is traced. Probe and submission share a process: a program that uses means
+to alter its own trace (frames, ctypes, exec) is given no pass, but is not proven guilty either.
 """
 
 from __future__ import annotations

@@ -111,6 +111,39 @@ def test_a_surprise_that_only_forgets_does_not_pass():
     check_never_passes(program(update="M = f * (1 - s).unsqueeze(-1) * M + w"), "surprise_gate")
 
 
+HAND_WRITTEN = {
+    "exponential": "1 / (1 + torch.exp(-self.net(v[:, t] - r)))",
+    "tanh": "0.5 * (torch.tanh(self.net(v[:, t] - r)) + 1)",
+    "softmax of two": "torch.softmax(torch.cat([self.net(v[:, t] - r), torch.zeros(B, 1)], -1), -1)[..., :1]",
+}
+
+
+@pytest.mark.parametrize("gate", HAND_WRITTEN.values(), ids=HAND_WRITTEN)
+def test_a_sigmoid_is_what_computes_one(gate):
+    check_passes(program(gate=gate), "surprise_gate")
+
+
+def test_momentum_over_gated_writes_is_decided():
+    source = program(
+        init="self.eta = nn.Parameter(torch.tensor(0.0))",
+        before="S = torch.zeros(B, D, D)",
+        update="S = self.eta.sigmoid() * S + s.unsqueeze(-1) * w\nM = f * M + S",
+    )
+    for criterion in ALL:
+        check_passes(source, criterion)
+
+
+def test_a_state_that_all_sequences_share_is_not_recurrent():
+    source = program(
+        before="M = torch.zeros(D, D)",
+        write="torch.einsum('bi,bj->ij', s * v[:, t], k[:, t])",
+        update="M = f * M + w",
+        read="torch.einsum('ij,bj->bi', M, q[:, t])",
+    ).replace('"bij,bj->bi", M, k', '"ij,bj->bi", M, k')
+    check_fails(source, "recurrent_update", because="one sequence of a batch")
+    check_fails(source, "outer_product", because="rank")
+
+
 # --- decay ---
 
 DECAYS = {
@@ -335,6 +368,19 @@ def test_what_only_looks_like_a_blend_does_not_pass(gate, fuse):
 
 def test_a_blend_with_the_stream_before_attention_fails():
     check_fails(program(fuse="x = g * x + (1 - g) * m\nx = x + a"), "memory_attention_gating", because="attention has no part in")
+
+
+def test_two_gates_that_start_as_complements_are_two_gates():
+    source = program(fuse="x = x + g * a + torch.sigmoid(self.g2(h)) * m").replace(
+        "        self.head =",
+        "        self.g2.weight.data = -self.g.weight.data\n        self.g2.bias.data = -self.g.bias.data\n        self.head =",
+    )
+    check_fails(source, "memory_attention_gating", because="not blended by a gate")
+
+
+def test_the_grade_tells_the_memory_over_the_tokens():
+    course = grade(program()).course
+    assert {name: len(series) for name, series in course.items()} == {"state_norm": 16, "write_gate": 16, "blend_gate": 16}
 
 
 # --- class ---

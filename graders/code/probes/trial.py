@@ -67,7 +67,7 @@ class Trial:
 
     def trace(self, batch: int, length: int, *, backward: bool = True) -> Trace:
         """The op log of one forward pass, with the gradients of one backward pass if wanted."""
-        log = OpLog(self.path, lambda thing: self.memory_class is not None and isinstance(thing, self.memory_class))
+        log = OpLog(self.path, lambda thing: self.memory_class in bases(type(thing)))
         tokens = self.tokens(batch, length)
         log.leaf(tokens, "tokens", "tokens")
         for name, p in self.model.named_parameters():
@@ -132,9 +132,15 @@ def memory_class_of(module: ModuleType) -> tuple[type | None, str]:
     cls = getattr(module, "NeuralMemory", None)
     if not isinstance(cls, type):
         return None, "the file defines no class NeuralMemory"
-    if not issubclass(cls, torch.nn.Module):
+    if torch.nn.Module not in bases(cls):
         return None, "NeuralMemory is not an nn.Module"
     return cls, ""
+
+
+def bases(cls: type) -> tuple[type, ...]:
+    """A class and what it is made from; a metaclass has no say in it, as it has in isinstance."""
+    found: tuple[type, ...] = type.__dict__["__mro__"].__get__(cls)
+    return found
 
 
 def quiet_dropout(model: torch.nn.Module) -> None:
