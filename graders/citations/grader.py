@@ -190,7 +190,7 @@ def _check_by(sentence: Sentence, number: Quantity, citation: Citation, works: W
         return Check(status, why, *place, work.paper, work.where, number.text, said)
 
     if work.status == "not_found":
-        return check("number_not_supported", f"the paper that is cited for {number.text} was not found: {work.why}")
+        return check("number_not_supported", "the paper that is cited for it was not found")
     if work.paper is None:
         return check("not_checkable", work.why)
     finding = Bearing(work.paper.text).find(number)

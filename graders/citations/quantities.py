@@ -198,7 +198,12 @@ class Bearing:
 
     def _around(self, number: Quantity) -> str:
         start, end = max(0, number.start - 60), min(len(self.text), number.end + 60)
-        return " ".join(("…" if start else "", *self.text[start:end].split(), "…" if end < len(self.text) else "")).strip()
+        before, after = self.text[start : number.start], self.text[number.end : end]
+        if start:
+            before = "… " + before.partition(" ")[2]
+        if end < len(self.text):
+            after = after.rpartition(" ")[0] + " …"
+        return " ".join(f"{before}{self.text[number.start : number.end]}{after}".split())
 
 
 @lru_cache(maxsize=128)

@@ -48,7 +48,9 @@ class Paper:
     def text(self) -> str:
         """Everything of it that is here."""
         whole = self.full_text or "\n".join((self.introduction, self.results))
-        return "\n".join(part for part in (self.title, self.abstract, whole, *self.facts) if part.strip())
+        return "\n".join(
+            part for part in (f"{self.title}.", self.abstract, whole, *(f"{fact}." for fact in self.facts)) if part.strip(". ")
+        )
 
     @property
     def line(self) -> str:
