@@ -89,6 +89,8 @@ def test_every_setting_from_the_environment_is_in_env_example():
     # What models need is read without Django: llm/config.py and graders/judge/judge.py.
     read |= set(re.findall(r'"(LLM_[A-Z_]+)"', (ROOT / "llm/config.py").read_text()))
     read |= {f"JUDGE_{name}" for name in re.findall(r'"([A-Z_]{5,})"', (ROOT / "graders/judge/judge.py").read_text())}
+    # Where papers are looked up.
+    read |= set(re.findall(r'"([A-Z]{3,}_[A-Z_]+)"', (ROOT / "tasks/tools/config.py").read_text())) - {"DATA_DIR"}
     told = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), flags=re.M))
     assert read == told
 
