@@ -106,7 +106,9 @@ def page_context(asked: Asked, made: Ablation, user: User) -> dict[str, Any]:
         "all_query": urlencode({"task": task.slug}),
         "ks": list(made.total.pass_at_k),
         "criteria": [(i, cell) for i, cell in enumerate(made.total.cells)],
-        "failures": [{"failure": f, "examples": examples[f.category], "link": failure_link(task, f.category, user)} for f in made.failures],
+        "failures": [
+            {"failure": f, "examples": examples[f.category], "link": failure_link(asked, f.category, user)} for f in made.failures
+        ],
         "charts": {
             "rates": rates_chart(made, task, asked.grader, links, f"{reverse('outputs')}?"),
             "criteria": heat_chart(made, task),
@@ -129,9 +131,10 @@ def examples_of(made: Ablation, user: User) -> dict[str, list[Output]]:
     return {category: [outputs[pk] for pk in ids if pk in outputs] for category, ids in shown.items()}
 
 
-def failure_link(task: Task, category: str, user: User) -> str:
-    """All of a category on the outputs page, for whom that page does not keep what the judge said from."""
-    if user.hides_judges or category == NO_CATEGORY:
+def failure_link(asked: Asked, category: str, user: User) -> str:
+    """All of a category on the outputs page: that knows the primary grader's, and keeps them from who works blind."""
+    task = asked.task
+    if task is None or user.hides_judges or category == NO_CATEGORY or asked.grader != pick_judge(asked.graders, task.primary_grader):
         return ""
     return f"{reverse('outputs')}?{urlencode({'task': task.slug, 'failure': category})}"
 

@@ -81,7 +81,7 @@ class Ablation:
 
 def ablation_of(task: Task, grader: Grader | None, by: str) -> Ablation:
     """From the cache, unless a grade or an output is new. `grader` None: people's blind grades."""
-    name = f"ablation:{grader and grader.pk}:{by}"
+    name = f"ablation:{grader and grader.pk}:{by}:{task.band_low:g}:{task.band_high:g}"
     made: Ablation = remembered(task, name, lambda: make_ablation(task, grader, by))
     return made
 

@@ -66,7 +66,7 @@ def plan_gradings(task: Task, plain: PlainGrader, output_ids: Sequence[int]) -> 
     said = int(judge.votes * (chars + n * len(TASK_AS_DATA + LAST_WORD)) / CHARS_A_TOKEN)
     usual = _usual_call(judge.model)
     usage = Usage(said, calls * usual.output, max(0, calls - 1) * system, system if calls else 0)
-    notes = (f"{judge.votes} votes an output.", usual.text)
+    notes = (f"{judge.votes} {'vote' if judge.votes == 1 else 'votes'} an output.", usual.text)
     return _priced(judge.model, n, usage, notes, Calls(calls, usual.seconds))
 
 

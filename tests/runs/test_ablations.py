@@ -127,6 +127,15 @@ def test_another_grader_is_asked_for_by_name_and_version(as_viewer, study):
     assert figures(as_viewer)["grader"]["name"] == "judge"
 
 
+def test_failures_lead_to_the_outputs_page_where_that_knows_them(as_admin, study):
+    """There a failure is the primary grader's."""
+    other = make_grader("other", "2")
+    graded(study, study.variants.get(name="hints"), "model-a", False, grader=other)
+    link = "/outputs/?task=memory&amp;failure=generic_gate"
+    assert link in as_admin.get(URL).content.decode()
+    assert link not in as_admin.get(f"{URL}?grader=other@2").content.decode()
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
