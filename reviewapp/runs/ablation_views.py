@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.shortcuts import render
 from django.urls import reverse
@@ -74,7 +75,8 @@ def ablations_json(request: HttpRequest) -> HttpResponse:
 
 def ask(params: QueryDict) -> Asked:
     """The task named, else the first with outputs; its primary grader unless another is named."""
-    tasks = tuple(Task.objects.filter(outputs__is_latest=True).select_related("rubric").order_by("slug").distinct())
+    has_outputs = Exists(Output.objects.filter(task=OuterRef("pk"), is_latest=True))
+    tasks = tuple(Task.objects.filter(has_outputs).select_related("rubric").order_by("slug"))
     problems = [f"{name[:60]!r} is no part of this page's address. There are: {', '.join(NAMES)}." for name in params if name not in NAMES]
     task = pick("task", params, {t.slug: t for t in tasks}, tasks[0] if tasks else None, problems)
     graders: Sequence[Grader] = remembered(task, "judges", lambda: judge_versions(task)) if task else ()

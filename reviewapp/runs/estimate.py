@@ -23,6 +23,7 @@ from llm.types import Usage
 from reviewapp.catalog.sync import spec_of
 from reviewapp.models import Grade, Grader, Job, LlmCall, Output, Run, Task, Variant
 
+FEW = 500
 RECENT = 200  # calls or grades that an average is made of
 GUESSED_CALL_S, GUESSED_GRADING_S = 20.0, 10.0
 GUESSED_TURNS, GUESSED_RESULT_TOKENS = 8, 1_500  # of an agent with tools
@@ -58,9 +59,7 @@ def plan_gradings(task: Task, plain: PlainGrader, output_ids: Sequence[int]) -> 
     n = len(output_ids)
     if not isinstance(plain, JudgeGrader):
         return _plan_code(plain, n)
-    judge, chars = plain.judge, 0
-    for start in range(0, n, 500):
-        chars += Output.objects.filter(pk__in=output_ids[start : start + 500]).aggregate(n=Sum("length"))["n"] or 0
+    judge, chars = plain.judge, _chars(task, output_ids)
     calls = n * judge.votes
     system = int(len(system_prompt(judge, spec_of(task))) / CHARS_A_TOKEN)
     said = int(judge.votes * (chars + n * len(TASK_AS_DATA + LAST_WORD)) / CHARS_A_TOKEN)
@@ -68,6 +67,13 @@ def plan_gradings(task: Task, plain: PlainGrader, output_ids: Sequence[int]) -> 
     usage = Usage(said, calls * usual.output, max(0, calls - 1) * system, system if calls else 0)
     notes = (f"{judge.votes} {'vote' if judge.votes == 1 else 'votes'} an output.", usual.text)
     return _priced(judge.model, n, usage, notes, Calls(calls, usual.seconds))
+
+
+def _chars(task: Task, output_ids: Sequence[int]) -> int:
+    """Of all these outputs; of many, about as many as the task's have on average. One query."""
+    if len(output_ids) <= FEW:
+        return Output.objects.filter(pk__in=output_ids).aggregate(n=Sum("length"))["n"] or 0
+    return int(len(output_ids) * (task.outputs.filter(is_latest=True).aggregate(mean=Avg("length"))["mean"] or 0))
 
 
 def plan_rollouts(task: Task, variants: Sequence[Variant], models: Sequence[str], n: int) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, QueryDict
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
@@ -54,7 +55,8 @@ def new_rollouts(request: HttpRequest, params: QueryDict) -> HttpResponse:
 
 
 def new_gradings(request: HttpRequest, params: QueryDict) -> HttpResponse:
-    tasks = list(Task.objects.filter(outputs__is_latest=True, rubric__isnull=False).select_related("rubric").distinct().order_by("slug"))
+    has_outputs = Exists(Output.objects.filter(task=OuterRef("pk"), is_latest=True))
+    tasks = list(Task.objects.filter(has_outputs, rubric__isnull=False).select_related("rubric").order_by("slug"))
     form = GradingForm(params, tasks, user=request.user)
     is_ready, plan = form.check(), None
     why = registry.why_not_ready(form.grader) if form.grader else ""
