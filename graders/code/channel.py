@@ -25,6 +25,7 @@ from graders import sandbox
 from graders.sandbox import Limits, Result
 
 PROBES = Path(__file__).parent / "probes"
+FORGED = ("what came over the result channel", "the report does not come from the probe")  # nobody but the program can have done it
 FOR_TRAINING = ("torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "torch._dynamo")
 
 

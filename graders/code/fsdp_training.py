@@ -27,6 +27,7 @@ from graders.code.fsdp_runs import ONE_NODE, Run, check_report, read_runs, stric
 from graders.code.fsdp_source import Doubts, doubts
 from graders.code.fsdp_verdict import Verdict
 from graders.code.fsdp_verdicts import Judge
+from graders.code.scores import scored, unscored, without_report
 from graders.code.source import Source, read_source
 from graders.grade import CriterionScore, Evidence, Grade, grade_of
 from graders.sandbox import Limits
@@ -71,6 +72,7 @@ class FSDPTrainingGrader:
             "fsdp_course.py",
             "fsdp_source.py",
             "channel.py",
+            "scores.py",
             "source.py",
         )
         return sha256_of_files(*(here / name for name in names), *(PROBES / name for name in (PROBE, *MODULES)))
@@ -141,39 +143,22 @@ class Seen:
 
 def _run_facts(answer: Answer, runs: Sequence[Run]) -> tuple[bool | None, str | None, str]:
     """(runs on one node of two GPUs, the submission's error, failure category)."""
-    result = answer.result
     if answer.facts is not None:
         first = strict(runs, ONE_NODE)
         stopped = broken(first) if first else Verdict(False, "no launch was made")
         ran = first is not None and first.over
         return ran, stopped.text if stopped else None, stopped.category if stopped else ""
-    if answer.odd:
-        return None, answer.odd, ""
-    if result.timed_out:
-        return False, f"did not finish within {result.wall_s:.0f} s", "timeout"
-    if result.limit:
-        return False, f"broke the sandbox's limit on {result.limit}", "crash"
-    how = f"signal {result.signal}" if result.signal else f"exit code {result.exit_code}"
-    return False, f"the run ended before it could be checked ({how})", "crash"
+    return without_report(answer)
 
 
 def _score(criterion: Criterion, seen: Seen, ran: bool | None, error: str) -> CriterionScore:
     if ran is None:
-        return _unscored(criterion, error, "sandbox_error")
+        return unscored(criterion, error, "sandbox_error")
     verdict = seen.verdicts.get(criterion.key)
     if verdict is None:
-        return _unscored(criterion, f"no launch came to an end: {error}", "does_not_run")
+        return unscored(criterion, f"no launch came to an end: {error}", "does_not_run")
     evidence = _evidence(criterion.key, verdict, seen.text)
-    if verdict.passed and (doubt := seen.doubt(criterion.key)):
-        return _unscored(criterion, doubt, "undecided", evidence)
-    if verdict.passed is None:
-        return _unscored(criterion, verdict.text, "undecided", evidence)
-    low, high = criterion.scale
-    return CriterionScore(criterion.key, verdict.passed, high if verdict.passed else low, criterion.weight, verdict.text, evidence)
-
-
-def _unscored(criterion: Criterion, why: str, reason: str, evidence: tuple[Evidence, ...] = ()) -> CriterionScore:
-    return CriterionScore(criterion.key, None, None, criterion.weight, why, evidence, reason)
+    return scored(criterion, verdict.passed, verdict.text, evidence, seen.doubt(criterion.key) if verdict.passed else "")
 
 
 def _evidence(key: str, verdict: Verdict, text: Source) -> tuple[Evidence, ...]:

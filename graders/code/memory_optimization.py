@@ -20,6 +20,7 @@ from typing import Any
 
 from graders.code import sha256_of_files
 from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
+from graders.code.scores import decided, scored, unscored, without_report, wrong_lines
 from graders.code.source import UNSAFE_ATTRIBUTES, UNSAFE_NAMES, Source, doubts, read_source
 from graders.grade import CriterionScore, Evidence, Grade, grade_of
 from graders.sandbox import Limits
@@ -57,7 +58,7 @@ class MemoryOptimizationGrader:
     @cached_property
     def sha256(self) -> str:
         here = Path(__file__).parent
-        ours = [here / name for name in ("memory_optimization.py", "channel.py", "source.py")]
+        ours = [here / name for name in ("memory_optimization.py", "channel.py", "scores.py", "source.py")]
         return sha256_of_files(*ours, *(PROBES / name for name in (PROBE, *MODULES)))
 
     def criteria(self, task: str) -> tuple[str, ...]:
@@ -82,16 +83,15 @@ class MemoryOptimizationGrader:
 
     def _grade_of(self, task: Task, text: Source, answer: Answer, starter: Mapping[str, float]) -> Grade:
         result, facts = answer.result, answer.facts
-        runs, error = _run_facts(answer)
+        runs, error, category = _run_facts(answer)
         other = _not_the_training(facts["figures"], starter, result.stdout) if facts and runs else ""
-        rows = [_score(c, text, answer, error) for c in task.rubric.criteria]
-        passed = sum(row.passed is True for row in rows)
+        rows = [_score(c, text, answer, runs, error) for c in task.rubric.criteria]
         grade = grade_of(
             task.slug,
             task.rubric,
             rows,
             runs=runs,
-            failure_category=_category(runs, error, other, passed),
+            failure_category=category or ("not_trained" if other else ""),
             error=error or other or None,
             duration_s=result.wall_s,
             peak_memory_mb=result.peak_memory_mb,
@@ -101,7 +101,9 @@ class MemoryOptimizationGrader:
             stderr=result.stderr,
         )
         # Six techniques on less than the starter's training are no saving.
-        return replace(grade, passed=False) if other else grade
+        if other:
+            return replace(grade, passed=False)
+        return replace(grade, failure_category="too_few_optimizations") if runs and grade.passed is False else grade
 
 
 @lru_cache(maxsize=4)
@@ -144,27 +146,18 @@ def _check_verdict(verdict: Any) -> str:
         return "not a verdict"
     if verdict["says"] not in ("yes", "no") or not isinstance(verdict["text"], str) or len(verdict["text"]) > 4000:
         return "odd words"
-    lines = verdict["lines"]
-    fine = isinstance(lines, list) and len(lines) <= 8 and all(type(n) is int and 0 < n < 1_000_000 for n in lines)
-    return "" if fine else "odd lines"
+    return wrong_lines(verdict["lines"])
 
 
-def _run_facts(answer: Answer) -> tuple[bool | None, str | None]:
-    """(does it run to its end, why not)."""
-    result, facts = answer.result, answer.facts
-    if facts is None and answer.odd:
-        return False, f"the program ended the process before it could be checked: {answer.odd}"
+def _run_facts(answer: Answer) -> tuple[bool | None, str | None, str]:
+    """(does it run to its end, why not, failure category)."""
+    facts = answer.facts
     if facts is None:
-        if result.timed_out:
-            return False, f"did not finish within {result.wall_s:.0f} s"
-        if result.limit:
-            return False, f"broke the sandbox's limit on {result.limit}"
-        how = f"signal {result.signal}" if result.signal else f"exit code {result.exit_code}"
-        return False, f"the program ended the process before it could be checked ({how})"
+        return without_report(answer)
     if not facts["runs"]:
-        return False, facts["error"]
-    why = _not_the_contract(result.stdout)
-    return not why, why or None
+        return False, facts["error"], "wrong_autocast_api" if "autocast" in str(facts["error"]) else "crash"
+    why = _not_the_contract(answer.result.stdout)
+    return not why, why or None, "crash" if why else ""
 
 
 def _not_the_contract(stdout: str) -> str:
@@ -205,26 +198,21 @@ def _memory(facts: Mapping[str, Any] | None, starter: Mapping[str, float]) -> di
 # --- one criterion ---
 
 
-def _score(criterion: Criterion, text: Source, answer: Answer, error: str | None) -> CriterionScore:
+def _score(criterion: Criterion, text: Source, answer: Answer, runs: bool | None, error: str | None) -> CriterionScore:
     facts = answer.facts
-    low, high = criterion.scale
+    if runs is None:
+        return unscored(criterion, error or "", "sandbox_error")
     if facts is None and (answer.result.timed_out or answer.result.limit):
-        return _unscored(criterion, f"it could not be watched to its end: {error}", "does_not_run")
+        return unscored(criterion, f"it could not be watched to its end: {error}", "does_not_run")
     if facts is None:
-        return CriterionScore(criterion.key, False, low, criterion.weight, f"nothing of it is in effect: {error}")
+        return decided(criterion, False, f"nothing of it is in effect: {error}")
     verdict = facts["verdicts"].get(criterion.key)
     if verdict is None:
         why = facts["trace_error"] or error or "no training was seen"
-        return _unscored(criterion, f"nothing was seen of it: {why}", "undecided" if facts["runs"] else "does_not_run")
+        return unscored(criterion, f"nothing was seen of it: {why}", "undecided" if facts["runs"] else "does_not_run")
     passed = verdict["says"] == "yes"
     evidence = tuple(Evidence(text.line(n), "run", n, n) for n in verdict["lines"])
-    if passed and (doubt := _doubt(text, answer)):
-        return _unscored(criterion, doubt, "undecided", evidence)
-    return CriterionScore(criterion.key, passed, high if passed else low, criterion.weight, verdict["text"], evidence)
-
-
-def _unscored(criterion: Criterion, why: str, reason: str, evidence: tuple[Evidence, ...] = ()) -> CriterionScore:
-    return CriterionScore(criterion.key, None, None, criterion.weight, why, evidence, reason)
+    return scored(criterion, passed, verdict["text"], evidence, _doubt(text, answer) if passed else "")
 
 
 def _doubt(text: Source, answer: Answer) -> str:
@@ -238,13 +226,3 @@ def _doubt(text: Source, answer: Answer) -> str:
         if found.text in UNSAFE_NAMES - PLAIN_HERE or REACHES & set(re.split(r"[ .]", found.text)):
             return f"line {found.line} uses {found.text}, with which a program can alter what is seen of it"
     return ""
-
-
-def _category(runs: bool | None, error: str | None, other: str, passed: int) -> str:
-    if runs is None:
-        return ""
-    if error and "autocast" in error and "device_type" in error:
-        return "wrong_autocast_api"
-    if not runs:
-        return "timeout" if error and error.startswith("did not finish") else "crash"
-    return "not_trained" if other else "" if passed >= 6 else "too_few_optimizations"

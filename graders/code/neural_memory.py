@@ -21,6 +21,7 @@ from typing import Any
 
 from graders.code import sha256_of_files
 from graders.code.channel import PROBES, Answer, ask_probe
+from graders.code.scores import decided, scored, unscored, without_report, wrong_lines
 from graders.code.source import Source, doubts, read_source
 from graders.grade import CriterionScore, Evidence, Grade, grade_of
 from graders.sandbox import Limits
@@ -36,7 +37,6 @@ KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "re
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
 TIMEOUT_S = 60.0
 COURSE = ("state_norm", "write_gate", "blend_gate")  # series over the tokens
-FORGED = ("what came over the result channel", "the report does not come from the probe")  # nobody but the program can have done it
 SAYS = {"yes": True, "no": False, "undecided": None}
 
 
@@ -52,7 +52,7 @@ class NeuralMemoryGrader:
     @cached_property
     def sha256(self) -> str:
         here = Path(__file__).parent
-        ours = [here / name for name in ("neural_memory.py", "channel.py", "source.py")]
+        ours = [here / name for name in ("neural_memory.py", "channel.py", "scores.py", "source.py")]
         return sha256_of_files(*ours, *(PROBES / name for name in (PROBE, *MODULES)))
 
     def criteria(self, task: str) -> tuple[str, ...]:
@@ -143,26 +143,14 @@ def _check_verdict(verdict: Any) -> str:
         return "unknown word"
     if not isinstance(verdict["text"], str) or len(verdict["text"]) > 4000:
         return "text too long"
-    lines = verdict["lines"]
-    fine = isinstance(lines, list) and len(lines) <= 8 and all(type(n) is int and 0 < n < 1_000_000 for n in lines)
-    return "" if fine else "odd lines"
+    return wrong_lines(verdict["lines"])
 
 
 def _run_facts(answer: Answer) -> tuple[bool | None, str | None, str]:
     """(runs, the submission's error, failure category)."""
-    result, facts = answer.result, answer.facts
-    if facts is not None:
-        return bool(facts["runs"]), facts["error"], "" if facts["runs"] else "crash"
-    if answer.odd.startswith(FORGED):
-        return False, f"the program wrote to the result channel itself: {answer.odd}", "forged_report"
-    if answer.odd:
-        return None, answer.odd, ""
-    if result.timed_out:
-        return False, f"did not finish within {result.wall_s:.0f} s", "timeout"
-    if result.limit:
-        return False, f"broke the sandbox's limit on {result.limit}", "crash"
-    how = f"signal {result.signal}" if result.signal else f"exit code {result.exit_code}"
-    return False, f"the program ended the process before it could be checked ({how})", "crash"
+    if answer.facts is None:
+        return without_report(answer)
+    return bool(answer.facts["runs"]), answer.facts["error"], "" if answer.facts["runs"] else "crash"
 
 
 # --- one criterion ----------------------------------------------------------------------------------------
@@ -170,26 +158,17 @@ def _run_facts(answer: Answer) -> tuple[bool | None, str | None, str]:
 
 def _score(criterion: Criterion, text: Source, facts: Mapping[str, Any] | None, runs: bool | None, odd: str) -> CriterionScore:
     if runs is None:
-        return _unscored(criterion, odd, "sandbox_error")
+        return unscored(criterion, odd, "sandbox_error")
     verdict = facts["verdicts"].get(criterion.key) if facts else None
     if verdict is None and not runs:
         return _from_source(criterion, text)
     assert facts is not None
     if verdict is None:
         why = facts["trace_error"] or "the trace says nothing about it"
-        return _unscored(criterion, f"the program runs, but could not be traced: {why}", "undecided")
+        return unscored(criterion, f"the program runs, but could not be traced: {why}", "undecided")
     passed = SAYS[verdict["says"]]
     evidence = tuple(Evidence(text.line(n), "trace", n, n) for n in verdict["lines"])
-    if passed and (doubt := _doubt(text, facts)):
-        return _unscored(criterion, doubt, "undecided", evidence)
-    if passed is None:
-        return _unscored(criterion, verdict["text"], "undecided", evidence)
-    low, high = criterion.scale
-    return CriterionScore(criterion.key, passed, high if passed else low, criterion.weight, verdict["text"], evidence)
-
-
-def _unscored(criterion: Criterion, why: str, reason: str, evidence: tuple[Evidence, ...] = ()) -> CriterionScore:
-    return CriterionScore(criterion.key, None, None, criterion.weight, why, evidence, reason)
+    return scored(criterion, passed, verdict["text"], evidence, _doubt(text, facts) if passed else "")
 
 
 def _doubt(text: Source, facts: Mapping[str, Any]) -> str:
@@ -216,8 +195,8 @@ def _from_source(criterion: Criterion, text: Source) -> CriterionScore:
     elif _is_stub(text):
         why = "NeuralMemory is a stub: nothing in it computes anything"
     if why:
-        return CriterionScore(criterion.key, False, criterion.scale[0], criterion.weight, why)
-    return _unscored(criterion, "the program does not run, and its text does not settle this", "does_not_run")
+        return decided(criterion, False, why)
+    return unscored(criterion, "the program does not run, and its text does not settle this", "does_not_run")
 
 
 def _is_stub(text: Source) -> bool:
