@@ -1,0 +1,160 @@
+import argparse
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.nn.attention.bias import causal_upper_left
+from torch.utils.data import DataLoader, Dataset
+
+
+class CaptionData(Dataset):
+    def __init__(self, n=256, seq_len=33, vocab_size=2000, image_size=32):
+        g = torch.Generator().manual_seed(0)
+        self.images = torch.randn(n, 3, image_size, image_size, generator=g)
+        first = torch.randint(0, vocab_size, (n, 1), generator=g)
+        self.tokens = (first + torch.arange(seq_len)) % vocab_size
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i], self.tokens[i]
+
+
+class Attention(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=causal_upper_left(T, T))
+        return self.proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.ln1 = nn.LayerNorm(d_model)
+        self.attn = Attention(d_model, n_heads)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def forward(self, x):
+        x = x + self.attn(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class ConvStem(nn.Module):
+    def __init__(self, d_model):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, d_model // 2, 3, stride=2, padding=1),
+            nn.BatchNorm2d(d_model // 2),
+            nn.ReLU(),
+            nn.Conv2d(d_model // 2, d_model, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+
+    def forward(self, images):
+        return self.net(images).flatten(2).transpose(1, 2)
+
+
+class Captioner(nn.Module):
+    def __init__(self, vocab_size=2000, d_model=128, n_heads=4, n_layers=4, max_len=256):
+        super().__init__()
+        self.stem = ConvStem(d_model)
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size)
+
+    def forward(self, images, tokens):
+        prefix = self.stem(images)
+        x = torch.cat([prefix, self.tok(tokens)], dim=1)
+        x = x + self.pos(torch.arange(x.size(1), device=x.device))
+        for block in self.blocks:
+            x = block(x)
+        x = x[:, prefix.size(1):]
+        return self.head(self.ln_f(x))
+
+
+def parse_args():
+    p = argparse.ArgumentParser()
+    p.add_argument("--steps", type=int, default=50)
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--d-model", type=int, default=128)
+    p.add_argument("--n-layers", type=int, default=4)
+    p.add_argument("--lr", type=float, default=3e-4)
+    return p.parse_args()
+
+
+class HostAdam:
+    """Adam whose state and arithmetic are on the CPU. Each gradient leaves the GPU the moment it is complete, and the
+    new weights come back; no two gradients are on the GPU together."""
+
+    def __init__(self, model, lr, betas=(0.9, 0.999), eps=1e-8, clip=1.0):
+        self.lr, self.betas, self.eps, self.clip = lr, betas, eps, clip
+        self.state = {}
+        for p in model.parameters():
+            host = p.detach().to("cpu", copy=True)
+            self.state[p] = [host, torch.zeros_like(host), torch.zeros_like(host), 0]
+            p.register_post_accumulate_grad_hook(self.take)
+
+    @torch.no_grad()
+    def take(self, p):
+        grad = p.grad.cpu()
+        p.grad = None
+        grad.mul_(torch.clamp(self.clip / (grad.norm() + 1e-6), max=1.0))
+        host, m, v, t = self.state[p]
+        t += 1
+        self.state[p][3] = t
+        m.lerp_(grad, 1 - self.betas[0])
+        v.lerp_(grad.square(), 1 - self.betas[1])
+        step = m / (1 - self.betas[0] ** t) / ((v / (1 - self.betas[1] ** t)).sqrt_() + self.eps)
+        host.sub_(step, alpha=self.lr)
+        p.copy_(host)
+
+
+def loss_on(model, batch, device):
+    images, tokens = (t.to(device, non_blocking=True) for t in batch)
+    with torch.autocast(device_type=device.type, dtype=torch.bfloat16):
+        logits = model(images, tokens[:, :-1])
+        return F.cross_entropy(logits.reshape(-1, logits.size(-1)), tokens[:, 1:].reshape(-1))
+
+
+def main():
+    args = parse_args()
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    options = dict(batch_size=args.batch_size, pin_memory=device.type == "cuda")
+    loader = DataLoader(CaptionData(), shuffle=True, drop_last=True, **options)
+    val_loader = DataLoader(CaptionData(64), **options)
+    model = Captioner(d_model=args.d_model, n_layers=args.n_layers).to(device)
+    HostAdam(model, args.lr)  # kept alive by its hooks
+
+    epochs = -(-args.steps // len(loader))
+    batches = (batch for _ in range(epochs) for batch in loader)
+    final = None
+    for step, batch in zip(range(1, args.steps + 1), batches):
+        loss = loss_on(model, batch, device)
+        loss.backward()
+        final = loss.item()
+        if not step % 5:
+            print(f"step {step} loss {final:.4f}")
+
+    model.eval()
+    with torch.no_grad():
+        val = [loss_on(model, batch, device).item() for batch, _ in zip(val_loader, range(4))]
+    print(f"val loss: {sum(val) / len(val):.4f}")
+    print(f"final loss: {final:.4f}")
+    if device.type == "cuda":
+        print(f"peak memory: {torch.cuda.max_memory_allocated() / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
