@@ -96,3 +96,11 @@ def test_unbiased_judges_have_a_calibration_error_near_zero():
 def test_one_prompt_gives_a_figure_without_an_interval():
     found = errors.mae([1, 2, 3], [1, 1, 1], Resamples("aaa", rng=np.random.default_rng(0)))
     assert (found.value, found.low, found.why_missing) == (1.0, None, "all outputs belong to one prompt")
+
+
+def test_a_rate_of_nought_is_as_unsure_as_its_prompts_are_few():
+    draws = Resamples(["a", "a", "b", "b", "c", "c", "d", "d"], rng=np.random.default_rng(0), n_boot=200)
+    made = decision.decide([0] * 8, [0] * 6 + [1] * 2, draws)
+    # Wilson for 0 of 3 prompts: 1.96^2 / (3 + 1.96^2) = 0.5615
+    assert (made.false_pass_rate.low, round(made.false_pass_rate.high or 0, 4)) == (0.0, 0.5615)
+    assert made.false_pass_rate.method == "Wilson on 3 prompts"
