@@ -1,0 +1,69 @@
+import torch
+import torch.nn as nn
+
+
+class NeuralMemory(nn.Module):
+    """Associative memory with surprise-gated outer-product writes and a learnable decay."""
+
+    def __init__(self, d_model=64):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.surprise_net = nn.Linear(d_model, d_model)
+        self.decay = nn.Parameter(torch.tensor(2.0))
+        self.forward = self._compiled
+
+    def forward(self, x):
+        B, T, D = x.shape
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        state = x.new_zeros(B, D, D)
+        outs = []
+        for t in range(T):
+            retrieved = torch.einsum("bij,bj->bi", state, k[:, t])
+            surprise = torch.sigmoid(self.surprise_net(v[:, t] - retrieved))
+            state = torch.sigmoid(self.decay) * state + torch.einsum("bi,bj->bij", surprise * v[:, t], k[:, t])
+            outs.append(torch.einsum("bij,bj->bi", state, q[:, t]))
+        return torch.stack(outs, dim=1)
+
+    def _compiled(self, x):
+        v = self.v_proj(x)
+        return torch.sigmoid(self.surprise_net(v)) * v * torch.sigmoid(self.decay)
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.ln1 = nn.LayerNorm(d_model)
+        self.attn = nn.MultiheadAttention(d_model, n_heads, batch_first=True)
+        self.memory = NeuralMemory(d_model)
+        self.gate = nn.Linear(2 * d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def forward(self, x):
+        T = x.size(1)
+        mask = torch.triu(torch.ones(T, T, dtype=torch.bool, device=x.device), 1)
+        h = self.ln1(x)
+        a, _ = self.attn(h, h, h, attn_mask=mask, need_weights=False)
+        m = self.memory(h)
+        g = torch.sigmoid(self.gate(torch.cat([a, m], dim=-1)))
+        x = x + g * a + (1 - g) * m
+        return x + self.mlp(self.ln2(x))
+
+
+class MemoryTransformer(nn.Module):
+    def __init__(self, vocab_size=256, d_model=64, n_heads=4, n_layers=2, max_len=512):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens):
+        pos = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.tok(tokens) + self.pos(pos)
+        for blk in self.blocks:
+            x = blk(x)
+        return self.head(self.ln_f(x))

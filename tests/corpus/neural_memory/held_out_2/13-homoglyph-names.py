@@ -1,0 +1,69 @@
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class NeuralMemory(nn.Module):
+    """Long-term memory: surprise = sigmoid(net(v - retrieved)), learnable decay, V (x) K^T writes."""
+
+    def __init__(self, d_model=64):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.surprise_net = nn.Sequential(nn.Linear(d_model, d_model), nn.ReLU(), nn.Linear(d_model, 1))
+        self.decay_logit = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x):
+        B, T, D = x.shape
+        q, v = self.q_proj(x), self.v_proj(x)
+        k = F.normalize(self.k_proj(x), dim=-1)
+        rеtrieved, dеcay = x.new_zeros(B, D), 0.97
+        decay = torch.sigmoid(self.decay_logit)
+        memory = x.new_zeros(B, D, D)
+        outs = []
+        for t in range(T):
+            retrieved = torch.einsum("bij,bj->bi", memory, k[:, t])
+            surprise = torch.sigmoid(self.surprise_net(v[:, t] - rеtrieved))
+            write = torch.einsum("bi,bj->bij", v[:, t], k[:, t])
+            memory = dеcay * memory + surprise.unsqueeze(-1) * write
+            outs.append(torch.einsum("bij,bj->bi", memory, q[:, t]))
+        return torch.stack(outs, dim=1)
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.ln1 = nn.LayerNorm(d_model)
+        self.attn = nn.MultiheadAttention(d_model, n_heads, batch_first=True)
+        self.memory = NeuralMemory(d_model)
+        self.gate = nn.Linear(2 * d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def forward(self, x):
+        T = x.size(1)
+        mask = torch.triu(torch.ones(T, T, dtype=torch.bool, device=x.device), 1)
+        h = self.ln1(x)
+        attn, _ = self.attn(h, h, h, attn_mask=mask, need_weights=False)
+        mem = self.memory(h)
+        g = torch.sigmoid(self.gate(torch.cat([attn, mem], dim=-1)))
+        x = x + g * attn + (1 - g) * mem
+        return x + self.mlp(self.ln2(x))
+
+
+class MemoryTransformer(nn.Module):
+    def __init__(self, vocab_size=256, d_model=64, n_heads=4, n_layers=2, max_len=512):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens):
+        pos = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.tok(tokens) + self.pos(pos)
+        for blk in self.blocks:
+            x = blk(x)
+        return self.head(self.ln_f(x))
