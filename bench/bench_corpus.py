@@ -1,4 +1,4 @@
-"""The code graders against the labelled corpus: each criterion's precision and recall, for each task and half.
+"""The code graders against the labelled corpus: each criterion's precision and recall, for each task and part.
 
 Graded as anybody would, by `python -m graders grade`, two files at a time. A criterion left undecided is not right.
 Precision: of what the grader passes, the share that is labelled a pass; recall: of what is labelled a pass, the share
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.corpus.corpus import HALVES, TASKS, Half, Submission, read
+from tests.corpus.corpus import PARTS, TASKS, Part, Submission, read
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCURACY_BAR, JOBS = 98.0, 2
@@ -25,15 +25,15 @@ Graded = tuple[Submission, dict[str, Any]]
 
 def run(n: int) -> list[dict[str, Any]]:
     """The size is that of the corpus: n, the outputs of the workspace, does not matter."""
-    return [row for task, half in wanted() for row in rows(f"{task}/{half}", grade(task, read(task, half)))]
+    return [row for task, part in wanted() for row in rows(f"{task}/{part}", grade(task, read(task, part)))]
 
 
-def wanted() -> Iterator[tuple[str, Half]]:
+def wanted() -> Iterator[tuple[str, Part]]:
     asked = [part for part in os.environ.get("CORPUS", "").split(",") if part]
     for task in TASKS:
-        for half in HALVES:
-            if not asked or task in asked or f"{task}/{half}" in asked:
-                yield task, half
+        for part in PARTS:
+            if not asked or task in asked or f"{task}/{part}" in asked:
+                yield task, part
 
 
 def grade(task: str, submissions: Sequence[Submission]) -> list[Graded]:

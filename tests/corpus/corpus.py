@@ -1,6 +1,6 @@
 """Labelled submissions of the code tasks, against which the graders are measured. README.md says how they were labelled.
 
-Reads only: nothing here runs a submission. Each half of a task is a folder of files and a labels.toml.
+Reads only: nothing here runs a submission. Each part of a task is a folder of files and a labels.toml.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Half = Literal["build", "held_out"]
+Part = Literal["build", "spent", "held_out"]
 
 ROOT = Path(__file__).parent
 TASKS = tuple(sorted(path.name for path in ROOT.iterdir() if (path / "build" / "labels.toml").is_file()))
-HALVES: tuple[Half, ...] = ("build", "held_out")
+PARTS: tuple[Part, ...] = ("build", "spent", "held_out")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Submission:
     """One file and what a right grader says about it. `criteria` maps every criterion key of the task to its verdict."""
 
     task: str
-    half: Half
+    part: Part
     path: Path
     style: str
     adversarial: bool
@@ -33,16 +33,16 @@ class Submission:
 
     @property
     def name(self) -> str:
-        return f"{self.half}/{self.path.stem}"
+        return f"{self.part}/{self.path.stem}"
 
     @property
     def source(self) -> str:
         return self.path.read_text(encoding="utf-8")
 
 
-def read(task: str, half: Half) -> list[Submission]:
-    """The labelled submissions of one half, in order of file name."""
-    folder = ROOT / task / half
+def read(task: str, part: Part) -> list[Submission]:
+    """The labelled submissions of one part, in order of file name."""
+    folder = ROOT / task / part
     rows = tomllib.loads((folder / "labels.toml").read_text(encoding="utf-8"))["submission"]
-    found = [Submission(task=task, half=half, path=folder / row.pop("file"), **row) for row in rows]
+    found = [Submission(task=task, part=part, path=folder / row.pop("file"), **row) for row in rows]
     return sorted(found, key=lambda submission: submission.path)
