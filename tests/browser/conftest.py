@@ -22,8 +22,9 @@ FLAGS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One for each module: as long as it is there, an event loop runs in this thread, and other tests start their own."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=require_program("chromium"), args=FLAGS)
         yield chromium

@@ -98,12 +98,8 @@ def test_weights_of_the_judged_tasks():
 
 
 def test_graders_and_tools():
-    assert shipped("neural_memory").graders == ("neural_memory", "text_match")
-    assert shipped("neural_memory").primary_grader == "neural_memory"
-    assert shipped("fsdp_training").graders == ("fsdp_training", "text_match")
-    assert shipped("fsdp_training").primary_grader == "fsdp_training"
-    for slug in ("memory_optimization",):
-        assert (shipped(slug).graders, shipped(slug).primary_grader) == (("text_match",), "text_match")
+    for slug in ("neural_memory", "fsdp_training", "memory_optimization"):
+        assert (shipped(slug).graders, shipped(slug).primary_grader) == ((slug, "text_match"), slug)
     assert (shipped("literature_review").graders, shipped("literature_review").primary_grader) == (("citations",), "judge")
     assert shipped("literature_review").tools == ("web_search", "get_paper_introduction", "get_paper_results")
 
