@@ -35,7 +35,8 @@ from typing import Any
 NEW_USER = 0x10000000
 # mount, cgroup, UTS, IPC, PID, network
 NEW_OTHERS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
-NO_SUID, NO_DEV, NO_EXEC, READ_ONLY, RECURSIVE, PRIVATE = 2, 4, 8, 1, 0x4000, 1 << 18
+NO_SUID, NO_DEV, NO_EXEC, READ_ONLY, BIND, RECURSIVE, PRIVATE = 2, 4, 8, 1, 0x1000, 0x4000, 1 << 18
+SCRATCH = ("/sandbox", "/tmp", "/dev/shm")  # noqa: S108
 PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 24, 28, 47, 4
 CAPABILITY_VERSION_3 = 0x20080522
 DOOR = 3  # where the fourth descriptor of a run comes to stand: its cgroup's file of processes
@@ -88,8 +89,11 @@ def furnish(disk_bytes: int) -> None:
     """What the run sees that no other run does: processes, work folder, scratch, loopback."""
     must(libc.mount(b"none", b"/", None, ctypes.c_ulong(RECURSIVE | PRIVATE), None), "private mounts")
     mount("proc", "/proc", NO_SUID | NO_DEV | NO_EXEC)
-    for place in ("/sandbox", "/tmp", "/dev/shm"):  # noqa: S108
+    interpreter = open_mounts_below(SCRATCH)
+    for place in SCRATCH:
         mount("tmpfs", place, NO_SUID | NO_DEV, f"size={disk_bytes},nr_inodes={MAX_INODES},mode=1777")
+    for place, below in interpreter.items():
+        show_again(place, below)
     if os.path.isdir("/dev/pts"):
         mount("tmpfs", "/dev/pts", NO_SUID | NO_DEV | NO_EXEC | READ_ONLY, "size=4096,mode=0755")
     os.chdir("/sandbox")
@@ -97,6 +101,26 @@ def furnish(disk_bytes: int) -> None:
         request = struct.pack("16sH14x", b"lo", 0)
         flags = struct.unpack("16sH14x", fcntl.ioctl(any_socket, GET_FLAGS, request))[1]
         fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH14x", b"lo", flags | UP))
+
+
+def open_mounts_below(places: tuple[str, ...]) -> dict[str, int]:
+    """What bwrap mounted below these: the interpreter, where its folder is in /tmp. Mount point -> a descriptor of it."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        points = [line.split()[4].encode().decode("unicode_escape") for line in file]  # a space is written \040
+    found = [point for point in points if point.startswith(tuple(f"{place}/" for place in places))]
+    return {point: os.open(point, os.O_PATH | os.O_CLOEXEC) for point in found}
+
+
+def show_again(place: str, below: int) -> None:
+    """What an empty folder was just mounted over. A copy of a mount keeps its flags: it stays read-only."""
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    if os.path.isdir(f"/proc/self/fd/{below}"):
+        os.makedirs(place, exist_ok=True)
+    else:
+        os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    source = f"/proc/self/fd/{below}".encode()
+    must(libc.mount(source, place.encode(), None, ctypes.c_ulong(BIND | RECURSIVE), None), f"mount {place} again")
+    os.close(below)
 
 
 def drop_capabilities(kept: tuple[int, ...] = ()) -> None:

@@ -162,3 +162,14 @@ def _is_running(name: str, parent: int = 0) -> bool:
         except OSError:
             continue
     return False
+
+
+def test_an_interpreter_below_tmp_is_still_there_for_what_a_run_imports_late(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    packages = next((tmp_path / "venv" / "lib").glob("python3*/site-packages"))
+    (packages / "late.py").write_text("print('imported')")
+    source = "import late\ntry:\n    open(late.__file__, 'w')\nexcept OSError as error:\n    print(error.strerror)"
+    code = f"import sys; sys.path.insert(0, {str(REPO)!r})\nfrom graders import sandbox\nsandbox.warm.PRELOADED = ('json',)\n"
+    code += f"run = sandbox.run({{'m.py': {source!r}}}, ['python', 'm.py'], backend='bwrap', warm=True)\nprint(run.why_cold + run.stdout)"
+    told = subprocess.run([tmp_path / "venv" / "bin" / "python", "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split("\n")[:2] == ["imported", "Read-only file system"]
