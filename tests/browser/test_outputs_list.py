@@ -47,10 +47,10 @@ def test_filters_change_the_list_and_the_address_in_place(as_admin):
     as_admin.wait_for_url("**/outputs/?passed=pass")
     expect(as_admin.get_by_text("35 matching")).to_be_visible()
     as_admin.get_by_text("All tasks").click()
-    as_admin.get_by_label("Neural memory").check()
+    as_admin.get_by_label("Neural memory", exact=True).check()
     as_admin.wait_for_url("**/outputs/?task=neural_memory&passed=pass")
     expect(rows(as_admin)).to_have_count(3)
-    expect(as_admin.get_by_label("Neural memory")).to_be_visible()  # the menu stays open for the next task
+    expect(as_admin.get_by_label("Neural memory", exact=True)).to_be_visible()  # the menu stays open for the next task
     keep_screenshot(as_admin, "outputs-filtered")
     as_admin.get_by_role("link", name="Take off: Verdict: pass").click()
     as_admin.wait_for_url("**/outputs/?task=neural_memory")

@@ -93,6 +93,7 @@ def test_a_quote_is_what_is_selected_now_and_shows_on_a_folded_row(signed_in, re
     select(page, "The reward is wrong")
     row(page, "viability").get_by_role("button", name="Quote").click()
     expect(page.locator("#content mark")).to_have_text("The reward is wrong")
+    expect(row(page, "viability").locator(".has-quote")).to_have_text("1 quote")
     page.keyboard.press("x")
     expect(page.locator("#total")).to_contain_text("Select text in the output first")
     select(page, "in ten systems")
@@ -101,7 +102,10 @@ def test_a_quote_is_what_is_selected_now_and_shows_on_a_folded_row(signed_in, re
     expect(page.locator("#total")).to_contain_text("Select text in the output first")
     assert len(Draft.objects.get().answers["viability"]["evidence"]) == 1
     page.keyboard.press("n")
+    note = row(page, "viability").get_by_role("textbox")
+    expect(note).to_be_focused()
     page.keyboard.type("Not so sure.")
+    expect(note).to_have_value("Not so sure.")
     page.keyboard.press("Escape")
     page.keyboard.press("j")
     expect(row(page, "viability").locator(".has-note")).to_be_visible()

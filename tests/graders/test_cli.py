@@ -85,7 +85,7 @@ def test_a_judge_grades_files_in_order_and_is_asked_once_for_each(capsys, tmp_pa
     for name, text in zip(names, ("a bad idea", "a good idea"), strict=True):
         Path(name).write_text(text)
     for _ in range(2):
-        code, lines, _ = run(capsys, "grade", "idea_proposal", *names, "--json", "--jobs", "2")
+        code, lines, _ = run(capsys, "grade", "idea_proposal", *names, "--json")
     rows = [json.loads(line) for line in lines]
     assert (code, [row["score"] for row in rows], [row["passed"] for row in rows]) == (0, [3.0, 8.0], [False, True])
     assert [row["criteria"][0]["evidence"][0].get("found", True) for row in rows] == [True, False]
