@@ -101,6 +101,8 @@ def test_a_quote_is_what_is_selected_now_and_shows_on_a_folded_row(signed_in, re
     page.keyboard.press("x")
     expect(page.locator("#total")).to_contain_text("Select text in the output first")
     assert len(Draft.objects.get().answers["viability"]["evidence"]) == 1
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1000)  # the rows of the last answer have come
     page.keyboard.press("n")
     note = row(page, "viability").get_by_role("textbox")
     expect(note).to_be_focused()
