@@ -20,7 +20,7 @@ from typing import Any
 
 from graders.code import sha256_of_files
 from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
-from graders.code.scores import decided, scored, unscored, without_report, wrong_lines
+from graders.code.scores import decided, scored, unscored, without_report, wrong_fields, wrong_lines
 from graders.code.source import UNSAFE_ATTRIBUTES, UNSAFE_NAMES, Source, doubts, read_source
 from graders.grade import CriterionScore, Evidence, Grade, grade_of
 from graders.sandbox import Limits
@@ -33,7 +33,7 @@ KEYS = (
     "no_grad_eval", "sdpa_flash_attention", "low_memory_optimizer", "cpu_offload", "torch_compile", "in_place_ops", "del_and_empty_cache",
     "channels_last", "activation_offload", "param_dtype_bf16", "loss_item_detach", "pinned_memory_nonblocking", "chunked_loss",
 )  # fmt: skip
-FIGURES = ("peak_mb", "n_parameters", "samples", "work", "updates", "first_loss", "last_loss")
+FIGURES = ("peak_mb", "n_parameters", "samples", "last_loss")
 FINAL_LOSS = re.compile(r"^final loss: *([-+\w.]+)", re.MULTILINE)
 TIMEOUT_S = 120.0
 LIMITS = Limits(wall_s=TIMEOUT_S, processes=64, memory_mb=6144)
@@ -42,7 +42,8 @@ PLAIN_HERE = {"open", "vars", "dir", "input", "setattr", "delattr", "locals", "g
 REACHES = UNSAFE_ATTRIBUTES | {
     "_C", "_python_dispatch", "overrides", "__torch_dispatch__", "__torch_function__", "ctypes", "library", "inspect",
 }  # fmt: skip
-LEAST_OF_STARTER = 0.9  # of its parameters and of its work on a sample; of the samples half, as some count micro-batches as steps
+# Of the starter's parameters, and of its samples: fewer of these, as some count micro-batches as steps.
+LEAST_PARAMETERS, LEAST_SAMPLES = 0.9, 0.2
 MAY_RISE = 0.5
 
 
@@ -108,13 +109,13 @@ class MemoryOptimizationGrader:
 
 @lru_cache(maxsize=4)
 def starter_figures(starter: str, backend: str) -> Mapping[str, float]:
-    """The starter's own figures, measured once: its peak, parameters, work. Empty if it could not be run."""
+    """The starter's own figures, measured once: its peak, parameters, samples. Empty if it could not be run."""
     answer = _ask(starter, TIMEOUT_S, backend)
     return answer.facts["figures"] if answer.facts else {}
 
 
 def _ask(source: str, timeout_s: float, backend: str) -> Answer:
-    limits = Limits(wall_s=timeout_s, processes=LIMITS.processes, memory_mb=LIMITS.memory_mb)
+    limits = replace(LIMITS, wall_s=timeout_s)
     return ask_probe(PROBE, MODULES, source, check=check_report, limits=limits, backend=backend, preload=FOR_TRAINING)
 
 
@@ -125,11 +126,8 @@ def check_report(report: Mapping[str, Any]) -> str:
     """What is wrong with a report, or "". Strict: fields, types and sizes."""
     told = (str, type(None))
     fields = {"runs": bool, "error": told, "verdicts": dict, "tampered": list, "trace_error": told, "figures": dict}
-    if set(report) != set(fields):
-        return f"fields are {sorted(report)[:12]}"
-    for name, kind in fields.items():
-        if not isinstance(report[name], kind):  # type: ignore[arg-type]
-            return f"{name} is {type(report[name]).__name__}"
+    if wrong := wrong_fields(report, fields):
+        return wrong
     if not all(isinstance(name, str) for name in report["tampered"]):
         return "tampered holds other than names"
     figures = report["figures"]
@@ -175,9 +173,9 @@ def _not_the_training(figures: Mapping[str, float], starter: Mapping[str, float]
     """Why what ran is not the starter's training, or ""."""
     if not figures or not starter:
         return ""  # that nothing is trained stands in the verdicts
-    if figures["n_parameters"] < LEAST_OF_STARTER * starter["n_parameters"]:
+    if figures["n_parameters"] < LEAST_PARAMETERS * starter["n_parameters"]:
         return f"it trains {figures['n_parameters']:,.0f} parameters, the starter {starter['n_parameters']:,.0f}"
-    if figures["samples"] < 0.2 * starter["samples"]:
+    if figures["samples"] < LEAST_SAMPLES * starter["samples"]:
         return f"it trains on {figures['samples']:.0f} samples in six steps, the starter on {starter['samples']:.0f}"
     if (last := float(FINAL_LOSS.findall(stdout)[-1])) > starter["last_loss"] + MAY_RISE:
         return f"its final loss is {last:.2f}, the starter's {starter['last_loss']:.2f}"

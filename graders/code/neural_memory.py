@@ -21,7 +21,7 @@ from typing import Any
 
 from graders.code import sha256_of_files
 from graders.code.channel import PROBES, Answer, ask_probe
-from graders.code.scores import decided, scored, unscored, without_report, wrong_lines
+from graders.code.scores import decided, scored, unscored, without_report, wrong_fields, wrong_lines
 from graders.code.source import Source, doubts, read_source
 from graders.grade import CriterionScore, Evidence, Grade, grade_of
 from graders.sandbox import Limits
@@ -115,11 +115,8 @@ def check_report(report: Mapping[str, Any]) -> str:
         "n_parameters": int,
         "course": dict,
     }
-    if set(report) != set(fields):
-        return f"fields are {sorted(report)[:12]}"
-    for name, kind in fields.items():
-        if not isinstance(report[name], kind):  # type: ignore[arg-type]
-            return f"{name} is {type(report[name]).__name__}"
+    if wrong := wrong_fields(report, fields):
+        return wrong
     if not all(isinstance(name, str) for name in (*report["tampered"], *report["replaced"])):
         return "tampered holds other than names"
     if not _is_course(report["course"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from graders.code.channel import FORGED, Answer
@@ -42,6 +43,14 @@ def without_report(answer: Answer) -> tuple[bool | None, str, str]:
         return False, f"broke the sandbox's limit on {result.limit}", "crash"
     how = f"signal {result.signal}" if result.signal else f"exit code {result.exit_code}"
     return False, f"the program ended the process before it could be checked ({how})", "crash"
+
+
+def wrong_fields(report: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    """What is wrong with a report's fields, or "": these and no others, each of its type."""
+    if set(report) != set(fields):
+        return f"fields are {sorted(report)[:12]}"
+    odd = next((name for name, kind in fields.items() if not isinstance(report[name], kind)), None)
+    return f"{odd} is {type(report[odd]).__name__}" if odd else ""
 
 
 def wrong_lines(lines: Any) -> str:

@@ -110,9 +110,6 @@ def figures(log: TrainingLog, gpu: PretendGpu) -> dict[str, float]:
         "peak_mb": gpu.storages.peak / MIB,
         "n_parameters": log.n_parameters,
         "samples": sum(f.samples for f in log.training),
-        "work": sum(f.work for f in log.training) / max(sum(f.samples for f in log.training), 1),
-        "updates": len(log.steps),
-        "first_loss": log.training[0].losses[0][1] if log.training[0].losses else -1.0,
         "last_loss": log.training[-1].losses[-1][1] if log.training[-1].losses else -1.0,
     }
     return {name: value if math.isfinite(value) else -1.0 for name, value in found.items()}

@@ -149,9 +149,13 @@ class TrainingLog:
         self.forwards.append(Forward(len(self.forwards), images.shape[0], torch.is_grad_enabled()))
         self.now.copies, self._copies = self._copies, []
 
+    def _alive(self) -> list[Tensor]:
+        """The parameters that a forward pass used and that are still there."""
+        return [p for ref in self.parameters.values() if (p := ref()) is not None]
+
     def _bytes_of_model(self) -> int:
         """Parameters and their gradients on the GPU."""
-        alive = [p for ref in self.parameters.values() if (p := ref()) is not None]
+        alive = self._alive()
         with torch._C.DisableTorchFunction():
             tensors = [t for p in alive for t in (p, p.grad) if t is not None]
         return sum(t.nbytes for t in tensors if self.gpu.storages.place(t) == GPU)
@@ -218,8 +222,7 @@ class TrainingLog:
 
     def _addresses(self) -> set[int]:
         if self._known[0] != (len(self.parameters), len(self.forwards)):
-            alive = [p for ref in self.parameters.values() if (p := ref()) is not None]
-            self._known = ((len(self.parameters), len(self.forwards)), {p.data_ptr() for p in alive})
+            self._known = ((len(self.parameters), len(self.forwards)), {p.data_ptr() for p in self._alive()})
         return self._known[1]
 
     def _update(self, written: int) -> None:
@@ -246,7 +249,7 @@ class TrainingLog:
         self._window = (held, held)
 
     def _grads(self) -> str:
-        alive = [p for ref in self.parameters.values() if (p := ref()) is not None]
+        alive = self._alive()
         with torch._C.DisableTorchFunction():
             grads = [p.grad for p in alive if p.grad is not None]
             if len(grads) * 2 < len(alive):
@@ -278,7 +281,7 @@ class TrainingLog:
             self._copies.append((non_blocking, pinned, self.line()))
         if not self.forwards:
             return
-        shapes = {tuple(p.shape) for ref in self.parameters.values() if (p := ref()) is not None}
+        shapes = {tuple(p.shape) for p in self._alive()}
         if tuple(result.shape) in shapes and result.numel() > 1:
             self.moved_shapes["in" if to_gpu else "out", len(self.steps)] += result.numel()
             self.lines.setdefault("moved", self.line())
