@@ -13,6 +13,7 @@ from tests.programs import require_package
 
 CLEAR = Criterion("clear", "Clear", "Is it easy to understand? 2: no. 8: yes.")
 TASK = Task("note", "Note", "Write a short note.", Rubric((CLEAR,), pass_threshold=5.0), judge_instructions="You judge a short note.")
+WORDS = {"type": "string", "pattern": "^[A-Z][a-z ]{3,24}$"}  # a small model also writes blanks, which are no quote
 NOTE = "The cat sat on the mat. It was warm there.\n"
 
 
@@ -20,8 +21,8 @@ def short_form():
     """The judge's form with short texts and no free whitespace, since each token takes a while."""
     schema = schema_of([CLEAR])
     rows = schema["properties"]["criteria"]["properties"]["clear"]["properties"]
-    rows["rationale"] = {"type": "string", "minLength": 4, "maxLength": 30}
-    rows["quotes"] = {"type": "array", "items": {"type": "string", "maxLength": 20}, "minItems": 1, "maxItems": 1}
+    rows["rationale"] = WORDS
+    rows["quotes"] = {"type": "array", "items": WORDS, "minItems": 1, "maxItems": 1}
     rows["score"] = {"type": "integer", "minimum": 0, "maximum": 10}
     schema["properties"]["summary"] = {"type": "string", "maxLength": 20}
     return {**schema, "x-guidance": {"whitespace_flexible": False}}
