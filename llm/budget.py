@@ -2,14 +2,19 @@
 
 So a run never goes above its limit, however many calls are in flight: a call for which nothing is left waits while other
 calls hold money that they may give back, and is refused (BudgetSpent) when none do. The calls under way end normally.
+Where several processes work on one run, money is set aside in a Ledger that they share, too.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from llm.errors import BudgetSpent
+
+REST_S = 0.5  # how long a process asks the ledger no more, once others hold what it wants
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,35 @@ class Amount:
         return Amount(self.usd - other.usd, self.tokens - other.tokens, self.calls - other.calls)
 
 
+class Ledger(Protocol):
+    """Where the processes that work on one run set its money aside. Its methods block, and are called from one thread."""
+
+    def hold(self, key: str, usd: float, limit_usd: float) -> bool:
+        """Set it aside under a key; False if others must end first. Raises BudgetSpent when it can't be had at all."""
+        ...
+
+    def settle(self, key: str, *, is_known: bool) -> None:
+        """The call has ended. `is_known`: what it cost is stored, or it was not made; else nobody knows what it cost."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Budget:
     """None is no limit. `spent` is what the run has cost before. For any number of threads of one process."""
 
     def __init__(
-        self, *, usd: float | None = None, tokens: int | None = None, calls: int | None = None, spent: Amount | None = None
+        self,
+        *,
+        usd: float | None = None,
+        tokens: int | None = None,
+        calls: int | None = None,
+        spent: Amount | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        self.usd, self.tokens, self.calls = usd, tokens, calls
+        self.usd, self.tokens, self.calls, self.ledger = usd, tokens, calls, ledger
         self.spent, self.held = spent or Amount(), Amount()
+        self._rests_until = 0.0
         self._lock = threading.Lock()
 
     def hold(self, worst: Amount, *, has_price: bool = True) -> bool:
@@ -42,7 +68,7 @@ class Budget:
         with self._lock:
             if why := self._exceeded(self.spent + worst):
                 raise BudgetSpent(f"{why}, and the next call may use {self._shown(worst, why)}: raise the limit to go on")
-            if self._exceeded(self.spent + self.held + worst):
+            if time.monotonic() < self._rests_until or self._exceeded(self.spent + self.held + worst):
                 return False
             self.held += worst
             return True
@@ -51,11 +77,16 @@ class Budget:
         with self._lock:
             self.held -= held
             self.spent += used
+            self._rests_until = 0.0
+
+    def rest(self) -> None:
+        """Another process holds what is wanted: no use in asking again at once."""
+        self._rests_until = time.monotonic() + REST_S
 
     def _exceeded(self, amount: Amount) -> str:
         """Which limit the amount is above, told with what is spent; or ""."""
         if self.usd is not None and amount.usd > self.usd:
-            return f"spending limit of ${self.usd:.2f}: ${self.spent.usd:.4f} is spent"
+            return over_limit(self.usd, self.spent.usd)
         if self.tokens is not None and amount.tokens > self.tokens:
             return f"token limit of {self.tokens:,}: {self.spent.tokens:,} are used"
         if self.calls is not None and amount.calls > self.calls:
@@ -67,3 +98,7 @@ class Budget:
         if why.startswith("spending"):
             return f"${worst.usd:.4f}"
         return f"{worst.tokens:,} tokens" if why.startswith("token") else "one more"
+
+
+def over_limit(limit_usd: float, spent_usd: float) -> str:
+    return f"spending limit of ${limit_usd:.2f}: ${spent_usd:.4f} is spent"

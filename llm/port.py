@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from llm.budget import Amount, Budget
+from llm.budget import Amount, Budget, Ledger
 from llm.calls import Calls, SqliteCalls
 from llm.config import Config
 from llm.errors import CallFailed, Retry
@@ -41,6 +42,14 @@ class Backend(Protocol):
     async def attempt(self, request: Request) -> Reply: ...
 
 
+@dataclass(frozen=True)
+class Held:
+    """What is set aside for a call, and its key in the ledger."""
+
+    worst: Amount
+    key: str
+
+
 @dataclass
 class Port:
     """`calls` may be None (nothing is kept), and `limiter` (no limits)."""
@@ -58,6 +67,7 @@ class Port:
         self._places = asyncio.Semaphore(self.in_flight)
         # Store and limits block, and some are bound to a thread: one thread for all of that.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llm")
+        self._is_closing = False
         self.modes: dict[str, str] = {}  # model -> how it answers in a form (structure.py)
 
     async def blocking(self, function: Callable[..., Result], *args: Any) -> Result:
@@ -65,6 +75,7 @@ class Port:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     async def close(self) -> None:
+        self._is_closing = True
         for kept in (self.calls, self.limiter.buckets if self.limiter else None):
             if kept is not None:
                 await self.blocking(kept.close)
@@ -76,31 +87,59 @@ class Port:
         if self.calls and (found := await self.blocking(self.calls.find, sha256)):
             return replace(found, is_from_cache=True)
         async with self._places:
-            worst = await self._hold(request, budget)
-            used = Amount(calls=1)
+            held = await self._hold(request, budget) if budget else None
+            used = None
             try:
                 reply = await self._attempt(request, scope)
-                used = Amount(reply.cost_usd or 0.0, reply.usage.total, 1)
                 if self.calls:
                     await asyncio.shield(self.blocking(self.calls.save, sha256, scope, reply))
+                used = Amount(reply.cost_usd or 0.0, reply.usage.total, 1)
                 return reply
             except Lost as error:
                 used = error.used
                 raise CallFailed(str(error), status=error.status, attempts=error.attempts) from error
             finally:
-                if budget:
-                    budget.settle(worst, used)
+                if budget and held:
+                    budget.settle(held.worst, used or Amount(calls=1))
+                    self._settle(budget.ledger, held.key, is_known=used is not None)
 
-    async def _hold(self, request: Request, budget: Budget | None) -> Amount:
-        """Set aside what the call costs at worst."""
-        if budget is None:
-            return Amount()
+    async def _hold(self, request: Request, budget: Budget) -> Held:
+        """Set aside what the call costs at worst: in this process, then among all that work on the run."""
         tokens = Usage(output=request.max_tokens, cache_write=int(request.chars / FEWEST_CHARS_A_TOKEN))
         cost = self.prices.cost(request.model, tokens)
-        worst = Amount(cost or 0.0, tokens.total, 1)
-        while not budget.hold(worst, has_price=cost is not None):
+        held = Held(Amount(cost or 0.0, tokens.total, 1), uuid.uuid4().hex)
+        while True:
+            if budget.hold(held.worst, has_price=cost is not None):
+                if budget.ledger is None or budget.usd is None or await self._hold_for_all(budget, held):
+                    return held
+                budget.rest()
             await asyncio.sleep(MONEY_POLL_S)
-        return worst
+
+    async def _hold_for_all(self, budget: Budget, held: Held) -> bool:
+        is_held = False
+        assert budget.ledger is not None
+        try:
+            is_held = await self.blocking(budget.ledger.hold, held.key, held.worst.usd, budget.usd)
+        except BaseException:
+            self._settle(budget.ledger, held.key, is_known=True)  # should it have been cancelled in the middle
+            raise
+        finally:
+            if not is_held:
+                budget.settle(held.worst, Amount())
+        return is_held
+
+    def _settle(self, ledger: Ledger | None, key: str, *, is_known: bool) -> None:
+        """After what was begun before it, and whoever asked does not wait for it. What is not settled counts as not known."""
+        if ledger is None:
+            return
+
+        def settle() -> None:
+            ledger.settle(key, is_known=is_known)
+            if self._is_closing:
+                ledger.close()
+
+        with suppress(RuntimeError):  # the thread has ended
+            self._thread.submit(settle)
 
     async def _attempt(self, request: Request, scope: str) -> Reply:
         began, lost = time.monotonic(), Usage()

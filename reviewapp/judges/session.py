@@ -22,6 +22,7 @@ from reviewapp.grading import record_grader_grade
 from reviewapp.jobs.handlers import JobError
 from reviewapp.jobs.queue import Write
 from reviewapp.judges.calls import DatabaseCalls, buckets_for, totals_of
+from reviewapp.judges.money import DatabaseLedger
 from reviewapp.models import Grader, Job, Output
 from reviewapp.outputs.jobs import check_can_grade, plain_grader
 from reviewapp.runs import rollouts
@@ -89,13 +90,15 @@ class JudgeSession:
         return write
 
     def _budget(self, job: Job) -> Budget | None:
-        """The budget of the job's scope, shared by its jobs in this process; what is spent already counts."""
+        """The budget of the job's scope, shared by its jobs everywhere; what is spent already counts."""
         scope, limit = scope_of(job), job.arguments.get("limit_usd")
         if limit is None:
             return None
         if scope not in self.budgets:
             found = totals_of(scope)
-            self.budgets[scope] = Budget(usd=float(limit), spent=Amount(found.cost_usd, found.usage.total, found.calls))
+            spent = Amount(found.cost_usd, found.usage.total, found.calls)
+            self.budgets[scope] = Budget(usd=float(limit), spent=spent, ledger=DatabaseLedger(scope, job.lease_token))
+        self.budgets[scope].usd = float(limit)  # it may have been raised since
         return self.budgets[scope]
 
 

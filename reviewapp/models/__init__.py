@@ -2,24 +2,27 @@
 
 from reviewapp.models.accounts import User
 from reviewapp.models.calibrators import Calibrator
-from reviewapp.models.calls import LlmBatch, LlmCall, RateBucket
+from reviewapp.models.calls import LlmBatch, LlmCall, RateBucket, SpendingHold
 from reviewapp.models.catalog import Criterion, Grader, Rubric, Task, Variant
 from reviewapp.models.datasets import SavedView, Snapshot
 from reviewapp.models.grades import CriterionScore, Grade, Retraction
 from reviewapp.models.jobs import Job
 from reviewapp.models.judges import JudgeVersion, Promotion
-from reviewapp.models.queues import Claim, Queue, QueueItem
+from reviewapp.models.queues import Claim, GoldAnswer, Queue, QueueItem
 from reviewapp.models.review import Draft, Flag, Skip
 from reviewapp.models.rollouts import ToolResult
+from reviewapp.models.tokens import ApiToken
 from reviewapp.models.work import Output, OutputBody, Prompt, Run
 
 __all__ = [
+    "ApiToken",
     "Calibrator",
     "Claim",
     "Criterion",
     "CriterionScore",
     "Draft",
     "Flag",
+    "GoldAnswer",
     "Grade",
     "Grader",
     "Job",
@@ -39,6 +42,7 @@ __all__ = [
     "SavedView",
     "Skip",
     "Snapshot",
+    "SpendingHold",
     "Task",
     "ToolResult",
     "User",

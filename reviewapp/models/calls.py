@@ -35,7 +35,7 @@ class LlmCall(models.Model):
         ]
         indexes = [
             models.Index(fields=["request_sha256", "id"], name="llm_call_by_request"),
-            models.Index(fields=["scope"], name="llm_call_by_scope"),
+            models.Index(fields=["scope", "cost_usd"], name="llm_call_by_scope"),  # sums of a run are read from it alone
         ]
 
     def __str__(self) -> str:
@@ -57,6 +57,28 @@ class LlmBatch(models.Model):
 
     def __str__(self) -> str:
         return self.batch_id
+
+
+class SpendingHold(models.Model):
+    """Money of a run with a limit that is set aside for a call under way: what it may cost at worst. judges/money.py writes it.
+
+    It is deleted once the cost of the call is stored. `is_lost`: nobody knows whether the call was charged (its worker was
+    killed, or it was dropped in the middle); `usd` is then a guess, and counts as spent.
+    """
+
+    key = models.CharField(max_length=32, unique=True)
+    scope = models.CharField(max_length=100, db_index=True)
+    # The lease (Job.lease_token) under which the call is made.
+    holder = models.CharField(max_length=36)
+    usd = models.FloatField()
+    is_lost = models.BooleanField(default=False)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.scope}: ${self.usd:.4f}"
 
 
 class RateBucket(models.Model):
