@@ -23,6 +23,7 @@ __all__ = [
     "Draft",
     "Flag",
     "GoldAnswer",
+    "GoldAnswer",
     "Grade",
     "Grader",
     "Job",
