@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,14 +170,18 @@ def ready_config() -> Config:
 
 
 def local_secret(folder: Path) -> bytes:
-    """The key of the boundaries, made once for this machine."""
+    """The key of the boundaries, made once for this machine, however many threads and processes begin at once.
+
+    It is part of each call's hash: whoever used another key than the one that stays would pay for its calls again.
+    """
     path = folder / "boundary_key"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"boundary_key.{os.getpid()}")
-        fresh.touch(mode=0o600)
-        fresh.write_text(secrets.token_hex(32))
-        fresh.rename(path)
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix="boundary_key.") as fresh:  # only its owner can read it
+            fresh.write(secrets.token_hex(32))
+            fresh.flush()
+            with suppress(FileExistsError):
+                os.link(fresh.name, path)  # the first one wins, whole; a rename would put the last one in its place
     return path.read_bytes()
 
 

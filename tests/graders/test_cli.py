@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from graders.__main__ import main
+from graders.judge.grader import local_secret
 from tests.graders.checks import program
 from tests.graders.judging import answer, shipped
 from tests.messages_api import MessagesApi, Says
@@ -85,11 +88,21 @@ def test_a_judge_grades_files_in_order_and_is_asked_once_for_each(capsys, tmp_pa
     for name, text in zip(names, ("a bad idea", "a good idea"), strict=True):
         Path(name).write_text(text)
     for _ in range(2):
-        code, lines, _ = run(capsys, "grade", "idea_proposal", *names, "--json")
+        code, lines, _ = run(capsys, "grade", "idea_proposal", *names, "--json", "--jobs", "2")
     rows = [json.loads(line) for line in lines]
     assert (code, [row["score"] for row in rows], [row["passed"] for row in rows]) == (0, [3.0, 8.0], [False, True])
     assert [row["criteria"][0]["evidence"][0].get("found", True) for row in rows] == [True, False]
     assert len(judge_server.asked) == 2 * 3  # three votes a file; the second time all were known
+
+
+def test_the_key_of_the_boundaries_is_one_however_many_begin_at_once(tmp_path):
+    """Another key is another prompt, and a call that was paid for would not be found again."""
+    for n in range(20):
+        folder, start = tmp_path / str(n), Barrier(8)
+        with ThreadPoolExecutor(8) as pool:
+            used = set(pool.map(lambda _, folder=folder, start=start: (start.wait(), local_secret(folder))[1], range(8)))
+        assert used == {(folder / "boundary_key").read_bytes()} and len(used.pop()) == 64
+        assert [(path.name, path.stat().st_mode & 0o777) for path in folder.iterdir()] == [("boundary_key", 0o600)]
 
 
 def test_an_answer_of_the_judge_that_can_not_be_used_is_a_grade_without_score(capsys, files, judge_server):
