@@ -23,7 +23,6 @@ __all__ = [
     "Draft",
     "Flag",
     "GoldAnswer",
-    "GoldAnswer",
     "Grade",
     "Grader",
     "Job",
