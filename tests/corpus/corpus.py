@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Part = Literal["build", "spent", "held_out"]
+Part = Literal["build", "build2", "spent", "held_out"]
 
 ROOT = Path(__file__).parent
 TASKS = tuple(sorted(path.name for path in ROOT.iterdir() if (path / "build" / "labels.toml").is_file()))
-PARTS: tuple[Part, ...] = ("build", "spent", "held_out")
+PARTS: tuple[Part, ...] = ("build", "build2", "spent", "held_out")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Submission:
     @property
     def source(self) -> str:
         return self.path.read_text(encoding="utf-8")
+
+
+def parts(task: str) -> list[Part]:
+    """The parts that a task has: not each of them has a build2."""
+    return [part for part in PARTS if (ROOT / task / part / "labels.toml").is_file()]
 
 
 def read(task: str, part: Part) -> list[Submission]:
