@@ -13,7 +13,7 @@ from reviewapp.models.work import Output, Run
 
 
 class Job(models.Model):
-    """One unit of work: a grading, a rollout, an import or an export.
+    """One unit of work: a grading, a rollout, an import, an export, or the reward of a completion that is no output.
 
     A worker claims it by taking a lease (token and end); a job whose lease has run out may be claimed again.
     Only who still holds the lease may finish it, in the transaction that writes the result.
@@ -24,6 +24,7 @@ class Job(models.Model):
         IMPORT = "import", "Import"
         EXPORT = "export", "Export"
         ROLLOUT = "rollout", "Rollout"
+        REWARD = "reward", "Reward"
 
     class State(models.TextChoices):
         QUEUED = "queued", "Queued"
@@ -41,7 +42,8 @@ class Job(models.Model):
     grader = models.ForeignKey(Grader, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")
     # The run that asked for it, if one did; the newest one that did while it was not done.
     run = models.ForeignKey(Run, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs", db_index=False)
-    # Which part of its run it is, such as "bio_hints/claude-opus-5-5/3": the same part is made once.
+    # Which part of its run it is, such as "bio_hints/claude-opus-5-5/3": the same part is made once. Of a reward: the
+    # rubric and the completion's hash, so that the same completion is graded once by a grader version.
     unit = models.CharField(max_length=400, blank=True)
     # 1 for the first grading of an output by a grader version, 2 when a person asks for another.
     attempt = models.PositiveIntegerField(default=1)
@@ -70,6 +72,7 @@ class Job(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["output", "grader", "attempt"], condition=Q(kind="grade"), name="job_grading_once"),
             models.UniqueConstraint(fields=["run", "unit"], condition=~Q(unit=""), name="job_unit_once"),
+            models.UniqueConstraint(fields=["grader", "unit"], condition=Q(kind="reward"), name="job_reward_once"),
             models.CheckConstraint(
                 condition=Q(state__in=["queued", "running", "done", "failed", "cancelled", "paused"]), name="job_state_known"
             ),
