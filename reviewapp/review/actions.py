@@ -23,29 +23,21 @@ from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
 from reviewapp import access
-from reviewapp.grading import record_human_grade, retract
+from reviewapp.grading import retract
 from reviewapp.models import Draft, Flag, Grade, Skip
-from reviewapp.queues.claims import settle
 from reviewapp.review.answers import (
     Answers,
     begin_override,
     from_scores,
-    is_answered,
     leave_override,
-    missing,
     read_form,
-    same_verdict,
-    to_grade_answers,
     words,
 )
 from reviewapp.review.panel import headline
-from reviewapp.review.rendering.quotes import find_lines, letters, letters_of_quote
 from reviewapp.review.sitting import SCORES, Sitting, is_retracted, sit_down
+from reviewapp.review.submit import ACTIVE_S_A_SAVE, attach, begin, record, why_incomplete
 from reviewapp.review.views import page_context, panel_context, rendered_output, total_context
 
-ACTIVE_S_A_SAVE = 15 * 60  # more than that between two saves was not spent here
-EVIDENCE_CHARS = 2_000
-EVIDENCE_A_CRITERION = 20
 DECIDING = (Grade.Mode.AUTOMATIC, Grade.Mode.OVERRIDE, Grade.Mode.ADJUDICATION)
 
 
@@ -75,7 +67,7 @@ def submit(request: HttpRequest, pk: int) -> HttpResponse:
     if _is_submitted(request, sitting):
         messages.info(request, "This was submitted already. To change it, use “Change my scores”.")
         return _to_output(sitting, request)
-    if errors := _save(request, sitting) + _why_incomplete(sitting):
+    if errors := _save(request, sitting) + why_incomplete(sitting):
         return _panel(request, sitting, 422, errors=errors, goes_on=True)
     if newer := _newer_decisions(request, sitting):
         return _panel(request, sitting, 409, decisions=newer)
@@ -98,8 +90,8 @@ def agree(request: HttpRequest, pk: int) -> HttpResponse:
         return _panel(request, sitting, 422, errors=["There is no visible judge's grade to agree with."])
     own = _own_answers(request, sitting)
     agreed = from_scores(judge.criterion_scores.all(), with_words=False)
-    _begin(sitting, Grade.Mode.ASSISTED, {key: words(own.get(key)) | verdict for key, verdict in agreed.items()}, note=_note(sitting))
-    if errors := _why_incomplete(sitting):
+    begin(sitting, Grade.Mode.ASSISTED, {key: words(own.get(key)) | verdict for key, verdict in agreed.items()}, note=_note(sitting))
+    if errors := why_incomplete(sitting):
         return _panel(request, sitting, 422, errors=[f"The judge left something open. {error}" for error in errors], goes_on=True)
     return _record_and_show(request, sitting)
 
@@ -121,7 +113,7 @@ def mode(request: HttpRequest, pk: int) -> HttpResponse:
             return _panel(request, sitting, 422, errors=["There is no visible judge's grade to override."])
         own = _own_answers(request, sitting)
         judged = from_scores(judge.criterion_scores.all(), with_words=False)
-        _begin(sitting, Grade.Mode.OVERRIDE, begin_override(own, judged), note=_note(sitting), supersedes=judge)
+        begin(sitting, Grade.Mode.OVERRIDE, begin_override(own, judged), note=_note(sitting), supersedes=judge)
     elif wanted == "leave" and sitting.draft and sitting.sees_judge:
         _save(request, sitting)
         _leave(sitting)
@@ -145,7 +137,7 @@ def evidence(request: HttpRequest, pk: int) -> HttpResponse:
         sitting.draft.answers.get(key, {})["evidence"] = kept
     else:
         key = request.POST.get("criterion", "")
-        errors += _attach(request, sitting, key)
+        errors += attach(sitting, key, request.POST.get(f"quote.{key}", request.POST.get("quote", "")))
     sitting.draft.save()
     if errors:
         return _panel(request, sitting, 422, errors=errors, current=key)
@@ -221,7 +213,7 @@ def _save(request: HttpRequest, sitting: Sitting) -> list[str]:
     """Put the form into the draft, making one if there is none. Answers with what is wrong with the form."""
     is_new = sitting.draft is None
     if is_new:
-        _begin(sitting, Grade.Mode.ASSISTED if sitting.sees_judge else Grade.Mode.BLIND, {})
+        begin(sitting, Grade.Mode.ASSISTED if sitting.sees_judge else Grade.Mode.BLIND, {})
     draft = sitting.draft
     draft.answers, errors = read_form(sitting.criteria, request.POST, draft.answers)
     draft.note = request.POST.get("note", draft.note)[:10_000]
@@ -254,21 +246,11 @@ def _note(sitting: Sitting) -> str:
     return sitting.draft.note if sitting.draft else ""
 
 
-def _begin(sitting: Sitting, mode: str, answers: Answers, *, note: str = "", supersedes: Grade | None = None) -> None:
-    """Start a draft, or turn the one that is there into this. Its time goes on."""
-    seen = sitting.grades[0] if sitting.grades else None
-    fields: dict[str, Any] = {"mode": mode, "answers": answers, "note": note, "supersedes": supersedes, "seen_grade": seen}
-    draft, _ = Draft.objects.update_or_create(output=sitting.output, reviewer=sitting.user, defaults=fields)
-    sitting.draft = draft
-    for name in ("rubric", "criteria", "judge"):
-        sitting.__dict__.pop(name, None)
-
-
 def _begin_assisted(request: HttpRequest, sitting: Sitting) -> None:
     """Show the judge before a first grade (which is remembered), or open one's own grade to change it."""
     if sitting.standing:
         own = from_scores(sitting.standing.criterion_scores.all(), with_words=True)
-        _begin(sitting, Grade.Mode.ASSISTED, own, note=sitting.standing.rationale, supersedes=sitting.standing)
+        begin(sitting, Grade.Mode.ASSISTED, own, note=sitting.standing.rationale, supersedes=sitting.standing)
         return
     _save(request, sitting)
     sitting.draft.mode = Grade.Mode.ASSISTED
@@ -290,7 +272,7 @@ def _leave(sitting: Sitting) -> None:
     if sitting.standing and not is_own:
         sitting.draft.delete()
     else:
-        _begin(sitting, Grade.Mode.ASSISTED, answers, note=sitting.draft.note, supersedes=sitting.standing)
+        begin(sitting, Grade.Mode.ASSISTED, answers, note=sitting.draft.note, supersedes=sitting.standing)
 
 
 def _restore(grade: Grade) -> None:
@@ -309,46 +291,7 @@ def _restore(grade: Grade) -> None:
     )
 
 
-def _attach(request: HttpRequest, sitting: Sitting, key: str) -> list[str]:
-    quote = request.POST.get(f"quote.{key}", request.POST.get("quote", "")).strip()[:EVIDENCE_CHARS]
-    if key not in {c.key for c in sitting.criteria}:
-        return [f"criterion is {key[:80]!r}, allowed: {', '.join(c.key for c in sitting.criteria)}"]
-    if not quote:
-        return ["Select text in the output first, or type the words that bear on this criterion."]
-    content = sitting.output.body.content
-    lines = find_lines(content, quote) if sitting.output.format == "python" else None
-    if not lines and letters_of_quote(quote) not in letters_of_quote(content) and letters(quote) not in letters(content):
-        return [f"“{quote[:80]}” is not in the output."]
-    found = sitting.draft.answers.setdefault(key, {}).setdefault("evidence", [])
-    if len(found) >= EVIDENCE_A_CRITERION:
-        return [f"A criterion takes up to {EVIDENCE_A_CRITERION} quotes."]
-    found.append({"kind": "quote", "text": quote, "line_start": lines[0] if lines else None, "line_end": lines[1] if lines else None})
-    return []
-
-
 # --- from the draft to a grade ----------------------------------------------------------------------------
-
-
-def _why_incomplete(sitting: Sitting) -> list[str]:
-    answers, mode = sitting.draft.answers, sitting.mode
-    if mode == "override":
-        return _why_no_override(sitting, answers)
-    left = [c.title for c in missing(sitting.criteria, answers)]
-    return [f"Not answered: {', '.join(left)}."] if left else []
-
-
-def _why_no_override(sitting: Sitting, answers: Answers) -> list[str]:
-    changed = _overridden(sitting, answers)
-    if not changed:
-        return ["Nothing differs from the judge. Change a score, or use “Agree with all”."]
-    titles = {c.key: c.title for c in sitting.criteria}
-    silent = [titles[key] for key in changed if not answers[key].get("note", "").strip()]
-    return [f"Say why for each score that you change. No reason: {', '.join(silent)}."] if silent else []
-
-
-def _overridden(sitting: Sitting, answers: Answers) -> list[str]:
-    judge = from_scores(sitting.target.criterion_scores.all(), with_words=False)
-    return [c.key for c in sitting.criteria if is_answered(answers.get(c.key)) and not same_verdict(answers[c.key], judge.get(c.key))]
 
 
 def _newer_decisions(request: HttpRequest, sitting: Sitting) -> list[Grade]:
@@ -362,36 +305,10 @@ def _newer_decisions(request: HttpRequest, sitting: Sitting) -> list[Grade]:
 
 def _record_and_show(request: HttpRequest, sitting: Sitting) -> HttpResponse:
     try:
-        _record(sitting)
+        record(sitting)
     except ValueError as error:  # the rubric has changed since the draft was begun
         return _panel(request, sitting, 422, errors=[str(error)])
     return _to_output(sitting, request)
-
-
-def _record(sitting: Sitting) -> Grade:
-    draft, target = sitting.draft, sitting.target
-    answers = draft.answers
-    if target:
-        changed = set(_overridden(sitting, answers))
-        judge = from_scores(target.criterion_scores.all(), with_words=False)
-        kept = {c.key: words(answers.get(c.key)) | judge.get(c.key, {}) for c in sitting.criteria}
-        answers = {key: answers[key] if key in changed else answer for key, answer in kept.items()}
-    grade = record_human_grade(
-        sitting.output,
-        sitting.user,
-        draft.mode,
-        to_grade_answers({c.key: answers.get(c.key, {}) for c in sitting.criteria}),
-        key=f"review:{sitting.user.pk}:{sitting.base}",
-        rationale=draft.note,
-        supersedes=target or sitting.standing,
-        active_s=draft.active_ms / 1000,
-        rubric=sitting.rubric,
-        runs=target.runs if target else None,
-    )
-    settle(grade)
-    draft.delete()
-    Skip.objects.filter(output=sitting.output, reviewer=sitting.user).delete()
-    return grade
 
 
 # --- answering --------------------------------------------------------------------------------------------
