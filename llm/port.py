@@ -105,7 +105,7 @@ class Port:
 
     async def _hold(self, request: Request, budget: Budget) -> Held:
         """Set aside what the call costs at worst: in this process, then among all that work on the run."""
-        tokens = Usage(output=request.max_tokens, cache_write=int(request.chars / FEWEST_CHARS_A_TOKEN))
+        tokens = worst_usage(request)
         cost = self.prices.cost(request.model, tokens)
         held = Held(Amount(cost or 0.0, tokens.total, 1), uuid.uuid4().hex)
         while True:
@@ -187,6 +187,11 @@ class Port:
             asked = f", and the server asks to wait {error.after_s:.0f} s" if (error.after_s or 0) > LONGEST_ASKED_S else ""
             text = f"no answer after {number} {'attempt' if number == 1 else 'attempts'}{asked}: {text}"
         return Lost(text, error.status, number, Amount(cost or 0.0, lost.total, 1))
+
+
+def worst_usage(request: Request) -> Usage:
+    """What a call may use at most."""
+    return Usage(output=request.max_tokens, cache_write=int(request.chars / FEWEST_CHARS_A_TOKEN))
 
 
 async def all_of(awaitables: Iterable[Awaitable[Result]]) -> list[Result]:

@@ -27,7 +27,9 @@ class DatabaseLedger(Ledger):
         spent, lost, is_held = patiently(lambda: self._hold(key, usd, limit_usd))
         if spent + lost + usd > limit_usd:
             guessed = f" (${lost:.4f} of it a guess, for calls that were broken off)" if lost else ""
-            raise BudgetSpent(f"{over_limit(limit_usd, spent + lost)}{guessed}, and the next call may use ${usd:.4f}: raise the limit to go on")
+            raise BudgetSpent(
+                f"{over_limit(limit_usd, spent + lost)}{guessed}, and the next call may use ${usd:.4f}: raise the limit to go on"
+            )
         return is_held
 
     @transaction.atomic

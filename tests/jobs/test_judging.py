@@ -116,7 +116,7 @@ def test_a_server_that_fails_makes_no_grade_and_is_asked_again_next_time(api):
 
 @pytest.mark.django_db(transaction=True)
 def test_by_batch_the_calls_cost_half_and_the_jobs_find_the_answers(api, monkeypatch):
-    monkeypatch.setattr("reviewapp.judges.batches.ask_in_batches.__kwdefaults__", {"poll_s": 0.01})
+    monkeypatch.setattr("reviewapp.judges.batches.ask_in_batches.__kwdefaults__", {"poll_s": 0.01, "limit_usd": None})
     make_ideas(6)
     told, code = grade("--batch", "--here", "--json")
     assert (code, told["done"], told["calls"], api.bodies) == (0, 6, 6, [])
@@ -125,6 +125,20 @@ def test_by_batch_the_calls_cost_half_and_the_jobs_find_the_answers(api, monkeyp
     assert told["cost_usd"] == pytest.approx(full / 2, abs=1e-5)
     assert LlmBatch.objects.get().ended_at is not None
     assert grade("--batch", "--here", "--json")[0]["already_done"] == 6
+
+
+@pytest.mark.django_db(transaction=True)
+def test_by_batch_a_spending_limit_holds_too(api, monkeypatch):
+    monkeypatch.setattr("reviewapp.judges.batches.ask_in_batches.__kwdefaults__", {"poll_s": 0.01, "limit_usd": None})
+    monkeypatch.setenv("LLM_PRICES", '{"claude-opus-5-5": {"input": 0, "output": 1000}}')
+    monkeypatch.setenv("JUDGE_MAX_TOKENS", "400")  # feared to cost $0.20, costs about $0.07
+    registry.all_graders.cache_clear()
+    make_ideas(12)
+    told, code = grade("--batch", "--here", "--json", "--limit-usd", "0.5")
+    assert code == 3
+    assert 0.3 < told["cost_usd"] <= 0.5
+    assert (told["calls"], len(api.bodies)) == (told["done"], 0)
+    assert len(api.batches) >= 2  # what was left after the first one was used
 
 
 @pytest.mark.django_db

@@ -56,7 +56,7 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=2) from error
         spending = self.spending(grader, options)
         if options["batch"]:
-            self.ask_in_batches(outputs, grader, spending["scope"])
+            self.ask_in_batches(outputs, grader, **spending)
         title = f"{task.title}: {grader.name} on {len(outputs):,} {'output' if len(outputs) == 1 else 'outputs'}"
         told = {"outputs": options["outputs"][:200], "again": self.again}
         limits = {"scope": spending.get("scope", ""), "limit_usd": options["limit_usd"]}
@@ -95,7 +95,7 @@ class Command(BaseCommand):
         scope = f"batch {options['task']} {grader.version}" if options["batch"] else f"grade {uuid.uuid4().hex[:12]}"
         return {"scope": scope, **({"limit_usd": limit} if limit is not None else {})}
 
-    def ask_in_batches(self, outputs: Sequence[int], grader: Grader, scope: str) -> None:
+    def ask_in_batches(self, outputs: Sequence[int], grader: Grader, scope: str, limit_usd: float | None = None) -> None:
         """Before there are jobs, which would ask at once and at the full price; they find the answers in the store."""
         from reviewapp.judges.batches import ask_in_batches, attempts_to_make  # noqa: PLC0415 - for judges alone
 
@@ -103,7 +103,10 @@ class Command(BaseCommand):
             self.stderr.write(f"batch {state.id}: {state.processing} in work, {state.succeeded} answered, {state.failed} failed")
 
         attempts = attempts_to_make(outputs, grader, again=self.again)
-        report = ask_in_batches(attempts, plain_of(grader), scope, say)  # type: ignore[arg-type]
+        try:
+            report = ask_in_batches(attempts, plain_of(grader), scope, say, limit_usd=limit_usd)  # type: ignore[arg-type]
+        except GraderError as error:
+            raise CommandError(str(error), returncode=3) from error
         for reason in sorted(set(report.failed.values())):
             self.stderr.write(f"asked one by one: {reason}")
 
