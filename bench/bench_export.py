@@ -63,7 +63,7 @@ def measure_export(file_format: str, n: int) -> dict[str, float]:
     held: list[float] = [0.0]
 
     def watch(stage: str, done: int, total: int) -> None:
-        held.append(_own_mb())
+        held.append(_held_mb())
         if not at_tenth and done >= total / 10:
             at_tenth.append(max(held))
 
@@ -94,10 +94,18 @@ def measure_baseline() -> dict[str, float]:
     return {"rows_per_s": rows / (time.perf_counter() - start)}
 
 
-def _own_mb() -> float:
-    """What the process holds by itself: the pages of the database file that it maps are the system's cache."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
+def _held_mb() -> float:
+    """What this process and those it started hold by themselves: the pages of the database file are the system's cache."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+    return sum(_own_mb(pid) for pid in ("self", *children.split()))
+
+
+def _own_mb(pid: str) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except FileNotFoundError:  # it has ended
+        return 0.0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0) / 1024
 
 
 def main(what: str, n: int) -> dict[str, float]:

@@ -8,9 +8,14 @@ import pytest
 from django.core.cache import cache
 from django.db import connections
 from django.test import Client, TransactionTestCase
+from hypothesis import HealthCheck, settings
 
 from reviewapp.models.append_only import install_triggers, remove_triggers
 from tests.make import make_user
+
+# A machine that does other work is slow to draw examples, which says nothing of the tests.
+settings.register_profile("suite", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("suite")
 
 _teardown: Callable[[TransactionTestCase], None] = TransactionTestCase._fixture_teardown
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reviewapp.calibration.calibrators import Fit, current_fit
@@ -30,11 +30,21 @@ class Calibration:
         return label._replace(score=score, passed=passed, sd=spread, source="calibrated_judge")
 
     def _fit(self, slug: str, grader_id: int) -> Fit:
-        name, version, _ = self._graders[grader_id]
+        found = self._by_id[slug, grader_id] = self._fit_of(slug, *self._graders[grader_id][:2])
+        return found
+
+    def _fit_of(self, slug: str, name: str, version: str) -> Fit:
         if (slug, name, version) not in self.fits:
             self.fits[slug, name, version] = current_fit(Task.objects.select_related("rubric").get(slug=slug), name, version)
-        found = self._by_id[slug, grader_id] = self.fits[slug, name, version]
-        return found
+        return self.fits[slug, name, version]
+
+    def told(self) -> list[tuple[str, str, str, str]]:
+        """What `agrees` compares: task, judge, version and what they came to, of each fit so far."""
+        return [(*names, _identity(fit)) for names, fit in self.fits.items()]
+
+    def agrees(self, told: Iterable[tuple[str, str, str, str]]) -> bool:
+        """Did another process that writes this export come to the same calibrators?"""
+        return all(_identity(self._fit_of(slug, name, version)) == identity for slug, name, version, identity in told)
 
     def to_json(self) -> list[dict[str, Any]]:
         """For the manifest: each calibrator that was used, by its hash."""
@@ -52,3 +62,7 @@ class Calibration:
             for (slug, name, version), fit in sorted(self.fits.items())
             if fit.why_missing
         ]
+
+
+def _identity(fit: Fit) -> str:
+    return fit.calibrator.sha256 if fit.calibrator else fit.why_missing

@@ -20,8 +20,10 @@ import orjson
 
 import reviewapp
 from reviewapp.rewards.card import card_of
-from reviewapp.rewards.formats import Format, Writer, format_named
+from reviewapp.rewards.files import Files
+from reviewapp.rewards.formats import Format, format_named
 from reviewapp.rewards.rows import Reader
+from reviewapp.rewards.second_writer import SecondWriter, worth_it
 from reviewapp.rewards.selection import filter_without_names
 from reviewapp.rewards.spec import Spec
 from reviewapp.rewards.warnings import warnings_of
@@ -100,21 +102,29 @@ def _write_all(spec: Spec, file_format: Format, part: Path, on_progress: Progres
 
 
 def _write_rows(reader: Reader, file_format: Format, folder: Path, on_progress: Progress) -> None:
-    writers: dict[str, Writer] = {}
     total = reader.outputs.count()
     reader.find_shared_texts(lambda done: on_progress("looking for shared texts", done, total))
-    try:
+    with Files(file_format, folder, reader) as files:
+        if worth_it(file_format, total):
+            _write_by_two(reader, files, folder.parent / "second", lambda done: on_progress("writing rows", done, max(total, done)))
+            return
         for chunk in reader.chunks():
-            for name, _ in reader.spec.shares:
-                some = [row for row in chunk if row.split == name]
-                if some and name not in writers:
-                    writers[name] = file_format.open(folder / f"{name}{file_format.suffix}", reader.table)
-                if some:
-                    writers[name].write(reader.build(some))
+            files.write(chunk)
             on_progress("writing rows", reader.counts.outputs, max(total, reader.counts.outputs))
-    finally:
-        for writer in writers.values():
-            writer.close()
+
+
+def _write_by_two(reader: Reader, files: Files, folder: Path, on_progress: Callable[[int], None]) -> None:
+    """This process writes the first spans, another one the last; `folder` is the other one's."""
+    with SecondWriter(reader, folder) as second:
+        for span in second.spans():
+            for chunk in reader.chunks(span):
+                files.write(chunk)
+            on_progress(reader.counts.outputs + second.outputs)
+    for written in second.written:
+        reader.counts.merge(written.counts)
+        for split, path in written.files.items():
+            files.append(split, Path(path))
+    shutil.rmtree(folder)
 
 
 def manifest_of(reader: Reader, file_format: Format) -> dict[str, Any]:

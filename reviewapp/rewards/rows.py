@@ -7,14 +7,16 @@ texts; no model instance is made. An output is written as it was when its batch 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from django.db import connection
-from django.db.models import Model, QuerySet
+from django.db.models import Model, QuerySet, Window
+from django.db.models.functions import Mod, RowNumber
 from django.utils.crypto import salted_hmac
 
 from reviewapp.models import CriterionScore, Grade, OutputBody, Prompt, Retraction
@@ -42,6 +44,14 @@ NO_LABEL, UNDECIDED = "no label by this policy", "undecided: no score and no ver
 Row = dict[str, Any]
 # grade id -> criterion key -> score, or value if categorical, or None
 Scores = dict[int, dict[str, Any]]
+
+
+class Span(NamedTuple):
+    """The outputs of one task whose external id is above `after` and not above `upto` (None: no bound)."""
+
+    task_id: int
+    after: str | None
+    upto: str | None
 
 
 @dataclass(slots=True)
@@ -77,6 +87,17 @@ class Counts:
         self.split.update([row.split for row in batch])
         self.task[task.slug] += len(batch)
 
+    def merge(self, told: Mapping[str, Any]) -> None:
+        """Add what another reader of the same export counted, as its `to_json` told it."""
+        for name, value in told.items():
+            if isinstance(value, int):
+                setattr(self, name, getattr(self, name) + value)
+            else:
+                getattr(self, name).update(value)
+
+    def to_json(self) -> dict[str, Any]:
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
 
 class Reader:
     """Reads one export's rows. `counts` is complete once the rows have been read to their end."""
@@ -109,14 +130,22 @@ class Reader:
             on_progress(done)
         self.splitter = Splitter(self.spec.shares, self.spec.seed, shared.roots())
 
-    def chunks(self) -> Iterator[list[Labelled]]:
-        """Labelled outputs whose texts fit in memory together, for `build`."""
-        for batch in self.labelled():
+    def spans(self, size: int) -> Iterator[Span]:
+        """Together all outputs, in their order, `size` in each; those that are added meanwhile fall into one, too."""
+        for task in self.catalog.tasks:
+            numbered = self.outputs.filter(task_id=task.id).annotate(place=Window(RowNumber(), order_by="external_id"))
+            bounds = numbered.annotate(rest=Mod("place", size)).filter(rest=0).order_by("place").values_list("external_id", flat=True)
+            edges = [None, *bounds, None]
+            yield from (Span(task.id, after, upto) for after, upto in pairwise(edges))
+
+    def chunks(self, span: Span | None = None) -> Iterator[list[Labelled]]:
+        """Labelled outputs (of the span, else all) whose texts fit in memory together, for `build`."""
+        for batch in self.labelled(span):
             yield from _chunks(batch, of=lambda row: row.output)
 
-    def labelled(self) -> Iterator[list[Labelled]]:
+    def labelled(self, span: Span | None = None) -> Iterator[list[Labelled]]:
         """Batches of the outputs that have a label; the others are counted and left out."""
-        for task, outputs in self._batches():
+        for task, outputs in self._batches(span):
             facts = self._read_grades([output[0] for output in outputs])
             self.counts.outputs += len(outputs)
             batch, no_label, undecided = [], 0, 0
@@ -144,11 +173,15 @@ class Reader:
 
     # --- reading ---
 
-    def _batches(self) -> Iterator[tuple[TaskFacts, list[tuple[Any, ...]]]]:
+    def _batches(self, span: Span | None = None) -> Iterator[tuple[TaskFacts, list[tuple[Any, ...]]]]:
         left = self._max_outputs
         for task in self.catalog.tasks:
+            if span and span.task_id != task.id:
+                continue
             outputs = self.outputs.filter(task_id=task.id).order_by("external_id")
-            last: str | None = None
+            if span and span.upto is not None:
+                outputs = outputs.filter(external_id__lte=span.upto)
+            last: str | None = span.after if span else None
             while left is None or left > 0:
                 size = BATCH if left is None else min(BATCH, left)
                 after = outputs if last is None else outputs.filter(external_id__gt=last)

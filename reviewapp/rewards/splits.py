@@ -86,12 +86,12 @@ class Splitter:
     """Says on which side a prompt is."""
 
     def __init__(self, shares: tuple[tuple[str, float], ...], seed: int, roots: dict[int, int] | None = None) -> None:
-        self._shares, self._seed, self._roots = shares, seed, roots or {}
+        self._shares, self._seed, self.roots = shares, seed, roots or {}
 
     def split_of(self, key: int) -> str:
         if len(self._shares) == 1:
             return self._shares[0][0]
-        root = self._roots.get(key, key)
+        root = self.roots.get(key, key)
         digest = blake2b(f"{self._seed}:{root:016x}".encode(), digest_size=8).digest()
         place = int.from_bytes(digest) / 2**64
         for name, share in self._shares:
@@ -103,4 +103,4 @@ class Splitter:
     @property
     def joined(self) -> int:
         """How many prompts stand in a cluster with another one."""
-        return len(self._roots)
+        return len(self.roots)

@@ -21,9 +21,11 @@ LATER = (
 
 
 class Writer(Protocol):
-    """Writes one file. `close` completes it."""
+    """Writes one file. `close` completes it; `append` (of a format that joins) adds the rows of another such file."""
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None: ...
+
+    def append(self, path: Path) -> None: ...
 
     def close(self) -> None: ...
 
@@ -39,6 +41,8 @@ class Format:
     text_of: Callable[[Sequence[dict[str, Any]], Table], str]
     # What a reader of the dataset card must know about this format.
     note: str
+    # Can the rows of two files be put one after the other?
+    joins: bool = True
 
 
 def parts_of(module: Any) -> tuple[Any, ...]:
@@ -51,7 +55,7 @@ FORMATS = {
     for f in (
         Format("scalar-jsonl", "JSON lines", ".jsonl", *parts_of(scalar_jsonl)),
         Format("csv", "CSV", ".csv", *parts_of(csv_file)),
-        Format("parquet", "Parquet", ".parquet", *parts_of(parquet)),
+        Format("parquet", "Parquet", ".parquet", *parts_of(parquet), joins=False),
     )
 }
 

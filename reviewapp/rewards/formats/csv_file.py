@@ -9,6 +9,7 @@ text ("") and a null (an empty cell) differ. The csv module takes three times as
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
@@ -37,7 +38,8 @@ class CsvWriter:
 
     def __init__(self, file: BinaryIO, table: Table) -> None:
         self._file, self._keys = file, list(table.criteria)
-        self._file.write((",".join(map(_text, columns_of(table))) + EOL).encode())
+        self._header = (",".join(map(_text, columns_of(table))) + EOL).encode()
+        self._file.write(self._header)
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         rows = iter(rows)
@@ -50,6 +52,11 @@ class CsvWriter:
                 yield from (_criterion_cells(key, values) for key in self._keys)
             else:
                 yield map(_text if column.name in LONG_TEXTS else CELL[column.kind], values)
+
+    def append(self, path: Path) -> None:
+        with path.open("rb") as part:
+            part.seek(len(self._header))
+            shutil.copyfileobj(part, self._file, 2**20)
 
     def close(self) -> None:
         self._file.close()

@@ -47,6 +47,9 @@ class ParquetWriter:
         if self._held >= ROW_GROUP:
             self._flush()
 
+    def append(self, path: Path) -> None:
+        raise NotImplementedError("row groups of one size can't be had by joining files")
+
     def close(self) -> None:
         if self._held:
             self._flush()

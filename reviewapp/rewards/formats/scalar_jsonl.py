@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ class JsonlWriter:
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         self._file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+
+    def append(self, path: Path) -> None:
+        with path.open("rb") as part:
+            shutil.copyfileobj(part, self._file, 2**20)
 
     def close(self) -> None:
         self._file.close()
