@@ -1,0 +1,176 @@
+import argparse
+import functools
+import math
+import os
+import time
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.fsdp import (
+    BackwardPrefetch,
+    FullStateDictConfig,
+    FullyShardedDataParallel as FSDP,
+    MixedPrecision,
+    ShardingStrategy,
+    StateDictType,
+)
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+
+class SyntheticTokens(Dataset):
+    def __init__(self, n_samples, seq_len, vocab_size, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        start = torch.randint(0, vocab_size, (n_samples, 1), generator=g)
+        step = torch.randint(1, 7, (n_samples, 1), generator=g)
+        self.data = (start + step * torch.arange(seq_len + 1)) % vocab_size
+
+    def __len__(self):
+        return self.data.size(0)
+
+    def __getitem__(self, i):
+        row = self.data[i]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = self.qkv(self.ln1(x)).view(B, T, 3, self.n_heads, C // self.n_heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(y.transpose(1, 2).reshape(B, T, C))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, vocab_size=512, d_model=128, n_heads=4, n_layers=4, max_len=256):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens):
+        x = self.tok(tokens) + self.pos(torch.arange(tokens.size(1), device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+def parse_args():
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int, default=2)
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--n-samples", type=int, default=512)
+    p.add_argument("--seq-len", type=int, default=64)
+    p.add_argument("--vocab-size", type=int, default=512)
+    p.add_argument("--d-model", type=int, default=128)
+    p.add_argument("--n-heads", type=int, default=4)
+    p.add_argument("--n-layers", type=int, default=4)
+    p.add_argument("--lr", type=float, default=3e-4)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=str, default="checkpoint.pt")
+    return p.parse_args()
+
+
+@contextmanager
+def process_group():
+    local_rank = int(os.environ["LOCAL_RANK"])
+    torch.cuda.set_device(local_rank)
+    dist.init_process_group(backend="nccl")
+    try:
+        yield torch.device(f"cuda:{local_rank}")
+    finally:
+        dist.destroy_process_group()
+
+
+def make_schedule(optimizer, total_steps):
+    warmup = max(1, total_steps // 20)
+
+    def factor(step):
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, total_steps - warmup)
+        return 0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def shard(model, device):
+    bf16 = MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, buffer_dtype=torch.bfloat16)
+    return FSDP(
+        model,
+        sharding_strategy=ShardingStrategy.FULL_SHARD,
+        auto_wrap_policy=functools.partial(transformer_auto_wrap_policy, transformer_layer_cls={Block}),
+        mixed_precision=bf16,
+        backward_prefetch=BackwardPrefetch.BACKWARD_PRE,
+        limit_all_gathers=True,
+        device_id=device,
+    )
+
+
+def save(model, args):
+    with FSDP.state_dict_type(
+        model,
+        StateDictType.FULL_STATE_DICT,
+        FullStateDictConfig(offload_to_cpu=True, rank0_only=True),
+    ):
+        weights = model.state_dict()
+    if dist.get_rank() == 0:
+        torch.save({"model": weights, "args": vars(args)}, args.out)
+        print(f"saved {args.out}")
+    dist.barrier()
+
+
+def main():
+    args = parse_args()
+    with process_group() as device:
+        torch.manual_seed(args.seed)
+        dataset = SyntheticTokens(args.n_samples, args.seq_len, args.vocab_size, args.seed)
+        sampler = DistributedSampler(dataset, shuffle=True, seed=args.seed, drop_last=True)
+        loader = DataLoader(dataset, batch_size=args.batch_size, sampler=sampler, drop_last=True, pin_memory=True)
+
+        model = TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers)
+        if dist.get_rank() == 0:
+            print(f"Total parameters: {sum(p.numel() for p in model.parameters())}", flush=True)
+        model = shard(model, device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+        schedule = make_schedule(optimizer, args.epochs * len(loader))
+
+        for epoch in range(args.epochs):
+            sampler.set_epoch(epoch)
+            t0 = time.time()
+            running = torch.zeros((), device=device)
+            for x, y in loader:
+                x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+                logits = model(x).float()
+                loss = F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                model.clip_grad_norm_(1.0)
+                optimizer.step()
+                schedule.step()
+                running += loss.detach()
+            dist.all_reduce(running, op=dist.ReduceOp.SUM)
+            mean = running.item() / (len(loader) * dist.get_world_size())
+            if dist.get_rank() == 0:
+                print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)", flush=True)
+        save(model, args)
+
+
+if __name__ == "__main__":
+    main()
