@@ -17,5 +17,6 @@ urlpatterns = [
     path("", include("reviewapp.judges.urls")),
     path("", include("reviewapp.help.urls")),
     path("", include("reviewapp.accounts.urls")),
+    path("", include("reviewapp.api.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -1,0 +1,56 @@
+"""The API as one object, its addresses, and what holds for all of them: no session, no redirect, no cache, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views.decorators.csrf import csrf_exempt
+from ninja import NinjaAPI
+
+import reviewapp
+from reviewapp.api.errors import answer, handle_errors
+
+PREFIX, ROOT = "api/v1/", "api-root"
+ABOUT = (
+    "For programs. Send a token of the Tokens page as `Authorization: Bearer TOKEN`; each call names the scope that it needs. "
+    "Errors are JSON: `error` is a sentence, `problems` lists where, what was seen, what is allowed. The guide has the examples."
+)
+
+api = NinjaAPI(title="Touchstone", version=reviewapp.__version__, description=ABOUT, docs_url=None, urls_namespace="api-1")
+handle_errors(api)
+
+
+def urls() -> list[URLPattern | URLResolver]:
+    """The addresses under api/. Whatever is not one of the calls is a 404 in JSON."""
+    patterns, app_name, namespace = api.urls
+    views = {p.name: _nothing_here if p.name == ROOT else p.callback for p in patterns}
+    calls = [path(str(p.pattern), _served(views[p.name]), name=p.name) for p in patterns]
+    return [path(PREFIX, include((calls, app_name), namespace=namespace)), re_path(r"^api(?:/|$)", _served(_nothing_here))]
+
+
+def _served(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """The token is the sign-in: the page for people must not answer in its place, and no cookie counts."""
+
+    @login_not_required
+    @csrf_exempt
+    @wraps(view)
+    def api_view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = view(request, *args, **kwargs)
+        if isinstance(response, HttpResponseNotAllowed):
+            allowed = response["Allow"]
+            response = answer(405, f"{request.method} is not allowed here, allowed: {allowed}")
+            response["Allow"] = allowed
+        response["Cache-Control"] = "no-store"
+        return response
+
+    return api_view
+
+
+def _nothing_here(request: HttpRequest) -> HttpResponse:
+    calls = ", ".join(f"/{PREFIX}{p.pattern}" for p in api.urls[0] if p.name != ROOT)
+    return answer(404, f"There is no {request.path[:200]} here. There are: {calls}")
