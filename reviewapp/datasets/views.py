@@ -17,12 +17,12 @@ from reviewapp import access
 from reviewapp.datasets.forms import SPLITS, SpecForm
 from reviewapp.datasets.preview import Preview, preview_of
 from reviewapp.jobs import queue
-from reviewapp.models import Job, Snapshot
+from reviewapp.models import Job, Snapshot, User
 from reviewapp.review.rendering.markdown import render_markdown
 from reviewapp.rewards.card import CARD_TITLE
 from reviewapp.rewards.export import CARD, MANIFEST
 from reviewapp.rewards.formats import FORMATS, LATER
-from reviewapp.rewards.spec import POLICY_TEXTS, SpecError
+from reviewapp.rewards.spec import POLICY_TEXTS, Spec, SpecError
 
 CHOICES = {"formats": list(FORMATS.values()), "later": LATER, "policies": POLICY_TEXTS, "splits": SPLITS}
 PAGE = 20
@@ -51,12 +51,17 @@ def write_dataset(request: HttpRequest) -> HttpResponse:
     if not form.is_valid() or form.spec is None:
         context = {"form": form, "preview": None, **CHOICES, **_snapshots("")}
         return render(request, "datasets/datasets.html", context, status=422)
-    with transaction.atomic():
-        snapshot = Snapshot.objects.create(spec=form.spec.to_json(), created_by=request.user)
-        title = f"dataset {snapshot.pk}, {form.spec.format}"
-        snapshot.job = queue.enqueue(Job.Kind.EXPORT, arguments={"snapshot": snapshot.pk, "title": title}, user=request.user)
-        snapshot.save(update_fields=["job"])
-    return redirect("dataset", pk=snapshot.pk)
+    return redirect("dataset", pk=start_snapshot(form.spec, request.user).pk)
+
+
+@transaction.atomic
+def start_snapshot(spec: Spec, user: User) -> Snapshot:
+    """The row, and the job that writes its files."""
+    snapshot = Snapshot.objects.create(spec=spec.to_json(), created_by=user)
+    title = f"dataset {snapshot.pk}, {spec.format}"
+    snapshot.job = queue.enqueue(Job.Kind.EXPORT, arguments={"snapshot": snapshot.pk, "title": title}, user=user)
+    snapshot.save(update_fields=["job"])
+    return snapshot
 
 
 @require_GET

@@ -22,11 +22,15 @@ def save_upload(outputs: UploadedFile, rubric: UploadedFile | None) -> str:
     name = secrets.token_hex(16)
     folder = folder_of(name)
     folder.mkdir(parents=True)
-    for file, file_name in ((outputs, OUTPUTS), (rubric, RUBRIC)):
-        if file is not None:
-            with (folder / file_name).open("wb") as target:
-                for chunk in file.chunks(2**20):
-                    target.write(chunk)
+    try:
+        for file, file_name in ((outputs, OUTPUTS), (rubric, RUBRIC)):
+            if file is not None:
+                with (folder / file_name).open("wb") as target:
+                    for chunk in file.chunks(2**20):
+                        target.write(chunk)
+    except OSError:  # the disk is full, or who sends it has gone
+        remove_upload(name)
+        raise
     return name
 
 
