@@ -1,0 +1,165 @@
+import argparse
+import math
+import os
+import time
+from functools import partial
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel as FSDP, StateDictType
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+class SyntheticTokens(Dataset):
+    def __init__(self, n_samples, seq_len, vocab_size, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        start = torch.randint(0, vocab_size, (n_samples, 1), generator=g)
+        step = torch.randint(1, 7, (n_samples, 1), generator=g)
+        self.data = (start + step * torch.arange(seq_len + 1)) % vocab_size
+
+    def __len__(self):
+        return self.data.size(0)
+
+    def __getitem__(self, i):
+        row = self.data[i]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = self.qkv(self.ln1(x)).view(B, T, 3, self.n_heads, C // self.n_heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(y.transpose(1, 2).reshape(B, T, C))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, vocab_size=512, d_model=128, n_heads=4, n_layers=4, max_len=256):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens):
+        x = self.tok(tokens) + self.pos(torch.arange(tokens.size(1), device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+def parse_args():
+    p = argparse.ArgumentParser()
+    for flag, kind, default in [
+        ("--epochs", int, 2),
+        ("--batch-size", int, 16),
+        ("--n-samples", int, 512),
+        ("--seq-len", int, 64),
+        ("--vocab-size", int, 512),
+        ("--d-model", int, 128),
+        ("--n-heads", int, 4),
+        ("--n-layers", int, 4),
+        ("--lr", float, 3e-4),
+        ("--seed", int, 0),
+        ("--out", str, "checkpoint.pt"),
+    ]:
+        p.add_argument(flag, type=kind, default=default)
+    return p.parse_args()
+
+
+class Env:
+    """What torchrun says about this process."""
+
+    rank = int(os.environ["RANK"])
+    local_rank = int(os.environ["LOCAL_RANK"])
+    world_size = int(os.environ["WORLD_SIZE"])
+
+    @property
+    def leads(self):
+        return self.rank == 0
+
+
+def new_model(args):
+    return TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers)
+
+
+def sharded_model(args, env):
+    if env.leads:
+        torch.manual_seed(args.seed)
+        model, materialise = new_model(args), None
+    else:
+        with torch.device("meta"):
+            model = new_model(args)
+
+        def materialise(module):
+            module.to_empty(device=torch.device("cuda", env.local_rank), recurse=False)
+
+    return FSDP(
+        model,
+        auto_wrap_policy=partial(transformer_auto_wrap_policy, transformer_layer_cls={Block}),
+        device_id=env.local_rank,
+        param_init_fn=materialise,
+        sync_module_states=True,
+    )
+
+
+def main():
+    args, env = parse_args(), Env()
+    torch.cuda.set_device(env.local_rank)
+    dist.init_process_group("nccl")
+    device = torch.device("cuda", env.local_rank)
+
+    with torch.device("meta"):
+        size = sum(p.numel() for p in new_model(args).parameters())
+    if env.leads:
+        print(f"Total parameters: {size}")
+
+    model = sharded_model(args, env)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+    dataset = SyntheticTokens(args.n_samples, args.seq_len, args.vocab_size, args.seed)
+    sampler = DistributedSampler(dataset, env.world_size, env.rank, shuffle=True, seed=args.seed)
+    loader = DataLoader(dataset, batch_size=args.batch_size, sampler=sampler, drop_last=True)
+
+    for epoch in range(args.epochs):
+        sampler.set_epoch(epoch)
+        t0, total = time.time(), 0.0
+        for x, y in loader:
+            x, y = x.to(device), y.to(device)
+            logits = model(x)
+            loss = F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
+            optimizer.zero_grad()
+            loss.backward()
+            model.clip_grad_norm_(1.0)
+            optimizer.step()
+            total += loss.item()
+        means = [None] * env.world_size
+        dist.all_gather_object(means, total / len(loader))
+        mean = sum(means) / len(means)
+        if env.leads:
+            print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+
+    with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT, FullStateDictConfig(True, True)):
+        state = model.state_dict()
+    if env.leads:
+        torch.save({"model": state, "args": vars(args)}, args.out)
+        print(f"saved {args.out}")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
