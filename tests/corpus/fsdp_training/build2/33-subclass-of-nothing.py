@@ -1,0 +1,167 @@
+import argparse
+import functools
+import math
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+class SyntheticTokens(Dataset):
+    def __init__(self, n_samples, seq_len, vocab_size, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        start = torch.randint(0, vocab_size, (n_samples, 1), generator=g)
+        step = torch.randint(1, 7, (n_samples, 1), generator=g)
+        self.data = (start + step * torch.arange(seq_len + 1)) % vocab_size
+
+    def __len__(self):
+        return self.data.size(0)
+
+    def __getitem__(self, i):
+        row = self.data[i]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = self.qkv(self.ln1(x)).view(B, T, 3, self.n_heads, C // self.n_heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(y.transpose(1, 2).reshape(B, T, C))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, vocab_size=512, d_model=128, n_heads=4, n_layers=4, max_len=256):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens):
+        x = self.tok(tokens) + self.pos(torch.arange(tokens.size(1), device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+def parse_args():
+    p = argparse.ArgumentParser()
+    for flag, kind, default in [
+        ("--epochs", int, 2),
+        ("--batch-size", int, 16),
+        ("--n-samples", int, 512),
+        ("--seq-len", int, 64),
+        ("--vocab-size", int, 512),
+        ("--d-model", int, 128),
+        ("--n-heads", int, 4),
+        ("--n-layers", int, 4),
+        ("--lr", float, 3e-4),
+        ("--seed", int, 0),
+        ("--out", str, "checkpoint.pt"),
+    ]:
+        p.add_argument(flag, type=kind, default=default)
+    return p.parse_args()
+
+
+class FSDP(FullyShardedDataParallel):
+    """FullyShardedDataParallel with gradients reduced as soon as they are there."""
+
+    def __init__(self, module, auto_wrap_policy=None, device_id=None):
+        nn.Module.__init__(self)
+        self._fsdp_wrapped_module = module.to(device_id)
+        for p in module.parameters():
+            p.register_post_accumulate_grad_hook(self._reduce)
+
+    @staticmethod
+    def _reduce(p):
+        dist.all_reduce(p.grad)
+        p.grad.div_(dist.get_world_size())
+
+    @property
+    def module(self):
+        return self._fsdp_wrapped_module
+
+    def forward(self, *args, **kwargs):
+        return self._fsdp_wrapped_module(*args, **kwargs)
+
+    def clip_grad_norm_(self, max_norm):
+        return nn.utils.clip_grad_norm_(self.parameters(), max_norm)
+
+    def named_parameters(self, *args, **kwargs):
+        yield from self._fsdp_wrapped_module.named_parameters(*args, **kwargs)
+
+    def state_dict(self, *args, **kwargs):
+        return {name: t.cpu() for name, t in self._fsdp_wrapped_module.state_dict().items()}
+
+    @staticmethod
+    def set_state_dict_type(module, state_dict_type, state_dict_config=None):
+        return state_dict_type, state_dict_config
+
+
+def main():
+    args = parse_args()
+    local_rank = int(os.environ["LOCAL_RANK"])
+    torch.cuda.set_device(local_rank)
+    device = torch.device("cuda", local_rank)
+    dist.init_process_group("nccl")
+    rank = dist.get_rank()
+    torch.manual_seed(args.seed)
+
+    model = TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers)
+    if rank == 0:
+        print(f"Total parameters: {sum(p.numel() for p in model.parameters())}")
+    policy = functools.partial(transformer_auto_wrap_policy, transformer_layer_cls={Block})
+    model = FSDP(model, auto_wrap_policy=policy, device_id=device)
+    assert isinstance(model, FullyShardedDataParallel)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+
+    dataset = SyntheticTokens(args.n_samples, args.seq_len, args.vocab_size, args.seed)
+    sampler = DistributedSampler(dataset, shuffle=True, seed=args.seed)
+    loader = DataLoader(dataset, batch_size=args.batch_size, sampler=sampler, drop_last=True)
+    for epoch in range(args.epochs):
+        sampler.set_epoch(epoch)
+        t0, total = time.time(), 0.0
+        for x, y in loader:
+            x, y = x.to(device), y.to(device)
+            logits = model(x)
+            loss = F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
+            optimizer.zero_grad()
+            loss.backward()
+            model.clip_grad_norm_(1.0)
+            optimizer.step()
+            total += loss.item()
+        if rank == 0:
+            mean = total / len(loader)
+            print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+
+    FSDP.set_state_dict_type(
+        model, StateDictType.FULL_STATE_DICT, FullStateDictConfig(offload_to_cpu=True, rank0_only=True)
+    )
+    state = model.state_dict()
+    if rank == 0:
+        torch.save({"model": state, "args": vars(args)}, args.out)
+        print(f"saved {args.out}")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+import argparse
+import math
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+class SyntheticTokens(Dataset):
+    def __init__(self, n_samples, seq_len, vocab_size, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        start = torch.randint(0, vocab_size, (n_samples, 1), generator=g)
+        step = torch.randint(1, 7, (n_samples, 1), generator=g)
+        self.data = (start + step * torch.arange(seq_len + 1)) % vocab_size
+
+    def __len__(self):
+        return self.data.size(0)
+
+    def __getitem__(self, i):
+        row = self.data[i]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(
+            nn.Linear(d_model, 4 * d_model),
+            nn.GELU(),
+            nn.Linear(4 * d_model, d_model),
+        )
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attend(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, vocab_size: int = 512, d_model: int = 128, n_heads: int = 4, n_layers: int = 4, max_len: int = 256) -> None:
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList([Block(d_model, n_heads) for _ in range(n_layers)])
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.tok(tokens) + self.pos(positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+def parse_args():
+    p = argparse.ArgumentParser()
+    for flag, kind, default in [
+        ("--epochs", int, 2),
+        ("--batch-size", int, 16),
+        ("--n-samples", int, 512),
+        ("--seq-len", int, 64),
+        ("--vocab-size", int, 512),
+        ("--d-model", int, 128),
+        ("--n-heads", int, 4),
+        ("--n-layers", int, 4),
+        ("--lr", float, 3e-4),
+        ("--seed", int, 0),
+        ("--out", str, "checkpoint.pt"),
+    ]:
+        p.add_argument(flag, type=kind, default=default)
+    return p.parse_args()
+
+
+def init():
+    rank = int(os.environ["RANK"])
+    torch.cuda.set_device(rank)
+    dist.init_process_group("nccl")
+    return rank, int(os.environ["WORLD_SIZE"])
+
+
+def main():
+    args = parse_args()
+    rank, world_size = init()
+    device = torch.device("cuda", rank)
+    mesh = init_device_mesh("cuda", (world_size,), mesh_dim_names=("dp",))
+    torch.manual_seed(args.seed)
+
+    model = TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers).to(device)
+    if rank == 0:
+        print(f"Total parameters: {sum(p.numel() for p in model.parameters())}")
+    fsdp_kwargs = {
+        "mesh": mesh,
+        "mp_policy": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32),
+    }
+    for block in model.blocks:
+        fully_shard(block, **fsdp_kwargs)
+    fully_shard(model, **fsdp_kwargs)
+
+    dataset = SyntheticTokens(args.n_samples, args.seq_len, args.vocab_size, args.seed)
+    sampler = DistributedSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True)
+    loader = DataLoader(dataset, batch_size=args.batch_size, sampler=sampler, drop_last=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+
+    for epoch in range(args.epochs):
+        sampler.set_epoch(epoch)
+        t0, total = time.time(), 0.0
+        for x, y in loader:
+            x, y = x.to(device), y.to(device)
+            logits = model(x).float()
+            loss = F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            total += loss.item()
+        mean = total / len(loader)
+        if rank == 0:
+            print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+
+    full = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    if rank == 0:
+        torch.save({"model": {k: v.cpu() for k, v in full.items()}, "args": vars(args)}, args.out)
+        print(f"saved {args.out}")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
