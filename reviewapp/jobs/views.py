@@ -16,8 +16,9 @@ from django_htmx.http import HttpResponseStopPolling, trigger_client_event
 
 from graders import registry
 from reviewapp import access
-from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs import queries, queue
+from reviewapp.judges import known
+from reviewapp.judges.versions import keep_counting
 from reviewapp.models import Job, Output, User
 
 SLOW_START_S = 10
@@ -76,14 +77,15 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
 def grade_output(request: HttpRequest, pk: int) -> HttpResponse:
     """Have a grader grade this output: the job that is under way, or a new one."""
     output = get_object_or_404(Output.objects.select_related("task"), pk=pk)
-    name = request.POST.get("grader", "")
-    plain = {grader.name: grader for grader in registry.for_task(output.task.slug)}
-    if name not in plain:
-        allowed = ", ".join(plain) or "none: only people and imported judges grade this task"
+    name, able = request.POST.get("grader", ""), known.graders_of(output.task.slug)
+    plain = known.find(able, name)
+    if plain is None:
+        allowed = ", ".join(f"{g.name}@{g.version}" for g in able) or "none: only people and imported judges grade this task"
         return _show(request, None, refused=f"grader is {name!r}, allowed for {output.task.title}: {allowed}", status=422)
-    if why := registry.why_not_ready(plain[name]):
+    if why := registry.why_not_ready(plain):
         return _show(request, None, refused=f"The judge can't be asked: {why}.", status=422)
-    grader = save_plain_grader(plain[name])
+    grader = known.row_of(plain)
+    keep_counting([output.task], grader, request.user)
     attempt = queries.next_attempt(output, grader)
     job = queue.enqueue(Job.Kind.GRADE, output=output, grader=grader, attempt=attempt, user=request.user)
     return _show(request, job) if request.htmx else redirect("job", pk=job.pk)

@@ -27,9 +27,18 @@ def graders_of(slug: str) -> list[registry.Grader]:
     return list(found.values())
 
 
+def saved_of(slug: str) -> list[JudgeGrader]:
+    """The judges that people wrote which can grade a task, without the one that is set up here, newest first."""
+    setup = {(g.name, g.version) for g in registry.for_task(slug)}
+    return [judge for judge in reversed(saved_judges()) if slug in judge.tasks and (judge.name, judge.version) not in setup]
+
+
 def find(graders: Sequence[registry.Grader], text: str) -> registry.Grader | None:
-    """The one named "name@version"; by the name alone the first of that name, which is the one that is set up here."""
-    return next((g for g in graders if text in (f"{g.name}@{g.version}", g.name)), None)
+    """The one named "name@version"; by the name alone the one that is set up here, else the newest that people wrote."""
+    exact = [g for g in graders if f"{g.name}@{g.version}" == text]
+    named = [g for g in graders if g.name == text]
+    setup = {(g.name, g.version) for g in registry.all_graders()} if named else set()
+    return next(iter([*exact, *(g for g in named if (g.name, g.version) in setup), *reversed(named)]), None)
 
 
 def plain_of(row: Grader) -> registry.Grader:

@@ -6,6 +6,7 @@ the same version. The rubric is the task's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -127,6 +128,13 @@ def relabel(task_id: int) -> int:
     ids = list(Task.objects.get(pk=task_id).outputs.order_by("id").values_list("pk", flat=True))
     labels.refresh(ids)
     return len(ids)
+
+
+def keep_counting(tasks: Iterable[Task], grader: Grader, user: User | None = None) -> None:
+    """Before a judge that people wrote grades outputs of these tasks: the version whose verdicts count goes on counting."""
+    if JudgeVersion.objects.filter(grader=grader).exists():
+        for task in tasks:
+            keep_primary(task, grader, user)
 
 
 def keep_primary(task: Task, grader: Grader, user: User | None = None) -> Promotion | None:

@@ -13,8 +13,8 @@ from django.views.decorators.http import require_POST
 
 from graders import registry
 from reviewapp import access
-from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs.queue import Enqueued
+from reviewapp.judges.known import row_of
 from reviewapp.models import SavedView
 from reviewapp.outputs.filters import MAX_IDS, Filters, is_id, parse_query
 from reviewapp.outputs.paging import parse_order
@@ -85,7 +85,7 @@ def grade_selection(request: HttpRequest) -> HttpResponse:
     name, allowed = request.POST.get("grader", ""), graders_for(load_choices(), filters)
     if problem or name not in allowed:
         return _refuse(request, problem or f"grader is {name!r}, allowed: {', '.join(allowed) or 'none, these tasks have no grader here'}.")
-    plain = registry.get(name)
+    plain = allowed[name]
     if why := registry.why_not_ready(plain):
         return _refuse(request, f"The judge can't be asked: {why}.")
     outputs = filtered(filters, request.user)
@@ -95,7 +95,7 @@ def grade_selection(request: HttpRequest) -> HttpResponse:
         return _refuse(request, f"More than {MOST_SELECTED:,} outputs match, at most that many can be graded at once: narrow the filters.")
     unfitting = outputs[: MOST_SELECTED + 1].count() - len(ids)
     title = f"{name} on {len(ids):,} selected outputs"
-    run, done = start_gradings(save_plain_grader(plain), ids, title=title, user=request.user, asked={"filter": filters.query[:2000]})
+    run, done = start_gradings(row_of(plain), ids, title=title, user=request.user, asked={"filter": filters.query[:2000]})
     messages.success(request, _told(name, done, max(0, unfitting)))
     return redirect("run", run.pk) if run else redirect("jobs")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +14,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from graders import registry
 from reviewapp import access
+from reviewapp.judges import known
 from reviewapp.models import Output, SavedView, User
 from reviewapp.outputs import search
 from reviewapp.outputs.blind import is_all_graded, without_telling
@@ -158,10 +158,13 @@ def saved_views(user: User, listing: Listing) -> list[dict[str, Any]]:
     return [{"pk": view.pk, "name": view.name, "query": view.query, "is_current": view.query == listing.query} for view in views]
 
 
-def graders_for(choices: Choices, filters: Filters) -> Sequence[str]:
-    """The graders that can grade the tasks that are shown."""
+def graders_for(choices: Choices, filters: Filters) -> dict[str, registry.Grader]:
+    """The graders that can grade the tasks that are shown, by the name under which a form tells them: those of people last."""
     slugs = filters.task or [task.slug for task in choices.tasks]
-    return list(dict.fromkeys(grader.name for slug in slugs for grader in registry.for_task(slug)))
+    found = {grader.name: grader for slug in slugs for grader in registry.for_task(slug)}
+    setup = {(grader.name, grader.version) for grader in found.values()}
+    saved = [judge for judge in reversed(known.saved_judges()) if (judge.name, judge.version) not in setup]
+    return found | {f"{judge.name}@{judge.version}": judge for judge in saved if set(slugs) & set(judge.tasks)}
 
 
 def with_order(query: str, order: Order) -> str:

@@ -12,7 +12,9 @@ from django.views.decorators.http import require_GET
 from django_htmx.http import HttpResponseClientRefresh
 
 from graders import registry
+from graders.judge.grader import JudgeGrader
 from reviewapp import access
+from reviewapp.judges.known import saved_of
 from reviewapp.models import Flag, Grade, Output, Skip, Task, User
 from reviewapp.queues.claims import queue_at_hand
 from reviewapp.review import order
@@ -71,6 +73,7 @@ def page_context(request: HttpRequest, sitting: Sitting, *, current: str = "", *
     base = "" if tab == "output" else "?tab=output"
     reviewed, total = order.progress(sitting.user, output.task)
     context = panel_context(request, sitting, rendered=rendered, base=base, current=current)
+    saved = saved_of(output.task.slug) if tab == "output" else []
     context |= {
         "tab": tab,
         "tabs": [{"key": key, "title": title, "is_closed": _is_closed(sitting, key)} for key, title in TABS.items()],
@@ -81,8 +84,9 @@ def page_context(request: HttpRequest, sitting: Sitting, *, current: str = "", *
         "reviewed": reviewed,
         "total": total,
         "done_width": f"{100 * reviewed / total:.2f}%" if total else "0%",
-        "grade_url": _grade_url(sitting),
+        "grade_url": _grade_url(sitting, saved),
         "graders": registry.for_task(sitting.output.task.slug),
+        "saved_judges": saved,
     }
     return context | _undoable(sitting.user) | _tab_context(sitting, tab) | more
 
@@ -194,8 +198,8 @@ def _difference(sitting: Sitting) -> str:
     return f"{value:+.2f}".replace("-", "−") if value else "0"
 
 
-def _grade_url(sitting: Sitting) -> str:
+def _grade_url(sitting: Sitting, saved: list[JudgeGrader]) -> str:
     """Where the task's graders are started from. The job does not show the verdict, so a blind reviewer may."""
-    if not registry.for_task(sitting.output.task.slug) or not sitting.user.has_role(User.Role.REVIEWER):
+    if not (saved or registry.for_task(sitting.output.task.slug)) or not sitting.user.has_role(User.Role.REVIEWER):
         return ""
     return reverse("grade_output", args=[sitting.output.pk])

@@ -7,15 +7,15 @@ job for each variant, model and number, so that asking for the same run's jobs t
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db import transaction
 
 from reviewapp.jobs import queue
 from reviewapp.jobs.queue import Enqueued, enqueue_gradings
-from reviewapp.judges.versions import keep_primary
-from reviewapp.models import Grader, Job, JudgeVersion, Run, Task, User, Variant
+from reviewapp.judges.versions import keep_counting
+from reviewapp.models import Grader, Job, Output, Run, Task, User, Variant
 
 ROLLOUT_QUEUE = "rollout"
 MOST_UNITS = 10_000
@@ -35,8 +35,7 @@ def start_gradings(
 ) -> tuple[Run | None, Enqueued]:
     """Have a grader grade these outputs; no run where nothing is left to do. `scope`: under which its calls are counted."""
     scope = scope or f"grade {uuid.uuid4().hex[:12]}"
-    if task and JudgeVersion.objects.filter(grader=grader).exists():
-        keep_primary(task, grader, user)
+    keep_counting([task] if task else _tasks_of(outputs), grader, user)
     about = {"task": task.slug if task else "", "grader": grader.name, "version": grader.version, **(asked or {})}
     run = Run.objects.create(kind=Run.Kind.GRADE, title=title[:200], scope=scope, created_by=user, arguments=about | _limit(limit_usd))
     arguments = {"scope": scope, **_limit(limit_usd)} if grader.kind == Grader.Kind.LLM_JUDGE else {}
@@ -85,6 +84,13 @@ def start_rollouts(
     Job.objects.bulk_create(jobs, batch_size=500)
     queue.wake_first(run)
     return run
+
+
+def _tasks_of(outputs: Sequence[int]) -> Iterator[Task]:
+    ids: set[int] = set()
+    for start in range(0, len(outputs), 500):
+        ids |= set(Output.objects.filter(pk__in=outputs[start : start + 500]).order_by().values_list("task_id", flat=True).distinct())
+    yield from Task.objects.filter(pk__in=ids)
 
 
 def _limit(limit_usd: float | None) -> dict[str, float]:

@@ -38,7 +38,7 @@ def test_the_page_is_only_read(as_admin):
     assert as_admin.post("/outputs/").status_code == 405
 
 
-@pytest.mark.parametrize(("query", "limit"), [("", 12), ("task=ideas&sort=-judge", 12), ("q=text&task=ideas&sort=-judge", 16)])
+@pytest.mark.parametrize(("query", "limit"), [("", 13), ("task=ideas&sort=-judge", 13), ("q=text&task=ideas&sort=-judge", 17)])
 @pytest.mark.parametrize("role", ["admin", "reviewer"])
 def test_the_number_of_queries_is_bounded_and_does_not_grow_with_the_rows(query, limit, role):
     client, counts = signed_in(make_user("zoe", role=role)), []

@@ -22,11 +22,10 @@ from django.urls import reverse
 from graders import registry
 from graders.grade import GraderError
 from llm.types import BatchState
-from reviewapp.catalog.sync import save_plain_grader
 from reviewapp.jobs import batch
 from reviewapp.jobs.queue import Enqueued
 from reviewapp.judges.calls import totals_of
-from reviewapp.judges.known import plain_of, saved_judges
+from reviewapp.judges.known import find, graders_of, plain_of, row_of
 from reviewapp.models import Grader, Task
 from reviewapp.runs.start import start_gradings
 
@@ -170,15 +169,11 @@ def find_task(slug: str) -> Task:
 def find_grader(text: str, task: str) -> Grader:
     """The row of the grader that is named; without a version of its newest."""
     name, _, version = text.partition("@")
-    told = {f"{judge.name}@{judge.version}": judge for judge in saved_judges()}
-    told |= {judge.name: judge for judge in told.values() if judge.name not in {g.name for g in registry.all_graders()}}
-    if text in told:
-        return save_plain_grader(told[text])  # a judge that people wrote
     try:
+        if able := find(graders_of(task), text):
+            return row_of(able)
         plain = registry.get(name, version or None)
     except GraderError as error:
         raise CommandError(str(error), returncode=2) from error
-    if task not in plain.tasks:
-        able = ", ".join(grader.name for grader in registry.for_task(task)) or "none"
-        raise CommandError(f"{plain.name} does not grade {task}; graders of {task}: {able}", returncode=2)
-    return save_plain_grader(plain)
+    allowed = ", ".join(grader.name for grader in graders_of(task)) or "none"
+    raise CommandError(f"{plain.name} does not grade {task}; graders of {task}: {allowed}", returncode=2)
