@@ -28,6 +28,7 @@ class NeuralMemory(nn.Module):
         self.q_conv, self.k_conv, self.v_conv = ShortConv(dim), ShortConv(dim), ShortConv(dim)
         self.b_proj = nn.Linear(dim, heads)
         self.a_proj = nn.Linear(dim, heads)
+        nn.init.constant_(self.a_proj.bias, -4.0)                 # small time steps: slow forgetting at first
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 8).log())
         self.o_norm = nn.LayerNorm(self.hd)
         self.o_proj = nn.Linear(dim, dim)
