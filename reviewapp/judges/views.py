@@ -15,13 +15,13 @@ from graders.judge.prompt import TASK_AS_DATA, data_block, system_prompt
 from llm.types import EFFORTS
 from reviewapp import access
 from reviewapp.catalog.sync import spec_of
-from reviewapp.jobs import batch, queue
+from reviewapp.jobs import queue
 from reviewapp.judges import known, queries, versions
 from reviewapp.judges.queries import OnTask
-from reviewapp.models import Grade, Grader, Job, JudgeVersion, Output, Promotion, Task
+from reviewapp.judges.trying import Trial, left_to_try, trial_of
+from reviewapp.models import Grader, Job, JudgeVersion, Output, Promotion, Task
 from reviewapp.outputs.filters import is_id
-from reviewapp.runs.estimate import Plan, plan_gradings, why_no_model
-from reviewapp.runs.forms import RunForm
+from reviewapp.runs.estimate import why_no_model
 from reviewapp.runs.start import start_gradings
 
 SHOWN_CHARS = 4_000
@@ -52,7 +52,24 @@ def judges(request: HttpRequest) -> HttpResponse:
 @require_GET
 @access.role_required("viewer")
 def judge(request: HttpRequest, name: str, version: str) -> HttpResponse:
-    return show(request, see(name, version))
+    """The page; or, while somebody fills in a trial, its estimate."""
+    seen = see(name, version)
+    if request.htmx and (request.htmx.target or "").startswith("estimate-"):
+        return estimate(request, seen)
+    return show(request, seen)
+
+
+def estimate(request: HttpRequest, seen: Seen) -> HttpResponse:
+    slug = request.GET.get("task", "")
+    on = next((on for on in on_tasks_of(seen) if on.task.slug == slug), None)
+    trial = trial_of(on, seen.row, seen.plain, request.GET) if on else None
+    if trial is None:
+        raise Http404(f"there is nothing to try on {slug[:60]}")
+    return render(request, "judges/estimate.html", {"on": on, "trial": trial}, status=422 if trial.errors else 200)
+
+
+def on_tasks_of(seen: Seen) -> list[OnTask]:
+    return queries.on_tasks(seen.row, seen.plain.tasks if seen.plain else ())
 
 
 def see(name: str, version: str) -> Seen:
@@ -70,27 +87,18 @@ def see(name: str, version: str) -> Seen:
 
 
 def show(request: HttpRequest, seen: Seen, *, problem: str = "", status: int = 200) -> HttpResponse:
+    params = request.POST if request.method == "POST" else request.GET
     context = {
         "row": seen.row,
         "saved": seen.saved,
         "plain": seen.plain,
-        "tasks": [(on, plan_of(seen, on)) for on in queries.on_tasks(seen.row, seen.plain.tasks if seen.plain else ())],
+        "tasks": [(on, trial_of(on, seen.row, seen.plain, params)) for on in on_tasks_of(seen)],
         "calibrators": queries.calibrators_of(seen.row),
         "why_not": why_no_model() if seen.plain else "",
         "may_change": request.user.has_role("admin"),
         "problem": problem,
     }
     return render(request, "judges/judge.html", context, status=status)
-
-
-def plan_of(seen: Seen, on: OnTask) -> Plan | None:
-    """What it costs to try it on the labelled outputs that it has not graded."""
-    return plan_gradings(on.task, seen.plain, left_to_try(on.task, seen.row)) if seen.plain and on.n_left else None
-
-
-def left_to_try(task: Task, row: Grader) -> list[int]:
-    graded = set(Grade.objects.filter(grader=row, output__task=task, retraction__isnull=True).values_list("output_id", flat=True))
-    return [pk for pk in batch.select_outputs(task, row, "labelled") if pk not in graded]
 
 
 @require_http_methods(["GET", "POST"])
@@ -149,15 +157,21 @@ def try_judge(request: HttpRequest, name: str, version: str) -> HttpResponse:
         return show(request, seen, problem=f"The judge can't be asked: {why}.", status=422)
     if "output" in request.POST:
         return try_on_one(request, seen)
-    form = RunForm(request.POST, list(Task.objects.filter(rubric__isnull=False)))
+    form = Trial(request.POST, list(Task.objects.filter(rubric__isnull=False)))
     task, limit = form.task, form.limit_usd
     if form.errors or task is None or not request.POST.get("task"):
         return show(request, seen, problem=" ".join(form.errors.values()) or "No task is named.", status=422)
-    ids = left_to_try(task, seen.row)
-    title = f"{task.title}: {seen.row} on {len(ids):,} labelled outputs"
-    run, _ = start_gradings(seen.row, ids, title=title, task=task, user=request.user, limit_usd=limit, asked={"outputs": "labelled"})
-    if run is None:
+    form.left = left_to_try(task, seen.row)
+    if not form.left:
         return show(request, seen, problem=f"{seen.row} has graded all labelled outputs of {task.title}.", status=422)
+    ids = form.chosen
+    if form.errors:
+        return show(request, seen, problem=" ".join(form.errors.values()), status=422)
+    title = f"{task.title}: {seen.row} on {len(ids):,} labelled outputs"
+    asked = {"outputs": "labelled" if len(ids) == len(form.left) else f"{len(ids):,} of {len(form.left):,} labelled"}
+    run, _ = start_gradings(seen.row, ids, title=title, task=task, user=request.user, limit_usd=limit, asked=asked)
+    if run is None:
+        return show(request, seen, problem="All of these are under way already, in another run.", status=422)
     return redirect("run", run.pk)
 
 

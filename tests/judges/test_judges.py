@@ -119,7 +119,7 @@ def test_a_version_is_tried_on_the_labelled_outputs_as_a_run(as_admin, api, revi
     make_human_grade(labelled, reviewer, dict.fromkeys(ALL, 7))
     scored(labelled, 3)
     saved = strict()
-    assert "Grade 1 labelled" in as_admin.get(url(saved)).content.decode()
+    assert "1 of 1: cost unknown, 1 call," in as_admin.get(url(saved)).content.decode()
     response = as_admin.post(url(saved, "try/"), {"task": "idea_proposal"})
     run = Run.objects.get()
     assert response.url == f"/runs/{run.pk}/"
