@@ -20,7 +20,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST
-from django_htmx.http import HttpResponseClientRedirect
+from django_htmx.http import HttpResponseClientRedirect, reswap, retarget
 
 from reviewapp import access
 from reviewapp.grading import retract
@@ -48,8 +48,7 @@ def draft(request: HttpRequest, pk: int) -> HttpResponse:
     """Save what is in the form; answer with where the score stands."""
     sitting = sit_down(request.user, pk, lock=True)
     if _is_submitted(request, sitting):
-        told = "You have submitted this output already, in another tab. Reload to see your grade."
-        return _panel(request, sitting, 409, errors=[told])
+        return _too_late(request, sitting)
     errors = _save(request, sitting)
     if not request.htmx:
         return _panel(request, sitting, 422, errors=errors) if errors else _to_output(sitting, request)
@@ -129,7 +128,7 @@ def evidence(request: HttpRequest, pk: int) -> HttpResponse:
     """Attach a piece of the output to a criterion, or take it off again (`remove`: criterion:number)."""
     sitting = sit_down(request.user, pk, lock=True)
     if _is_submitted(request, sitting):
-        return _to_output(sitting, request)
+        return _too_late(request, sitting)
     errors = _save(request, sitting)
     key, _, number = request.POST.get("remove", "").partition(":")
     if key:
@@ -323,6 +322,15 @@ def _panel(request: HttpRequest, sitting: Sitting, status: int, **more: Any) -> 
     if request.htmx:
         return render(request, "review/panel.html", {**panel_context(request, sitting, current=current), **more}, status=status)
     return render(request, "review/review.html", page_context(request, sitting, current=current, **more), status=status)
+
+
+def _too_late(request: HttpRequest, sitting: Sitting) -> HttpResponse:
+    """Said beside the form, which stays: what was typed there is nowhere else."""
+    told = "You have submitted this output already, in another tab. Reload to see your grade."
+    if not request.htmx:
+        return _panel(request, sitting, 409, errors=[told])
+    response = render(request, "review/panel_form.html#total", {"sitting": sitting, "output": sitting.output, "errors": [told]}, status=409)
+    return retarget(reswap(response, "outerHTML"), "#total")
 
 
 def _panel_and_marks(request: HttpRequest, sitting: Sitting, current: str) -> HttpResponse:

@@ -1,8 +1,7 @@
 // Keys press real buttons: the control with that key in its data-key, in the current row ([data-row]) first, then
-// outside the rows. Also: which row is current, the active time, and a draft that survives a lost connection or session.
+// outside the rows. Also: which row is current.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const form = () => document.querySelector("form[data-draft]");
   const current = () => document.querySelector("[data-row][aria-current]") || document.querySelector("[data-row]");
   const typed = "textarea, select, input:not([type=radio], [type=checkbox])";
 
@@ -23,8 +22,8 @@
     return (row && all("[data-key]", row).find(has)) || all("[data-key]").find((element) => has(element) && !element.closest("[data-row]"));
   }
   function press(element) {
-    if (element.closest(".htmx-added")) return void setTimeout(press, 30, element); // drawn, but not yet wired up by htmx
-    if (element.matches(typed)) element.focus();
+    if (element.matches(typed)) element.focus(); // at once: the next key is its first letter
+    else if (element.closest(".htmx-added")) return void setTimeout(press, 30, element); // drawn, but not yet wired up by htmx
     else element.click();
     if (element.dataset.step && element.matches("input")) step(Number(element.dataset.step));
   }
@@ -37,7 +36,7 @@
     const isSend = key === "Enter" && (event.ctrlKey || event.metaKey);
     if (target.matches(typed) && !isSend) return void (key === "Escape" && target.blur());
     if ((event.ctrlKey || event.metaKey) && !isSend) return;
-    if (document.querySelector(":popover-open, dialog[open]")) return;
+    if (document.querySelector(":popover-open, dialog[open], form[data-resting]")) return;
     if (key === "Enter" && !isSend && target.matches("button, a, summary")) return;
     if (Date.now() - goes < 1500) {
       goes = 0;
@@ -73,10 +72,6 @@
   for (const name of ["mouseup", "keydown", "dragend"]) document.addEventListener(name, () => (isPressed = false), true);
   document.addEventListener("focusin", enter);
   document.addEventListener("click", enter);
-  // A refused submit names where to go on; htmx would give the focus back to where it was.
-  document.addEventListener("htmx:afterSwap", ({ detail }) => {
-    if (detail.target?.id === "rubric") document.querySelector("#rubric [autofocus]")?.focus();
-  });
   // A number starts whole, also when it is chosen once more; "." adds the half.
   document.addEventListener("click", ({ target }) => {
     const half = target.type === "radio" && target.closest("[data-row]")?.querySelector("[data-half]:checked");
@@ -96,52 +91,4 @@
     selected = "";
     getSelection().removeAllRanges();
   }, true);
-
-  // Active time: seconds in which the page was visible and something was done within the last 30.
-  let active = 0, sent = 0, last = Date.now();
-  for (const name of ["keydown", "pointermove", "pointerdown", "wheel", "scroll"]) document.addEventListener(name, () => (last = Date.now()), { passive: true, capture: true });
-  setInterval(() => {
-    if (!document.hidden && Date.now() - last < 30000) active += 1;
-    if (form()) form().elements.active_s.value = active;
-  }, 1000);
-
-  // What could not be saved is tried again; with the session gone it waits in this tab until the person is back.
-  const place = () => `draft:${form()?.dataset.reviewer}:${location.pathname}`;
-  const say = (text) => document.querySelector("#saved")?.replaceChildren(` · ${text}`);
-  document.addEventListener("htmx:configRequest", () => (sent = active));
-  // A submit carries the whole form: a note's save that waited behind it would come too late.
-  document.addEventListener("htmx:beforeRequest", (event) => {
-    const { path } = event.detail.requestConfig;
-    if (!form()) return;
-    if (path.endsWith("/submit")) form().dataset.submitting = "yes";
-    else if (form().dataset.submitting && path.endsWith("/draft")) event.preventDefault();
-  });
-  document.addEventListener("htmx:afterRequest", ({ detail }) => {
-    if (!form()) return;
-    delete form().dataset.unsaved;
-    if (!detail.successful) delete form().dataset.submitting;
-    if (detail.successful) active = Math.max(0, active - sent);
-    else if (!detail.xhr.status || detail.xhr.status >= 500) say((form().dataset.unsaved = "not saved yet, trying again"));
-  });
-  setInterval(() => form()?.dataset.unsaved && htmx.trigger(form(), "change"), 5000);
-  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
-    const url = new URL(detail.xhr.responseURL || location.href);
-    if (!url.pathname.startsWith("/login") || !form()) return;
-    detail.shouldSwap = false;
-    sessionStorage.setItem(place(), new URLSearchParams(new FormData(form())).toString());
-    url.searchParams.set("next", location.pathname + location.search);
-    location.assign(url);
-  });
-  document.addEventListener("DOMContentLoaded", () => {
-    const kept = form() && sessionStorage.getItem(place());
-    if (!kept) return;
-    sessionStorage.removeItem(place());
-    for (const [name, value] of new URLSearchParams(kept)) {
-      for (const field of all(`[name="${CSS.escape(name)}"]`, form())) {
-        if (field.type === "radio" || field.type === "checkbox") field.checked ||= field.value === value;
-        else if (field.type !== "hidden") field.value = value;
-      }
-    }
-    htmx.trigger(form(), "change");
-  });
 })();

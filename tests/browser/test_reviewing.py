@@ -1,6 +1,7 @@
 """Reviewing with the mouse and the keys, where a form post alone would not show what goes wrong."""
 
 import re
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -101,8 +102,6 @@ def test_a_quote_is_what_is_selected_now_and_shows_on_a_folded_row(signed_in, re
     page.keyboard.press("x")
     expect(page.locator("#total")).to_contain_text("Select text in the output first")
     assert len(Draft.objects.get().answers["viability"]["evidence"]) == 1
-    page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(1000)  # the rows of the last answer have come
     page.keyboard.press("n")
     note = row(page, "viability").get_by_role("textbox")
     expect(note).to_be_focused()
@@ -182,3 +181,107 @@ def test_a_note_typed_just_before_the_submit_is_in_the_grade(signed_in):
     expect(signed_in.get_by_text("Submitted")).to_be_visible()
     signed_in.wait_for_timeout(1500)
     assert output.grades.get().criterion_scores.get(criterion__key="novelty").rationale == "typed at the last moment"
+
+
+@contextmanager
+def slow(page: Page, what: str, seconds: float = 2.0):
+    """The server's answers to these posts come that much later."""
+
+    def hold(route):
+        answer = route.fetch()
+        page.wait_for_timeout(1000 * seconds)
+        route.fulfill(response=answer)
+
+    page.route(f"**/{what}", hold)
+    yield
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def draft_of(output):
+    return Draft.objects.get(output=output)
+
+
+def test_what_is_typed_and_chosen_while_a_quote_is_on_its_way_is_kept(signed_in, refusals):
+    page = signed_in
+    output = make_output(make_task(), TEXT)
+    page.goto(f"/outputs/{output.pk}/")
+    viability, upside = row(page, "viability"), row(page, "upside")
+    select(page, "The reward is wrong")
+    with slow(page, "evidence"):
+        page.keyboard.type("6xn")
+        page.keyboard.type("Not at all sure of that", delay=120)  # the answer comes in the middle of it
+        expect(viability.locator(".quote")).to_be_visible()
+        expect(viability.get_by_role("textbox")).to_be_focused()
+        page.keyboard.type(".")
+        expect(viability.get_by_role("textbox")).to_have_value("Not at all sure of that.")
+        select(page, "in ten systems")
+        page.keyboard.press("Escape")
+        with page.expect_response("**/evidence"):
+            page.keyboard.type("xj7n")
+            page.keyboard.type("Big")
+        expect(viability.locator(".has-quote")).to_have_text("2 quotes")
+    expect(upside).to_have_attribute("aria-current", "true")
+    expect(upside.get_by_role("textbox")).to_be_focused()
+    checked(page, "upside", "7")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#total")).to_contain_text("Not answered: Success, Novelty.")
+    answers = draft_of(output).answers
+    assert [item["text"] for item in answers["viability"]["evidence"]] == ["The reward is wrong", "in ten systems"]
+    assert (answers["viability"]["note"], answers["viability"]["score"]) == ("Not at all sure of that.", 6)
+    assert (answers["upside"]["note"], answers["upside"]["score"]) == ("Big", 7)
+
+
+def test_a_judge_that_comes_in_takes_nothing_away(signed_in):
+    page = signed_in
+    output = make_output(make_task("idea_proposal"), TEXT)
+    make_judge_grade(output, JUDGED)
+    page.goto(f"/outputs/{output.pk}/")
+    page.get_by_role("button", name="See the judge first").click()
+    page.get_by_role("button", name="Show me the judge").click()
+    page.keyboard.type("6jn")
+    with slow(page, "draft", 1):
+        page.evaluate("htmx.trigger(document.body, 'graded')")
+        with page.expect_response("**/draft"):
+            page.keyboard.type("Typed all the while", delay=80)
+        page.keyboard.type("!")
+        expect(row(page, "upside").get_by_role("textbox")).to_have_value("Typed all the while!")
+        expect(row(page, "upside")).to_have_attribute("aria-current", "true")
+    page.get_by_role("link", name="Transcript").click()
+    expect(row(page, "upside").locator("textarea")).to_have_value("Typed all the while!")
+
+
+def test_the_form_rests_while_a_submit_is_on_its_way_and_goes_on_where_it_is_refused(signed_in, refusals):
+    page = signed_in
+    output = make_output(make_task(), TEXT)
+    page.goto(f"/outputs/{output.pk}/")
+    page.keyboard.type("6jn")
+    with slow(page, "submit", 1):
+        page.keyboard.type("Why")
+        page.keyboard.press("Control+Enter")
+        page.keyboard.type("7 lost")
+        expect(page.locator("#total")).to_contain_text("Not answered: Upside")
+    expect(row(page, "upside")).to_be_focused()
+    page.keyboard.press("n")
+    page.keyboard.type("!")
+    expect(row(page, "upside").get_by_role("textbox")).to_have_value("Why!")
+    assert row(page, "upside").locator("input:checked").count() == 0
+
+
+def test_a_link_and_a_flag_wait_until_the_last_words_are_saved(signed_in):
+    page = signed_in
+    output = make_output(make_task(), TEXT)
+    page.goto(f"/outputs/{output.pk}/")
+    with slow(page, "draft", 0.5):
+        page.keyboard.type("n")
+        page.keyboard.type("First")
+        page.get_by_role("link", name="Prompt").click()
+        page.wait_for_url("**?tab=prompt")
+        note = row(page, "viability").locator("textarea")
+        expect(note).to_have_value("First")
+        note.press("End")
+        page.keyboard.type(", then")
+        page.keyboard.press("Escape")
+        page.keyboard.press("!")
+        page.get_by_role("button", name="Flag", exact=True).click()
+        expect(page.get_by_text("is flagged")).to_be_visible()
+        expect(row(page, "viability").locator("textarea")).to_have_value("First, then")

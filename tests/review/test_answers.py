@@ -131,8 +131,12 @@ def test_a_double_post_makes_one_grade(as_reviewer, output):
 
 def test_a_tab_that_was_open_before_the_submit_starts_no_second_draft(as_reviewer, output):
     submit(as_reviewer, output)
-    response = post(as_reviewer, "draft", output, htmx=True, base="0", answer_novelty="1")
-    assert response.status_code == 409
+    for what in ("draft", "evidence"):
+        response = post(as_reviewer, what, output, htmx=True, base="0", answer_novelty="1")
+        assert response.status_code == 409
+        # Its form stays as it is: what was typed there is nowhere else.
+        assert (response["HX-Retarget"], "<form" in response.content.decode()) == ("#total", False)
+        assert "submitted this output already" in response.content.decode()
     assert not Draft.objects.exists()
 
 
