@@ -2,9 +2,10 @@
 PYTHON ?= python3.11
 PORT ?= 8000
 DATA_DIR ?= $(CURDIR)/data
+WEB_THREADS ?= 16
 VENV := .venv
 BIN := $(VENV)/bin
-export PORT DATA_DIR
+export PORT DATA_DIR WEB_THREADS
 
 .PHONY: demo test test-fast check bench serve worker migrate clean
 
@@ -32,7 +33,7 @@ serve: $(VENV)/.installed
 	@$(BIN)/python manage.py migrate --noinput
 	@$(BIN)/python manage.py sync_tasks
 	@$(BIN)/python manage.py collectstatic --noinput -v 0
-	@exec $(BIN)/gunicorn reviewapp.wsgi --bind 0.0.0.0:$(PORT) --workers 2 --threads 4 --access-logfile -
+	@exec $(BIN)/gunicorn reviewapp.wsgi --bind 0.0.0.0:$(PORT) --workers 2 --threads $(WEB_THREADS) --access-logfile -
 
 worker: $(VENV)/.installed
 	@exec $(BIN)/celery -A reviewapp worker -B --schedule=$(DATA_DIR)/beat -Q grade-cpu,grade-gpu,judge,rollout,export --loglevel=info

@@ -179,6 +179,9 @@ CELERY_BEAT_SCHEDULE = {
     for name, task in (("sweep jobs", "jobs.sweep"), ("index for search", "search.index_new"))
 }
 
+# Requests that a process of the web server answers at once. Those that wait for rewards have three quarters of it at most.
+WEB_THREADS = int(env_text("WEB_THREADS", "16"))
+
 ANTHROPIC_API_KEY = env_text("ANTHROPIC_API_KEY")
 ANTHROPIC_BASE_URL = env_text("ANTHROPIC_BASE_URL")
 # Folders of tasks beside the shipped ones.

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from reviewapp.api import app, calibration, exports, grades, imports, outputs, pages  # noqa: F401 - the calls of each subject
+from reviewapp.api import app, calibration, exports, grades, imports, outputs, pages, reward  # noqa: F401 - the calls of each subject
 
 urlpatterns = [
     path("settings/tokens/", pages.tokens, name="tokens"),

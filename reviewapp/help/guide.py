@@ -14,7 +14,12 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 FOLDER = settings.BASE_DIR / "docs"
-PAGES = {path.stem: path.stem.replace("-", " ").capitalize() for path in sorted(FOLDER.glob("*.md")) if path.stem != "README"}
+TITLES = {"api": "HTTP API"}
+PAGES = {
+    path.stem: TITLES.get(path.stem) or path.stem.replace("-", " ").capitalize()
+    for path in sorted(FOLDER.glob("*.md"))
+    if path.stem != "README"
+}
 NOT_IN_SLUG = re.compile(r"[^a-z0-9 -]")
 
 
@@ -50,9 +55,9 @@ def slug_of(heading: str) -> str:
 
 
 def _within_the_app(token: Token) -> None:
-    """A link to another page of the guide leads to it here; one to another file of the project leads nowhere."""
+    """A link to another page of the guide leads to it here, an address of the app to there; one to another file leads nowhere."""
     href = str(token.attrGet("href") or "")
-    if token.type == "link_open" and not href.startswith(("http", "#")):
+    if token.type == "link_open" and not href.startswith(("http", "#", "/")):
         page, _, anchor = href.partition("#")
         name = page.removesuffix(".md")
         token.attrSet("href", f"{reverse('help', args=[name])}#{anchor}".rstrip("#") if name in PAGES else "#")

@@ -25,6 +25,7 @@ HANDLERS = {
     Job.Kind.GRADE: "reviewapp.outputs.jobs.run",
     Job.Kind.IMPORT: "reviewapp.interchange.jobs.run",
     Job.Kind.EXPORT: "reviewapp.datasets.jobs.run",
+    Job.Kind.REWARD: "reviewapp.rewards.completions.run",
 }
 
 

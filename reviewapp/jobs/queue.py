@@ -134,6 +134,25 @@ def _enqueue_batch(output_ids: Sequence[int], new: Job, again: bool, result: Enq
     result.new += [pk for output_id, attempt, pk in made if attempts[output_id] == attempt]
 
 
+@transaction.atomic
+def enqueue_rewards(grader: Grader, arguments: Mapping[str, Mapping[str, Any]], *, user: User | None = None) -> dict[str, int]:
+    """A job for each unit (its arguments by unit), as job ids by unit: the one that is there, started again if it had stopped."""
+    known = Job.objects.filter(kind=Job.Kind.REWARD, grader=grader, unit__in=list(arguments))
+    states = dict(known.values_list("unit", "state"))
+    now, same = timezone.now(), {"kind": Job.Kind.REWARD, "queue": _queue_for(grader), "grader": grader, "created_by": user}
+    new = [
+        Job(**same, unit=unit, arguments=dict(told), woken_at=now, max_claims=3) for unit, told in arguments.items() if unit not in states
+    ]
+    Job.objects.bulk_create(new, ignore_conflicts=True)  # someone else may have asked for the same this moment
+    stopped = [unit for unit, state in states.items() if state in STOPPED]
+    for unit in stopped:
+        known.filter(unit=unit, state__in=STOPPED).update(**FRESH, arguments=dict(arguments[unit]), woken_at=now)
+    ids = dict(known.values_list("unit", "pk"))
+    to_wake = [ids[unit] for unit in (*(job.unit for job in new), *stopped)][: wakeups.MOST_WAITING]
+    _wake_on_commit([(pk, wakeups.queue_of(Job.Kind.REWARD, _queue_for(grader))) for pk in to_wake])
+    return ids
+
+
 def _queue_for(grader: Grader) -> str:
     return wakeups.JUDGE if grader.kind == Grader.Kind.LLM_JUDGE else ""
 

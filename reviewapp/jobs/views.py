@@ -40,6 +40,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
         "state": state,
         "states": [(value, label, counts[value]) for value, label in Job.State.choices],
         "total": sum(counts.values()),
+        "kind": request.GET.get("kind", ""),
         "run": request.GET.get("run", ""),
         "task": request.GET.get("task", ""),
         "grader": request.GET.get("grader", ""),
@@ -129,6 +130,8 @@ def _show(request: HttpRequest, job: Job | None, *, refused: str = "", status: i
 
 def _filtered(request: HttpRequest) -> QuerySet[Job]:
     jobs = queries.with_names()
+    # A trainer asks for rewards by the thousand: they stand apart.
+    jobs = jobs.filter(kind=Job.Kind.REWARD) if request.GET.get("kind") == Job.Kind.REWARD else jobs.exclude(kind=Job.Kind.REWARD)
     if (run := request.GET.get("run", "")) and run.isdecimal() and len(run) < 19:
         jobs = jobs.filter(run=int(run))
     if task := request.GET.get("task", ""):

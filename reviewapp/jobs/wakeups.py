@@ -10,7 +10,10 @@ from kombu.exceptions import ChannelError
 
 from reviewapp.models import Job
 
-QUEUE_OF = {Job.Kind.GRADE: "grade-cpu", Job.Kind.IMPORT: "export", Job.Kind.EXPORT: "export", Job.Kind.ROLLOUT: "rollout"}
+QUEUE_OF = {
+    **{Job.Kind.GRADE: "grade-cpu", Job.Kind.REWARD: "grade-cpu", Job.Kind.IMPORT: "export", Job.Kind.EXPORT: "export"},
+    Job.Kind.ROLLOUT: "rollout",
+}
 # Gradings and rollouts wait for a model and not for a processor: one process does hundreds of them at once (jobs/together.py).
 JUDGE = "judge"
 ROLLOUT = "rollout"

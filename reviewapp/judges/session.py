@@ -25,6 +25,7 @@ from reviewapp.judges.calls import DatabaseCalls, buckets_for, totals_of
 from reviewapp.judges.money import DatabaseLedger
 from reviewapp.models import Grader, Job, Output
 from reviewapp.outputs.jobs import check_can_grade, plain_grader
+from reviewapp.rewards import completions
 from reviewapp.runs import rollouts
 from tasks.task import Task
 
@@ -66,17 +67,24 @@ class JudgeSession:
         if job.kind == Job.Kind.ROLLOUT:
             assert self.port is not None
             return rollouts.prepare(job, self.port, self._budget(job))
+        if job.kind == Job.Kind.REWARD:
+            assert self.port is not None
+            return completions.prepare(job, self._grader(job)[1], self.port, self._budget(job))
         output = self.outputs.pop(job.output_id, None) or OUTPUTS.get(pk=job.output_id)
+        row, judge = self._grader(job)
+        check_can_grade(output, judge)
+        asking = asking_for(job, self._budget(job))
+        task = spec_of(output.task, output.variant)
+        return self._judge(output, task, row, judge, asking)
+
+    def _grader(self, job: Job) -> tuple[Grader, JudgeGrader]:
         if job.grader_id not in self.graders:
             found = Grader.objects.get(pk=job.grader_id)
             self.graders[job.grader_id] = found, plain_grader(found)
         row, judge = self.graders[job.grader_id]
         if not isinstance(judge, JudgeGrader):
             raise JobError(f"{row} is no judge that runs here")
-        check_can_grade(output, judge)
-        asking = asking_for(job, self._budget(job))
-        task = spec_of(output.task, output.variant)
-        return self._judge(output, task, row, judge, asking)
+        return row, judge
 
     async def _judge(self, output: Output, task: Task, row: Grader, judge: JudgeGrader, asking: Asking) -> Write:
         assert self.port is not None

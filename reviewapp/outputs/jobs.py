@@ -47,12 +47,16 @@ def plain_grader(row: Grader) -> registry.Grader:
 
 def check_can_grade(output: Output, grader: registry.Grader) -> None:
     """Raises JobError, or SandboxError when there is nothing to run code in."""
-    slug = output.task.slug
-    if slug not in grader.tasks:
-        raise JobError(f"{grader.name} does not grade {slug}, it grades: {', '.join(grader.tasks)}")
+    check_grader(output.task.slug, grader, is_sample=output.is_sample)
     if output.content_missing:
         raise JobError(f"there is no content to grade: {output.content_missing}")
-    if settings.DEMO and not output.is_sample and grader.runs_code and sandbox.choose_backend() == "process":
+
+
+def check_grader(slug: str, grader: registry.Grader, *, is_sample: bool) -> None:
+    """Raises JobError, or SandboxError when there is nothing to run code in."""
+    if slug not in grader.tasks:
+        raise JobError(f"{grader.name} does not grade {slug}, it grades: {', '.join(grader.tasks)}")
+    if settings.DEMO and not is_sample and grader.runs_code and sandbox.choose_backend() == "process":
         raise JobError(
             "This machine has no sandbox, so the demo runs only its own samples. "
             "Install bubblewrap (apt-get install bubblewrap) and start the demo again"

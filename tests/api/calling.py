@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
+from django.db import connection
 from django.test import Client
 
 from reviewapp.api.scopes import SCOPES
 from reviewapp.api.tokens import make_token
-from reviewapp.models import User
+from reviewapp.jobs.work import work_on
+from reviewapp.models import Job, User
 
 
 class Caller:
@@ -37,3 +42,23 @@ def caller_for(user: User, *scopes: str) -> Caller:
     """A program with a new token of this member; without scopes it has all of them."""
     _, text = make_token(user, f"token {user.api_tokens.count() + 1}", list(scopes or SCOPES))
     return Caller(text)
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """A thread that does what is queued, as a worker does."""
+    is_over = Event()
+
+    def work() -> None:
+        while not is_over.wait(0.1):
+            for pk in list(Job.objects.filter(state="queued").values_list("pk", flat=True)):
+                work_on(pk)
+        connection.close()
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

@@ -79,7 +79,8 @@ class Command(BaseCommand):
 
 
 def web_command(port: str) -> list[str]:
-    return [str(BIN / "gunicorn"), "reviewapp.wsgi", "--bind", f"127.0.0.1:{port}", "--threads", "8", "--log-level", "warning"]
+    threads = ["--threads", str(settings.WEB_THREADS)]
+    return [str(BIN / "gunicorn"), "reviewapp.wsgi", "--bind", f"127.0.0.1:{port}", *threads, "--log-level", "warning"]
 
 
 def worker_command() -> list[str]:
