@@ -6,8 +6,13 @@ labelled. The judge's score follows the quality that decides a pass: not at all 
 deviation too generous (biased), or very closely (good).
 
 Printed are each row's worst cell, which must hold the truth at least 93 times in 100, and how many of its cells lie
-between 93 and 97. Those above are the cautious ones: where a very good judge meets few labels, the intervals allow for
-errors of the judge that were not seen yet, and where labels belong to four or ten prompts, for prompts that differ.
+between 93 and 97. A cell above 97 is tried in two ways. "As near as can be" is said where one of them shows that no
+interval could do with less; "cautious" where neither does:
+- known length: 1.96 times the true standard error to each side, which no study can know, holds the truth over 97 times
+  in 100 too. Mistakes of the judge are few and come one by one, so the estimate is right, or off by a whole step.
+- rivals: were all intervals of the cell shortened until they held the truth 97 times in 100, and by as much those about a
+  judge as close who errs in one direction only (or, with prompts, about outputs of a prompt that are nearly the same),
+  these would fall below 93. The labels of a study can't tell the two apart.
 
 A useless judge may make the interval at most 1.05 times as wide as people alone; a good one has to make it as narrow as
 theory says, the root of (1 - r^2) + r^2 n / N with r the correlation of its verdicts with people's, to within 15 % from
@@ -17,8 +22,10 @@ theory says, the root of (1 - r^2) + r^2 n / N with r the correlation of its ver
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -35,7 +42,10 @@ STUDIES, POPULATION, PROMPT = 2_000, 1_000, 5
 SIZES = (20, 50, 200)
 RATES = {"near 0": (0.01, 0.1), "middle": (0.3, 0.7), "near 1": (0.9, 0.99)}
 JUDGES = {"useless": (0.0, 0.0), "biased": (0.8, 1.0), "good": (0.97, 0.0)}  # correlation with quality, generosity
+RIVALS = {"generous": (0.97, 0.4), "harsh": (0.97, -0.4)}  # as close as the good judge, and err one way
+LIKENESS, NEARLY_THE_SAME = 0.3, 0.9  # share of the variance of quality that outputs of a prompt have in common
 LOWEST, HIGHEST, WIDEST = 0.93, 0.97, 1.05
+KNOWN_SE, ALIKE = 1.96, 100  # studies with about one true rate, whose errors give its standard error
 
 
 @dataclass(frozen=True)
@@ -50,16 +60,31 @@ class Study:
 
 
 Estimator = Callable[[Study, int, np.random.Generator], Estimate]
+Where = tuple[str, int, str, str]  # estimator, labels, rate, judge
 
 
-def make_study(rate: float, judge: str, rng: np.random.Generator, *, clustered: bool) -> Study:
+@dataclass(frozen=True)
+class Cell:
+    """Of each study: how far the estimate is off, that as a share of the interval's arm on that side, its width, the truth."""
+
+    error: Floats
+    reach: Floats
+    width: Floats
+    truth: Floats
+
+    @property
+    def held(self) -> float:
+        return float((self.reach <= 1).mean())
+
+
+def make_study(rate: float, judge: str, rng: np.random.Generator, *, clustered: bool, likeness: float = LIKENESS) -> Study:
     from scipy.special import ndtri  # noqa: PLC0415 - 0.4 s to import
 
-    closeness, generosity = JUDGES[judge]
+    closeness, generosity = (JUDGES | RIVALS)[judge]
     prompt = np.arange(POPULATION) // PROMPT
     quality = rng.standard_normal(POPULATION)
     if clustered:
-        quality = np.sqrt(0.3) * rng.standard_normal(POPULATION // PROMPT)[prompt] + np.sqrt(0.7) * quality
+        quality = np.sqrt(likeness) * rng.standard_normal(POPULATION // PROMPT)[prompt] + np.sqrt(1 - likeness) * quality
     cut = -float(ndtri(rate))
     score = closeness * quality + np.sqrt(1 - closeness**2) * rng.standard_normal(POPULATION) + generosity
     return Study(rate, (quality > cut).astype(float), score, (score > cut).astype(float), prompt)
@@ -113,15 +138,50 @@ ESTIMATORS: dict[str, Estimator] = {
 
 def coverage(name: str, n: int, rate: str, judge: str, *, studies: int = STUDIES, seed: int = 0) -> tuple[float, float]:
     """How often the estimator's interval holds the truth, and its mean width."""
+    cell = simulate(name, n, rate, judge, studies=studies, seed=seed)
+    return cell.held, float(cell.width.mean())
+
+
+def simulate(name: str, n: int, rate: str, judge: str, *, studies: int, seed: int = 0, likeness: float = LIKENESS) -> Cell:
     rng, estimator = np.random.default_rng([seed, n, len(name), len(rate), len(judge)]), ESTIMATORS[name]
-    held, width = 0, 0.0
-    for truth in rng.uniform(*RATES[rate], studies).tolist():
-        study = make_study(truth, judge, rng, clustered="prompts" in name)
-        found = estimator(study, n, rng)
+    found = np.empty((4, studies))
+    for i, truth in enumerate(rng.uniform(*RATES[rate], studies).tolist()):
+        study = make_study(truth, judge, rng, clustered="prompts" in name, likeness=likeness)
+        made = estimator(study, n, rng)
         target = truth + (1 - truth) / 4 if name == "corrected mean" else truth
-        held += found.low <= target <= found.high
-        width += found.high - found.low
-    return held / studies, width / studies
+        off = target - made.value
+        arm = made.high - made.value if off > 0 else made.value - made.low
+        found[:, i] = off, 0.0 if off == 0 else abs(off) / max(arm, 1e-12), made.high - made.low, target
+    return Cell(*found)
+
+
+def known_length(cell: Cell) -> float:
+    """How often the truth lies within 1.96 true standard errors of the estimate."""
+    order = np.argsort(cell.truth)
+    groups = np.array_split(cell.error[order], max(len(order) // ALIKE, 1))
+    return float(np.mean(np.concatenate([np.abs(g) <= KNOWN_SE * np.sqrt((g**2).mean()) for g in groups])))
+
+
+def least_rival(cell: Cell, where: Where, studies: int) -> float:
+    """How often the worst rival's interval would hold, shortened by what brings this cell down to 97 in 100."""
+    name, n, rate, judge = where
+    shortened = float(np.quantile(cell.reach, HIGHEST, method="inverted_cdf"))
+    rivals = [simulate(name, n, rate, rival, studies=studies) for rival in RIVALS] if judge != "useless" else []
+    if "prompts" in name:
+        rivals.append(simulate(name, n, rate, judge, studies=studies, likeness=NEARLY_THE_SAME))
+    return min((float((rival.reach <= shortened).mean()) for rival in rivals), default=1.0)
+
+
+def verdict(cell: Cell, where: Where, studies: int) -> tuple[str, str]:
+    """What is said of a cell: a word, and what shows it."""
+    if cell.held < LOWEST:
+        return "below", ""
+    if cell.held <= HIGHEST:
+        return "within", ""
+    if (known := known_length(cell)) > HIGHEST:
+        return "as near as can be", f"known length {100 * known:.1f}"
+    rival = least_rival(cell, where, studies)
+    return ("as near as can be" if rival < LOWEST else "cautious"), f"known length {100 * known:.1f}, rival shortened {100 * rival:.1f}"
 
 
 def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
@@ -130,22 +190,26 @@ def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
 
 
 def _coverages(studies: int) -> Iterator[dict[str, Any]]:
+    counted: Counter[str] = Counter()
     for name in ESTIMATORS:
         judges = ("useless",) if name.startswith("people") else tuple(JUDGES)
         for size in SIZES:
-            cells = {(rate, judge): coverage(name, size, rate, judge, studies=studies)[0] for rate in RATES for judge in judges}
-            print(f"    {name}, n {size}: " + ", ".join(f"{r} {j} {c:.3f}" for (r, j), c in cells.items()), file=sys.stderr, flush=True)
-            low = min(cells, key=cells.__getitem__)
-            label = f"{name}, n {size}"
-            yield {
-                "name": f"{label}, lowest ({low[0]}, {low[1]})",
-                "value": 100 * cells[low],
-                "unit": "%",
-                "bar": 100 * LOWEST,
-                "better": "higher",
-            }
-            inside = sum(LOWEST <= share <= HIGHEST for share in cells.values())
-            yield {"name": f"{label}, of {len(cells)} cells within", "value": inside, "unit": "cells"}
+            held, words = {}, Counter()
+            for rate, judge in product(RATES, judges):
+                cell = simulate(name, size, rate, judge, studies=studies)
+                word, why = verdict(cell, (name, size, rate, judge), studies)
+                held[rate, judge] = cell.held
+                words[word] += 1
+                print(f"    {name}, n {size}, {rate}, {judge}: {100 * cell.held:.1f} {word} {why}".rstrip(), file=sys.stderr, flush=True)
+            low, label = min(held, key=held.__getitem__), f"{name}, n {size}"
+            where = f"{label}, lowest ({low[0]}, {low[1]})"
+            yield {"name": where, "value": 100 * held[low], "unit": "%", "bar": 100 * LOWEST, "better": "higher"}
+            yield {"name": f"{label}, of {len(held)} cells within", "value": words["within"], "unit": "cells"}
+            counted += words
+    total = sum(counted.values())
+    yield {"name": f"of all {total} cells below 93", "value": counted["below"], "unit": "cells", "bar": 0}
+    for word in ("within", "as near as can be", "cautious"):
+        yield {"name": f"of all {total} cells {word}", "value": counted[word], "unit": "cells"}
 
 
 def _widths(studies: int) -> Iterator[dict[str, Any]]:

@@ -75,8 +75,9 @@ def corrected_rate(
     The interval is Wilson's, at the corrected rate, with n multiplied by what the judge saves: the variance of Y over
     the variance of the estimate. Both are computed with half an output added to each of the four combinations of
     verdicts, so that a judge seen to agree everywhere is not taken to be faultless. Where prompts have several outputs,
-    n is divided by the design effect (never below 1) and multiplied by the square of normal over Student quantile, for
-    few prompts. Should the interval be over 5 % wider than with the human labels alone, these alone are used. In
+    n is divided by the design effect and multiplied by the square of normal over Student quantile, for few prompts;
+    where outputs of a prompt are no more alike than others (a design effect of 1 or less), they count as independent, and
+    n stays. Should the interval be over 5 % wider than with the human labels alone, these alone are used. In
     simulation (5 rates, 6 judges, 20 to 150 labels, 5 to 2000 other outputs) the interval of 95 % covers 92.6 to 100 %,
     on average 95.7 %; at 4 to 10 labels 87 to 100 %, like Wilson's own. With 5 or more labelled prompts of 5 outputs it
     covers 94 to 100 %.
@@ -204,11 +205,14 @@ def _effective_n(study: _Study, weight: float, level: float) -> float:
     clusters = _clusters_used(study, weight)
     if len(np.unique(clusters)) == len(clusters):
         return n_effective
+    effect = _design_effect(study, weight, clusters)
+    if effect <= 1:
+        return n_effective
     from scipy.special import stdtrit  # noqa: PLC0415 - 0.4 s to import
 
     tail = (1 + level) / 2
     student = float(stdtrit(len(np.unique(clusters[: len(study.human)])) - 1, tail))
-    return n_effective / _design_effect(study, weight, clusters) * (NormalDist().inv_cdf(tail) / student) ** 2
+    return n_effective / effect * (NormalDist().inv_cdf(tail) / student) ** 2
 
 
 def _clusters_used(study: _Study, weight: float) -> Ints:

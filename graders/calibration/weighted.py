@@ -30,8 +30,8 @@ from graders.calibration.result import Estimate
 WHY_NONE = "not defined, because no output has a human label that was drawn with a known probability"
 ONE_PROMPT = "all human labels belong to one prompt"
 NO_JUDGE = "no judge graded these outputs"
-PSEUDO_VERDICTS, PSEUDO_SCORES = 2.0, 0.5  # outputs of every kind that are added before a spread is computed
-STRATUM_SHARE = 0.5  # of them, to each stratum
+PSEUDO_VERDICTS, PSEUDO_SCORES = 2.0, 1.0  # outputs of every kind that are added before a spread is computed
+STRATUM_SHARE = 0.2  # of them, to each stratum
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class _Fit:
     value: float
     variance: float
     spread: float
+    is_clustered: bool  # outputs of a prompt are seen to be alike
 
 
 def weighted_rate(
@@ -98,8 +99,8 @@ def weighted_rate(
     The variance is the sum of squares, by prompt, of what each output adds to the estimate (its influence): that of
     independent draws, close to it and never much too small for draws of a fixed number. Half an output is added to each
     of the four combinations of verdicts. The interval is Wilson's at the effective sample size, widened by Student's
-    quantile for the effective number of labels, or for prompts. When it would be over 5 % wider than without the
-    judge, the judge is not used.
+    quantile for the number of prompts where outputs of a prompt are more alike than others. When it would be over 5 %
+    wider than without the judge, the judge is not used.
 
     References
     ----------
@@ -135,7 +136,8 @@ def weighted_mean(
     """Return the mean score that humans would give, on `scale`. Arguments and method as in `weighted_rate`.
 
     The effective sample size of the interval is that of a pass rate with the same mean and variance on 0 to 1, so that
-    near an end of the scale the interval is lopsided as it should be, and stays on the scale.
+    near an end of the scale the interval is lopsided as it should be, and stays on the scale. Student's quantile is that of
+    the effective number of labels, or of prompts.
 
     Examples
     --------
@@ -264,7 +266,8 @@ def _fit(study: _Study, weight: float) -> _Fit:
     variance = float((added**2).sum()) + float((_extra_spread(study, residual, weight) * w**2).sum())
     whole = study.human - float((w * study.human).sum())
     spread = float((w * (whole**2 + _extra_spread(study, study.human, 0.0))).sum())
-    return _Fit(min(max(value, 0.0), 1.0), variance * _design_effect(study, added, weight), spread)
+    effect = _design_effect(study, added, weight)
+    return _Fit(min(max(value, 0.0), 1.0), variance * effect, spread, effect > 1)
 
 
 def _influence(study: _Study, labelled: Floats, everything: Floats | None, *, residual_only: bool = False) -> Floats:
@@ -328,15 +331,16 @@ def _design_effect(study: _Study, added: Floats, weight: float) -> float:
 
 
 def _interval(study: _Study, fit: _Fit, level: float, *, is_rate: bool) -> tuple[float, float]:
-    """Return Wilson's interval at the effective sample size, widened for few labels or prompts."""
+    """Return Wilson's interval at the effective sample size, widened for few prompts, and of a mean for few labels."""
     from scipy.special import stdtrit  # noqa: PLC0415 - 0.4 s to import
 
-    tail = (1 + level) / 2
-    freedom = 1 / float((study.weights**2).sum()) - 1
-    if study.clusters is not None:
+    tail, n = (1 + level) / 2, 1 / float((study.weights**2).sum())
+    freedom = np.inf if is_rate else n - 1
+    if fit.is_clustered and study.clusters is not None:
         freedom = min(freedom, len(np.unique(study.clusters[study.labelled])) - 1)
-    if len(study.human) == 1:
-        freedom = 1.0
-    spread = fit.spread if is_rate else max(fit.value * (1 - fit.value), 1e-9)
-    n_effective = spread / max(fit.variance, 1e-12) * (NormalDist().inv_cdf(tail) / float(stdtrit(max(freedom, 1.0), tail))) ** 2
+    student = float(stdtrit(max(freedom, 1.0), tail)) if np.isfinite(freedom) else NormalDist().inv_cdf(tail)
+    # A mean at an end of the scale has no spread of its own: that of made-up scores added to it counts.
+    middle = (n * fit.value + study.pseudo / 2) / (n + study.pseudo)
+    spread = fit.spread if is_rate else middle * (1 - middle)
+    n_effective = spread / max(fit.variance, 1e-12) * (NormalDist().inv_cdf(tail) / student) ** 2
     return wilson_bounds(fit.value, n_effective, level)
