@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
 
 from reviewapp.jobs import queue
-from reviewapp.models import Job, Run, Task, Variant
+from reviewapp.models import Grader, Job, Run, Task, Variant
+from reviewapp.runs import graded
 from reviewapp.runs.start import ROLLOUT_QUEUE
 
 
@@ -21,8 +23,11 @@ def find_run(task: Task, variant: Variant, model: str, asked: dict[str, Any]) ->
 
 
 @transaction.atomic
-def ask_again(run: Run, variant: Variant, model: str, n: int, limit_usd: float | None) -> None:
-    """Add jobs up to n, and queue again what failed, was cancelled or is paused. A limit that is given takes the old one's place."""
+def ask_again(run: Run, variant: Variant, model: str, n: int, *, limit_usd: float | None, graders: Sequence[Grader]) -> None:
+    """Add jobs up to n, and queue again what failed, was cancelled or is paused. A limit that is given takes the old one's place.
+
+    `graders` grade the outputs that are there, too.
+    """
     if limit_usd is not None:
         run.arguments |= {"limit_usd": limit_usd}
         for job in run.jobs.exclude(state=Job.State.DONE):
@@ -38,4 +43,6 @@ def ask_again(run: Run, variant: Variant, model: str, n: int, limit_usd: float |
         queue.retry(job)
     run.arguments |= {"n": max(n, run.arguments.get("n", 0))}
     run.save(update_fields=["arguments"])
+    if graders:
+        graded.ask_for(run, variant.task, graders)
     queue.wake_first(run)

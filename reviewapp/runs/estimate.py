@@ -56,10 +56,30 @@ def why_no_model() -> str:
 
 def plan_gradings(task: Task, plain: PlainGrader, output_ids: Sequence[int]) -> Plan:
     """Of a grader on these outputs of one task. A few queries, whatever their number."""
-    n = len(output_ids)
+    return _plan_gradings(task, plain, len(output_ids), _chars(task, output_ids) if isinstance(plain, JudgeGrader) else 0)
+
+
+def plan_graded(task: Task, plan: Plan, graders: Sequence[PlainGrader]) -> Plan:
+    """The plan of rollouts, and that of grading what comes out of them, as long as outputs of the task are on average."""
+    mean = task.outputs.filter(is_latest=True, length__gt=0).aggregate(mean=Avg("length"))["mean"] or USUAL_OUTPUT * CHARS_A_TOKEN
+    for grader in graders:
+        more = _plan_gradings(task, grader, plan.units, int(plan.units * mean))
+        costs = (plan.cost_usd, more.cost_usd)
+        plan = Plan(
+            plan.units,
+            plan.calls + more.calls,
+            plan.tokens + more.tokens,
+            None if None in costs else sum(cost or 0.0 for cost in costs),
+            plan.duration_s + more.duration_s,
+            (*plan.notes, *(f"Grading with {grader.name}: {note[0].lower()}{note[1:]}" for note in more.notes)),
+        )
+    return plan
+
+
+def _plan_gradings(task: Task, plain: PlainGrader, n: int, chars: int) -> Plan:
     if not isinstance(plain, JudgeGrader):
         return _plan_code(plain, n)
-    judge, chars = plain.judge, _chars(task, output_ids)
+    judge = plain.judge
     calls = n * judge.votes
     system = int(len(system_prompt(judge, spec_of(task))) / CHARS_A_TOKEN)
     said = int(judge.votes * (chars + n * len(TASK_AS_DATA + LAST_WORD)) / CHARS_A_TOKEN)
@@ -107,7 +127,8 @@ def _plan_rollouts_of(task: Task, variant: Variant, model: str, n: int) -> Plan:
 def _earlier_rollouts(task: Task, model: str) -> tuple[int, int, Usage, float] | None:
     """(rollouts, calls, tokens, seconds a call) of this model on this task."""
     runs = Run.objects.filter(kind=Run.Kind.ROLLOUT, arguments__task=task.slug).order_by("-id")
-    scopes = dict(runs.values_list("id", "scope")[:20])
+    # Where a judge asked the same model, its calls can't be told from those of the rollouts.
+    scopes = {pk: scope for pk, scope, told in runs.values_list("id", "scope", "arguments")[:40] if model not in told.get("judged_by", ())}
     count = Job.objects.filter(run__in=scopes, state=Job.State.DONE, arguments__model=model).count()
     if not count:
         return None

@@ -16,6 +16,7 @@ from reviewapp.judges import known
 from reviewapp.models import Grade, Grader, Task, User, Variant
 from reviewapp.outputs.filters import parse_query
 from reviewapp.outputs.queries import filtered
+from reviewapp.runs.graded import default_of
 from reviewapp.runs.start import MOST_UNITS
 
 MOST_MODELS, LONGEST_MODEL, MOST_N, MOST_TURNS = 20, 200, 1_000, 500
@@ -155,6 +156,27 @@ class RolloutForm(RunForm):
         return found
 
     @cached_property
+    def all_graders(self) -> list[registry.Grader]:
+        return known.graders_of(self.task.slug) if self.task else []
+
+    @cached_property
+    def graders(self) -> list[registry.Grader]:
+        """Those that are ticked; of a form that is not filled in yet, or whose task was changed, the task's primary one."""
+        was_changed = self.value("task_was") not in ("", self.task.slug if self.task else "")
+        if self.task and (was_changed or not self.is_filled):
+            primary = default_of(self.task, self.all_graders)
+            return [primary] if primary else []
+        names = {f"{g.name}@{g.version}": g for g in self.all_graders}
+        wanted = dict.fromkeys(self.params.getlist("grader"))
+        if unknown := [name for name in wanted if name not in names]:
+            self.refuse("grader", unknown[0], ", ".join(names) or "none grades this task here")
+        return [names[name] for name in wanted if name in names]
+
+    @property
+    def is_filled(self) -> bool:
+        return bool(self.params.get("models") or self.params.getlist("variant"))
+
+    @cached_property
     def n(self) -> int:
         text = self.value("n", "10") or "10"
         if text.isdecimal() and 1 <= int(text[:9]) <= MOST_N:
@@ -189,7 +211,7 @@ class RolloutForm(RunForm):
         return len(self.variants) * len(self.models) * self.n
 
     def check(self) -> bool:
-        _ = self.task, self.limit_usd, self.settings
+        _ = self.task, self.limit_usd, self.settings, self.graders
         if not self.variants:
             self.errors.setdefault("variant", "No prompt variant is ticked.")
         if not self.models:

@@ -13,8 +13,9 @@ from graders import registry
 from graders.judge.judge import DEFAULT_MODEL
 from llm.types import EFFORTS
 from reviewapp import access
+from reviewapp.judges import known
 from reviewapp.models import Output, Run, Task
-from reviewapp.runs.estimate import Plan, plan_gradings, plan_rollouts, why_no_model
+from reviewapp.runs.estimate import Plan, plan_graded, plan_gradings, plan_rollouts, why_no_model
 from reviewapp.runs.forms import WHICH, GradingForm, RolloutForm, RunForm
 from reviewapp.runs.progress import KINDS
 from reviewapp.runs.start import start_gradings, start_rollouts
@@ -35,20 +36,21 @@ def new_rollouts(request: HttpRequest, params: QueryDict) -> HttpResponse:
     form = RolloutForm(
         params, list(Task.objects.filter(variants__is_current=True).exclude(variants__prompt="").distinct().order_by("slug"))
     )
-    is_filled = bool(params.get("models") or params.getlist("variant"))
     why = why_no_model()
     plan = None
-    if is_filled and form.check() and form.task:
-        plan = plan_rollouts(form.task, form.variants, form.models, form.n)
+    if form.is_filled and form.check() and form.task:
+        plan = plan_graded(form.task, plan_rollouts(form.task, form.variants, form.models, form.n), form.graders)
         if request.method == "POST" and not why:
             asked = {"estimate": estimate_json(plan), **({"settings": form.settings} if form.settings else {})}
+            graders = [known.row_of(grader) for grader in form.graders]
             started = start_rollouts(
-                form.task, form.variants, form.models, form.n, user=request.user, limit_usd=form.limit_usd, asked=asked
+                form.task, form.variants, form.models, form.n, user=request.user, limit_usd=form.limit_usd, asked=asked, graders=graders
             )
             return redirect("run", started.pk)
     models = Output.objects.exclude(model="").order_by("model").values_list("model", flat=True).distinct()[:50]
-    ticked = {variant.name for variant in form.variants} if is_filled else {variant.name for variant in form.all_variants}
+    ticked = {variant.name for variant in form.variants} if form.is_filled else {variant.name for variant in form.all_variants}
     context = {"variants": [(variant, variant.name in ticked) for variant in form.all_variants], "models": list(models)}
+    context["graders"] = [(g, f"{g.name}@{g.version}", g in form.graders, registry.why_not_ready(g)) for g in form.all_graders]
     context |= {"kind": Run.Kind.ROLLOUT.value, "default_models": params.get("models", DEFAULT_MODEL), "n": params.get("n", "10")}
     context |= {"efforts": (*EFFORTS, "none"), "effort": form.effort, "thinking": form.value("thinking"), "turns": form.value("turns")}
     return show_new(request, form, plan, why, context)

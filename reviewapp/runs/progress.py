@@ -32,7 +32,7 @@ class Spend:
 
 @dataclass(frozen=True)
 class Progress:
-    """`recent`: units that ended within the last minute."""
+    """`recent`: units that ended within the last minute. `gradings`: of a run of rollouts, (ended, all there are) of its gradings."""
 
     run: Run
     counts: dict[str, int] = field(default_factory=dict)
@@ -40,6 +40,7 @@ class Progress:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     recent: int = 0
+    gradings: tuple[int, int] = (0, 0)
 
     @property
     def total(self) -> int:
@@ -52,6 +53,21 @@ class Progress:
     @property
     def n_ended(self) -> int:
         return self.total - self.n_open - self.counts.get("paused", 0)
+
+    @property
+    def n_rollouts(self) -> tuple[int, int]:
+        """(ended, all)."""
+        return self.n_ended - self.gradings[0], self.total - self.gradings[1]
+
+    @property
+    def n_coming(self) -> int:
+        """Gradings that the rollouts which have not ended will ask for."""
+        ended, total = self.n_rollouts
+        return (total - ended) * len(self.run.arguments.get("grader_ids", ()))
+
+    @property
+    def n_planned(self) -> int:
+        return self.total + self.n_coming
 
     @property
     def is_open(self) -> bool:
@@ -87,7 +103,7 @@ class Progress:
 
     @property
     def time_left_s(self) -> float | None:
-        return 60 * self.n_open / self.per_minute if self.is_open and self.per_minute else None
+        return 60 * (self.n_open + self.n_coming) / self.per_minute if self.is_open and self.per_minute else None
 
     @property
     def elapsed_s(self) -> float:
@@ -126,6 +142,8 @@ def progress_of(runs: Iterable[Run]) -> list[Progress]:
             started=Min("started_at"),
             ended=Max("finished_at"),
             recent=Count("id", filter=ended & Q(finished_at__gte=since)),
+            gradings=Count("id", filter=Q(kind=Job.Kind.GRADE)),
+            graded=Count("id", filter=Q(kind=Job.Kind.GRADE, state__in=(State.DONE, State.FAILED, State.CANCELLED))),
         )
     )
     found = {row["run_id"]: row for row in rows}
@@ -137,7 +155,8 @@ def _progress(run: Run, row: dict[str, Any] | None, spend: Spend) -> Progress:
     if row is None:
         return Progress(run, spend=spend)
     counts = {state: row[state] for state in State.values}
-    return Progress(run, counts, spend, row["started"], row["ended"], row["recent"])
+    gradings = (row["graded"], row["gradings"]) if run.kind == Run.Kind.ROLLOUT else (0, 0)
+    return Progress(run, counts, spend, row["started"], row["ended"], row["recent"], gradings)
 
 
 def spend_of(scopes: list[str]) -> dict[str, Spend]:
@@ -171,7 +190,7 @@ def reasons_of(run: Run) -> list[Reason]:
 
 def parts_of(run: Run) -> list[dict[str, Any]]:
     """A rollout run by variant and model: how many are done, failed and open."""
-    jobs = Job.objects.filter(run=run).order_by().values("arguments__variant", "arguments__model")
+    jobs = Job.objects.filter(run=run, kind=Job.Kind.ROLLOUT).order_by().values("arguments__variant", "arguments__model")
     rows = jobs.annotate(
         n=Count("id"), done=Count("id", filter=Q(state=State.DONE)), failed=Count("id", filter=Q(state=State.FAILED)), first=Min("id")
     )

@@ -25,7 +25,8 @@ from reviewapp.catalog.sync import spec_of
 from reviewapp.jobs.handlers import JobError
 from reviewapp.jobs.queue import Write
 from reviewapp.judges.calls import patiently, storable
-from reviewapp.models import Job, Output, OutputBody, Prompt, Task, ToolResult, Variant
+from reviewapp.models import Job, Output, OutputBody, Prompt, Run, Task, ToolResult, Variant
+from reviewapp.runs import graded
 from tasks.agent import Limits, Notes, Rollout, Settings, roll_out
 from tasks.tools.config import Sources, read_sources
 from tasks.tools.literature import Literature
@@ -83,6 +84,8 @@ async def _written(job: Job, variant: Variant, work: Coroutine[Any, Any, Rollout
         output = save_output(job, variant, rollout)
         Job.objects.filter(pk=job.pk).update(output=output)
         ToolResult.objects.filter(job_id=job.pk).delete()
+        if job.run_id and not output.content_missing:
+            graded.grade(Run.objects.get(pk=job.run_id), [output.pk])
         return {"text": told_of(rollout), "output": output.pk, "stop_reason": rollout.stop_reason}
 
     return write

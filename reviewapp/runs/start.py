@@ -16,6 +16,7 @@ from reviewapp.jobs import queue
 from reviewapp.jobs.queue import Enqueued, enqueue_gradings
 from reviewapp.judges.versions import keep_counting
 from reviewapp.models import Grader, Job, Output, Run, Task, User, Variant
+from reviewapp.runs import graded
 
 ROLLOUT_QUEUE = "rollout"
 MOST_UNITS = 10_000
@@ -59,8 +60,9 @@ def start_rollouts(
     user: User | None = None,
     limit_usd: float | None = None,
     asked: dict[str, Any] | None = None,
+    graders: Sequence[Grader] = (),
 ) -> Run:
-    """n rollouts of each variant by each model, a job each."""
+    """n rollouts of each variant by each model, a job each. `graders` grade each output as soon as it is there."""
     names = [variant.name for variant in variants]
     about = {"task": task.slug, "variants": names, "models": list(models), "n": n, **(asked or {}), **_limit(limit_usd)}
     told = ", ".join(names) if len(names) < 3 else f"{len(names)} variants"
@@ -82,6 +84,8 @@ def start_rollouts(
         for number in range(1, n + 1)
     ]
     Job.objects.bulk_create(jobs, batch_size=500)
+    if graders:
+        graded.ask_for(run, task, graders, user)
     queue.wake_first(run)
     return run
 

@@ -68,7 +68,7 @@ def spent(spend: Spend) -> SafeString:
 
 @register.simple_tag
 def progress_line(progress: Progress) -> SafeString:
-    share = 100 * progress.n_ended / progress.total if progress.total else 0
+    share = 100 * progress.n_ended / progress.n_planned if progress.total else 0
     return format_html(
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true"><rect class="track" width="100" height="8"/>'
         '<rect class="accent" width="{}" height="8"/></svg>',

@@ -19,11 +19,11 @@ from django.urls import reverse
 from llm.config import read_config
 from llm.errors import NotConfigured
 from llm.types import EFFORTS
-from reviewapp.jobs import batch
+from reviewapp.jobs import batch, queue
 from reviewapp.jobs.handlers import JobError
 from reviewapp.judges.calls import totals_of
-from reviewapp.management.commands.grade import ProgressLine, cost_text, find_task
-from reviewapp.models import Job, Run, Task, Variant
+from reviewapp.management.commands.grade import ProgressLine, cost_text, find_grader, find_task
+from reviewapp.models import Grader, Job, Run, Task, Variant
 from reviewapp.runs.again import ask_again, find_run
 from reviewapp.runs.rollouts import tools_for
 from reviewapp.runs.start import MOST_UNITS, start_rollouts
@@ -40,7 +40,10 @@ class Command(BaseCommand):
         parser.add_argument("--variant", required=True, metavar="V", help="the prompt variant")
         parser.add_argument("--model", required=True, metavar="M", help="the model's name, as the server knows it")
         parser.add_argument("--n", type=int, default=1, metavar="N", help="rollouts (default: %(default)s)")
-        parser.add_argument("--limit-usd", type=float, metavar="USD", help="spending limit of the run")
+        parser.add_argument(
+            "--grader", action="append", default=[], metavar="NAME[@VERSION]", help="grade each output as it ends; may repeat"
+        )
+        parser.add_argument("--limit-usd", type=float, metavar="USD", help="spending limit of the run, its gradings included")
         parser.add_argument("--effort", choices=EFFORTS, help="how hard to think, for models that know it")
         parser.add_argument("--thinking", action="store_true", help="have the model think, and keep what it shows of it")
         parser.add_argument("--turns", type=int, default=DEFAULTS.turns, help="calls of the model a rollout (default: %(default)s)")
@@ -56,33 +59,39 @@ class Command(BaseCommand):
         task = find_task(options["task"])
         variant = find_variant(task, options["variant"])
         check_numbers(options)
+        graders = [find_grader(text, task.slug) for text in options["grader"]]
         check_ready(task)
-        run = self.run_for(task, variant, options)
-        jobs = list(run.jobs.order_by("pk").values_list("pk", flat=True))
-        to_do = list(run.jobs.filter(state__in=("queued", "running")).order_by("pk").values_list("pk", flat=True))
+        run = self.run_for(task, variant, graders, options)
+        jobs = run.jobs.filter(kind=Job.Kind.ROLLOUT)
+        to_do = list(jobs.filter(state__in=queue.OPEN).order_by("pk").values_list("pk", flat=True))
         facts: dict[str, Any] = {"run": run.pk, "url": reverse("run", args=[run.pk])}
-        facts |= {"task": task.slug, "variant": variant.name, "model": options["model"], "n": len(jobs)}
-        facts |= {"queued": len(to_do), "done_before": run.jobs.filter(state=Job.State.DONE).count()}
+        facts |= {"task": task.slug, "variant": variant.name, "model": options["model"], "n": jobs.count()}
+        facts |= {"queued": len(to_do), "done_before": jobs.filter(state=Job.State.DONE).count()}
+        facts |= {"graders": run.arguments.get("graders", [])}
         if not (options["wait"] or options["here"]):
             self.tell(options, facts, f"run {run.pk}: {len(to_do)} queued, {facts['done_before']} done before: {facts['url']}")
             return
         self.wait(to_do, options["here"])
+        while open_jobs := list(run.jobs.filter(state__in=queue.OPEN).order_by("pk").values_list("pk", flat=True)):
+            self.wait(open_jobs, options["here"])  # gradings of what came out
         facts |= self.results(run)
-        lines = [f"run {run.pk}: {len(facts['outputs'])} done, {len(facts['failed'])} failed: {facts['url']}"]
+        graded = f", {facts['graded']} graded" if facts["graders"] else ""
+        lines = [f"run {run.pk}: {len(facts['outputs'])} done{graded}, {len(facts['failed'])} failed: {facts['url']}"]
         lines += [f"{facts['calls']} calls, {facts['tokens']:,} tokens, {cost_text(facts)}"]
         lines += [f"  {row['unit']}: {row['reason']}" for row in facts["failed"]]
         self.tell(options, facts, "\n".join(lines))
         if facts["failed"]:
             sys.exit(3)
 
-    def run_for(self, task: Task, variant: Variant, options: dict[str, Any]) -> Run:
+    def run_for(self, task: Task, variant: Variant, graders: list[Grader], options: dict[str, Any]) -> Run:
         settings = {name: options[name] for name in ("effort", "thinking", "turns", "tokens", "seconds", "answer_tokens")}
         asked = {"settings": settings, "variant_ids": [variant.pk]}
         found = None if options["new"] else find_run(task, variant, options["model"], asked)
         if found:
-            ask_again(found, variant, options["model"], options["n"], options["limit_usd"])
+            ask_again(found, variant, options["model"], options["n"], limit_usd=options["limit_usd"], graders=graders)
             return found
-        return start_rollouts(task, [variant], [options["model"]], options["n"], limit_usd=options["limit_usd"], asked=asked)
+        limit = options["limit_usd"]
+        return start_rollouts(task, [variant], [options["model"]], options["n"], limit_usd=limit, asked=asked, graders=graders)
 
     def wait(self, jobs: list[int], here: bool) -> None:
         say = ProgressLine(len(jobs), self.stderr)
@@ -94,11 +103,12 @@ class Command(BaseCommand):
 
     def results(self, run: Run) -> dict[str, Any]:
         done = run.jobs.filter(state=Job.State.DONE).order_by("pk")
-        failed = run.jobs.exclude(state=Job.State.DONE).order_by("pk").values_list("pk", "unit", "error", "state")
+        failed = run.jobs.exclude(state=Job.State.DONE).order_by("pk").select_related("grader", "output")
         total = totals_of(run.scope)
         return {
-            "outputs": list(done.values_list("output", flat=True)),
-            "failed": [{"job": pk, "unit": unit, "reason": error or state} for pk, unit, error, state in failed],
+            "outputs": list(done.filter(kind=Job.Kind.ROLLOUT).values_list("output", flat=True)),
+            "graded": done.filter(kind=Job.Kind.GRADE).count(),
+            "failed": [{"job": job.pk, "unit": unit_of(job), "reason": job.error or job.state} for job in failed],
             "calls": total.calls,
             "tokens": total.usage.total,
             "cost_usd": None if total.unpriced else round(total.cost_usd, 6),
@@ -111,6 +121,10 @@ class Command(BaseCommand):
 
     def tell(self, options: dict[str, Any], facts: dict[str, Any], text: str) -> None:
         self.stdout.write(json.dumps(facts) if options["json"] else text)
+
+
+def unit_of(job: Job) -> str:
+    return job.unit or f"{job.output.external_id} graded by {job.grader}"
 
 
 def find_variant(task: Task, name: str) -> Variant:
