@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
@@ -104,15 +104,22 @@ def handle_errors(api: NinjaAPI) -> None:
     def unreadable(request: HttpRequest, error: SuspiciousOperation) -> HttpResponse:
         return answer(400, f"The request can't be read: {error}")
 
-    @api.exception_handler(Exception)
-    def crashed(request: HttpRequest, error: Exception) -> HttpResponse:
-        if isinstance(error, OperationalError | InterfaceError):
-            log.warning("the database said: %s", error)
-            response = answer(503, "The database is busy or away. Nothing was written; ask again.")
-            response["Retry-After"] = "2"
-            return response
-        log.error("%s %s failed", request.method, request.path, exc_info=error)
-        return answer(500, "An error in the program. It is in the server's log; nothing was written.")
+    api.add_exception_handler(Exception, _unexpected)
+
+
+def _unexpected(request: HttpRequest, error: Exception) -> HttpResponse:
+    """A database that is away, what no database stores, and errors of ours."""
+    if isinstance(error, OperationalError | InterfaceError):
+        log.warning("the database said: %s", error)
+        response = answer(503, "The database is busy or away. Nothing was written; ask again.")
+        response["Retry-After"] = "2"
+        return response
+    if isinstance(error, DataError | UnicodeEncodeError):  # a NUL or half a surrogate pair in a text, a number too large
+        return answer(
+            422, f"The database can't store what was sent: {error}", [Problem("body", None, "text and numbers that it can store")]
+        )
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return answer(500, "An error in the program. It is in the server's log; nothing was written.")
 
 
 def _problem_of(row: Mapping[str, Any]) -> Problem:

@@ -119,6 +119,12 @@ def test_broken_json_is_named_and_nothing_is_written(api, judged):
     assert told["error"]
 
 
+@pytest.mark.parametrize("note", ["a\ud800b", "a\x00b"])
+def test_text_that_no_database_stores_is_refused_or_kept_but_never_a_crash(api, judged, note):
+    api.post(f"outputs/{judged.pk}/grades", {"mode": "blind", "answers": answers(), "note": note})
+    assert api.status in (201, 422)
+
+
 def test_a_viewer_never_writes_whatever_the_token_says(viewer, judged):
     api = caller_for(viewer)
     assert "role of reviewer" in api.post(f"outputs/{judged.pk}/grades", {"mode": "assisted", "answers": answers()})["error"]
