@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PORT ?= 8000
 DATA_DIR ?= $(CURDIR)/data
-WEB_THREADS ?= 16
+WEB_THREADS ?= 32
 VENV := .venv
 BIN := $(VENV)/bin
 export PORT DATA_DIR WEB_THREADS

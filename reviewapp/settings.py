@@ -180,7 +180,7 @@ CELERY_BEAT_SCHEDULE = {
 }
 
 # Requests that a process of the web server answers at once. Those that wait for rewards have three quarters of it at most.
-WEB_THREADS = int(env_text("WEB_THREADS", "16"))
+WEB_THREADS = int(env_text("WEB_THREADS", "32"))
 
 ANTHROPIC_API_KEY = env_text("ANTHROPIC_API_KEY")
 ANTHROPIC_BASE_URL = env_text("ANTHROPIC_BASE_URL")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -94,11 +95,13 @@ def handle_errors(api: NinjaAPI) -> None:
 
     @api.exception_handler(HttpError)
     def by_ninja(request: HttpRequest, error: HttpError) -> HttpResponse:
-        return answer(400 if error.status_code == 400 else error.status_code, f"{error}.".replace("..", "."))
+        return answer(error.status_code, f"{error}.".replace("..", "."))
 
     @api.exception_handler(RequestDataTooBig)
     def too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
-        return answer(413, "The body is longer than this call takes.")
+        limit = f"at most {settings.DATA_UPLOAD_MAX_MEMORY_SIZE:,} bytes"
+        seen = request.META.get("CONTENT_LENGTH")
+        return answer(413, f"The body has {seen} bytes, allowed: {limit}", [Problem("header.Content-Length", seen, limit)])
 
     @api.exception_handler(SuspiciousOperation)
     def unreadable(request: HttpRequest, error: SuspiciousOperation) -> HttpResponse:

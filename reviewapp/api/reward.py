@@ -14,6 +14,7 @@ from typing import Any
 
 from django.conf import settings
 from django.http import Http404, HttpRequest
+from ninja import Schema
 
 from graders import registry
 from reviewapp.api.app import api
@@ -22,6 +23,7 @@ from reviewapp.api.calibration import find_task
 from reviewapp.api.errors import ApiError, Problem, refused
 from reviewapp.api.reward_body import Asked, RewardBody, check_names, read_body
 from reviewapp.calibration.calibrators import Fit
+from reviewapp.interchange.problems import ImportRefused
 from reviewapp.judges.known import find, graders_of, row_of
 from reviewapp.models import Grader, Job, Task
 from reviewapp.rewards import completions
@@ -48,7 +50,16 @@ class Batch:
     jobs: dict[str, int] = field(default_factory=dict)  # content -> job
 
 
-@api.post("reward", auth=Bearer("reward", takes_basic=True), tags=["reward"])
+class RewardAnswer(Schema):
+    """`scores` are the rewards again, and `extra_logs` each criterion that all have a score for: OpenRLHF reads both."""
+
+    rewards: list[float | None]
+    scores: list[float | None]
+    extra_logs: dict[str, list[float]] = {}
+    components: list[dict[str, Any]]
+
+
+@api.post("reward", auth=Bearer("reward", takes_basic=True), tags=["reward"], response=RewardAnswer, exclude_unset=True)
 def reward(request: HttpRequest, body: RewardBody, task: str = "") -> dict[str, Any]:
     """One reward in [0, 1] for each completion, in order, with what it is made of; null with a reason where there is no verdict.
 
@@ -67,6 +78,7 @@ def reward(request: HttpRequest, body: RewardBody, task: str = "") -> dict[str, 
     if body.store:
         for place, pk in _store(request, asked, batches, jobs, body.model).items():
             found[place].components["output"] = pk
+    completions.let_go()
     return _answer(found, is_openrlhf=body.query is not None)
 
 
@@ -167,7 +179,10 @@ def _store(request: HttpRequest, asked: Sequence[Asked], batches: Sequence[Batch
             if plain is not None:
                 rows[place] = (asked[place].prompt, content, plain)
         name = request.auth.name  # type: ignore[attr-defined]
-        stored |= store_completions(batch.task, batch.grader, rows, user=request.user, token=name, model=model)
+        try:
+            stored |= store_completions(batch.task, batch.grader, rows, user=request.user, token=name, model=model)
+        except ImportRefused as error:
+            raise ApiError(503, f"They are graded, but could not be stored: {error} Ask again.", headers={"Retry-After": "2"}) from error
     return stored
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 from django import forms
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from reviewapp.api.scopes import scopes_for
@@ -18,7 +19,7 @@ from reviewapp.models import ApiToken, User
 PREFIX = "tst_"  # so that people and secret scanners know one when they see it
 MOST = 50
 LIFETIMES = {"30": "30 days", "90": "90 days", "365": "a year", "never": "never"}
-USED_EVERY = timedelta(minutes=1)
+USED_EVERY, WAIT_MS = timedelta(minutes=1), 50
 
 
 class TokenForm(forms.Form):
@@ -76,7 +77,27 @@ def find_token(text: str) -> ApiToken | None:
 
 
 def note_use(token: ApiToken) -> None:
-    """At most one write a minute, however often it is used."""
+    """At most one write a minute, however often it is used; and none where it would have to wait for a long import."""
     now = timezone.now()
     if token.last_used_at is None or token.last_used_at < now - USED_EVERY:
-        ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
+        with suppress(OperationalError), _without_waiting():
+            ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
+
+
+@contextmanager
+def _without_waiting() -> Iterator[None]:
+    """On SQLite, whose writers queue, only a moment for the writer before."""
+    if connection.vendor != "sqlite" or connection.in_atomic_block:
+        yield
+        return
+    usual_s = connection.settings_dict["OPTIONS"]["timeout"]
+    try:
+        _set_busy_timeout(WAIT_MS)
+        yield
+    finally:
+        _set_busy_timeout(int(1000 * usual_s))
+
+
+def _set_busy_timeout(milliseconds: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"PRAGMA busy_timeout = {milliseconds}")

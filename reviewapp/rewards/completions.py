@@ -15,6 +15,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
+from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
@@ -74,8 +75,15 @@ def wait(ids: Collection[int], timeout_s: float) -> None:
             raise NoWorkerError
         if now - began > timeout_s:
             return
+        let_go()
         time.sleep(min(pause, max(0.0, timeout_s - (now - began)) + 0.01))
         pause = min(2 * pause, LOOK_S)
+
+
+def let_go() -> None:
+    """Who waits holds no connection to the database: dozens may."""
+    if not connection.in_atomic_block:
+        connection.close()
 
 
 def _is_worked_on(ids: Collection[int]) -> bool:

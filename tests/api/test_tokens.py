@@ -1,8 +1,10 @@
 """Tokens: made on a page and shown once, kept as a hash, ended by people or by time, and never worth more than their member."""
 
+import time
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
@@ -132,6 +134,25 @@ def test_when_it_was_last_used_is_noted_once_a_minute(reviewer, django_assert_nu
     assert timezone.now() - used < timedelta(seconds=10)
     api.get("calibration/none")
     assert ApiToken.objects.get().last_used_at == used
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has one writer at a time")
+def test_reading_does_not_wait_for_a_long_import():
+    api = caller_for(make_user("ana"), "read")
+    other = connection.copy("other")
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            assert api.get("outputs")["outputs"] == []
+            assert time.monotonic() - began < 20, "the writer would be waited for a minute"
+            cursor.execute("ROLLBACK")
+    finally:
+        other.close()
+    assert ApiToken.objects.get().last_used_at is None
+    with connection.cursor() as cursor:
+        assert cursor.execute("PRAGMA busy_timeout").fetchone() == (60_000,)
 
 
 def test_a_program_that_runs_wild_is_told_when_to_come_again(reviewer, monkeypatch):
