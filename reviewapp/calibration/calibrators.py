@@ -25,6 +25,7 @@ from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
 from reviewapp.models import Calibrator, Grade, Output, Task
 from reviewapp.queues.design import read_design
+from reviewapp.queues.gold import gold_pairs
 
 PASS_CHANCE = 0.5
 REPORTED = ("mae_before", "mae_after", "bias_before", "bias_after", "log_loss_before", "log_loss_after")
@@ -135,8 +136,11 @@ def _read_labels(task: Task, name: str, version: str) -> _Labels:
     blind = grades.filter(mode=Grade.Mode.BLIND)
     newest = blind.values("output_id", "rater_name").annotate(newest=Max("id")).values("newest")
     people: dict[int, list[tuple[float | None, bool | None]]] = defaultdict(list)
-    for output_id, overall, passed in Grade.objects.filter(pk__in=newest).order_by("pk").values_list("output_id", "overall", "passed"):
-        people[output_id].append((overall, passed))
+    gold = gold_pairs(task)
+    rows = Grade.objects.filter(pk__in=newest).order_by("pk").values_list("output_id", "rater_name", "overall", "passed")
+    for output_id, rater, overall, passed in rows:
+        if (output_id, rater) not in gold:
+            people[output_id].append((overall, passed))
     judged = grades.filter(mode=Grade.Mode.AUTOMATIC, grader__name=name, grader__version=version, output__in=blind.values("output_id"))
     scores = {pk: overall for pk, overall in judged.order_by("id").values_list("output_id", "overall") if overall is not None}
     ids = np.array(

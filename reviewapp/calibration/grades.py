@@ -1,4 +1,4 @@
-"""A task's grades as arrays: which output, which criterion, which person. Seven queries, whatever the size.
+"""A task's grades as arrays: which output, which criterion, which person. Eight queries, whatever the size.
 
 Rows go from the database into numpy one by one and are never held as objects: 10,000 labelled outputs with four criteria
 and four graders are 160,000 scores.
@@ -6,7 +6,7 @@ and four graders are 160,000 scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -18,6 +18,7 @@ from django.db.models import Case, F, Q, QuerySet, Value, When
 from graders.calibration.arrays import Floats, Ints
 from reviewapp.models import Criterion, CriterionScore, Grade, Grader, Output, Task, Variant
 from reviewapp.queues.design import Design, read_design
+from reviewapp.queues.gold import gold_pairs
 
 MODES = ("blind", "assisted", "any")
 GRADE_MODES = {
@@ -96,7 +97,7 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
     """Everything that a study of one judge needs. Files with one name and version are one judge."""
     outputs = _read_outputs(task)
     criteria = tuple(task.rubric.criteria.all()) if task.rubric else ()
-    facts = _read_facts(_wanted(Grade.objects.all(), "", task, judge, mode), outputs)
+    facts = _read_facts(_wanted(Grade.objects.all(), "", task, judge, mode), outputs, gold_pairs(task))
     n_people = len(facts.people)
     by_people = facts.rater < n_people
     labelled, row = np.unique(facts.output[by_people], return_inverse=True)
@@ -108,7 +109,8 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
     passed[home] = facts.passed
     for found in _read_scores(task, judge, mode, criteria):
         _fill(scores, facts.grade, home, found)
-    design = read_design(task, outputs.id, outputs.id[labelled], np.bincount(row, minlength=len(labelled)).tolist())
+    n_raters = np.bincount(row, minlength=len(labelled)).tolist()
+    design = read_design(task, outputs.id, outputs.id[labelled], n_raters, with_adjudications=mode == "any")
     kept = design.is_counted
     return Grades(
         outputs=outputs,
@@ -153,10 +155,14 @@ def _wanted(rows: QuerySet[Any], grade: str, task: Task, judge: Grader | None, m
     return rows.filter(is_wanted, **{f"{grade}output__task": task, f"{grade}output__is_latest": True}).order_by()
 
 
-def _read_facts(grades: QuerySet[Grade], outputs: Outputs) -> Facts:
-    """Of each person and output, and of the judge, the newest grade that was not taken back."""
+def _read_facts(grades: QuerySet[Grade], outputs: Outputs, gold: Collection[tuple[int, str]] = ()) -> Facts:
+    """Of each person and output, and of the judge, the newest grade that was not taken back.
+
+    `gold`: who graded which output as gold; these are left out.
+    """
     who = Case(When(mode=Grade.Mode.AUTOMATIC, then=Value("")), default=F("rater_name"))
     rows = list(_raw(grades.filter(retraction__isnull=True).annotate(who=who).values_list("id", "output_id", "who", "passed")))
+    rows = [row for row in rows if row[1:3] not in gold] if gold else rows
     ids, of, names, passed = zip(*rows, strict=True) if rows else ((),) * 4
     people = tuple(sorted(set(names) - {""}))
     code = {name: i for i, name in enumerate((*people, ""))}

@@ -18,6 +18,7 @@ from graders.calibration.result import Estimate
 from graders.calibration.weighted import weighted_rate
 from reviewapp.models import Grade, Grader, Output, Skip, Task, User
 from reviewapp.queues.design import Design, read_design
+from reviewapp.queues.gold import gold_pairs
 from reviewapp.rewards.labels import is_llm_judge, majority
 
 # Above this many outputs a summary is allowed to be this old, so that one new grade does not recount them all.
@@ -127,12 +128,14 @@ def pick_judge(graders: Any, primary: str) -> Grader | None:
 
 
 def blind_human_grades(task: Task) -> dict[int, list[Verdict]]:
-    """output id -> (overall, passed) of each rater's blind grade. What was made after seeing the judge is left out."""
+    """output id -> (overall, passed) of each rater's blind grade. What was made after seeing the judge is left out, and gold."""
     grades = Grade.objects.filter(output__task=task, output__is_latest=True, mode=Grade.Mode.BLIND, retraction__isnull=True)
     newest = grades.values("output_id", "rater_name").annotate(newest=Max("id")).values("newest")
     found: dict[int, list[Verdict]] = defaultdict(list)
-    for output_id, overall, passed in Grade.objects.filter(pk__in=newest).values_list("output_id", "overall", "passed"):
-        found[output_id].append((overall, passed))
+    gold = gold_pairs(task)
+    for output_id, name, overall, passed in Grade.objects.filter(pk__in=newest).values_list("output_id", "rater_name", "overall", "passed"):
+        if (output_id, name) not in gold:
+            found[output_id].append((overall, passed))
     return found
 
 

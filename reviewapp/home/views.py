@@ -9,6 +9,7 @@ from django.views.decorators.http import require_GET
 from reviewapp.home.queries import left_to_review, task_summaries
 from reviewapp.jobs.queries import running
 from reviewapp.models import Output
+from reviewapp.queues.adjudication import to_settle
 
 
 @require_GET
@@ -19,6 +20,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "has_outputs": any(summary.n_outputs for _, summary in summaries),
         "running": running(),
         "sample_idea": Output.objects.filter(is_sample=True, task__slug="idea_proposal", is_latest=True).order_by("id").first(),
+        "to_settle": to_settle(request.user),
         "to_review": left_to_review(request.user, sum(summary.n_outputs for _, summary in summaries)),
     }
     return render(request, "home/home.html", context)

@@ -11,7 +11,6 @@ from reviewapp.models.catalog import Grader, Task
 from reviewapp.models.grades import Grade, is_finite
 from reviewapp.models.work import Output
 
-
 MOST_GOLD = 50  # percent of what a reviewer is handed
 
 

@@ -22,3 +22,12 @@ def without_telling(filters: Filters, order: Order) -> tuple[Filters, Order, lis
         notes.append(f"Sorted by {order.key} the list would tell what was said. It is sorted by the newest while the judge is hidden.")
         order = DEFAULT_ORDER
     return filters, order, notes
+
+
+def without_labels(filters: Filters, user: User) -> tuple[Filters, list[str]]:
+    """What may hold for who must not find the gold items of a queue: which outputs people have labelled would tell them."""
+    told = ["label"] if filters.label else []
+    told += ["reviewer"] if filters.reviewer and not is_all_graded(filters, user) else []
+    for name in told:
+        filters = filters.without(name)
+    return filters, [f"The filter {name} would tell which items of a queue have a known answer. It was left out." for name in told]

@@ -91,15 +91,15 @@ def _count_whole_tasks(filters: Filters) -> int:
     return outputs.count()
 
 
-def facets(filters: Filters, counts: Counts, choices: Choices, *, is_blind: bool) -> list[Facet]:
-    """The filters that would split what is shown. Those that tell the verdicts are left out while they are hidden."""
+def facets(filters: Filters, counts: Counts, choices: Choices, *, is_blind: bool, hides_labels: bool = False) -> list[Facet]:
+    """The filters that would split what is shown. Those that tell the verdicts, or the labels, are left out while hidden."""
     tasks = {task.pk: task for task in choices.tasks}
     labels = dict(Output.LabelState.choices)
     found = []
     if not filters.task:
         links = [(tasks[pk].title, n, replace(filters, task=(tasks[pk].slug,))) for pk, n in _top(counts.by_task) if pk in tasks]
         found.append(("Task", links))
-    if not filters.label:
+    if not filters.label and not hides_labels:
         links = [(labels[state], n, replace(filters, label=state)) for state, n in _top(counts.by_label) if state != "labelled"]
         if people := sum(n for state, n in counts.by_label.items() if state != "none"):
             links.insert(0, ("Labelled by people", people, replace(filters, label="labelled")))

@@ -17,12 +17,13 @@ from reviewapp import access
 from reviewapp.judges import known
 from reviewapp.models import Output, SavedView, User
 from reviewapp.outputs import search
-from reviewapp.outputs.blind import is_all_graded, without_telling
+from reviewapp.outputs.blind import is_all_graded, without_labels, without_telling
 from reviewapp.outputs.chips import chips_of
 from reviewapp.outputs.facets import Counts, count, facets
 from reviewapp.outputs.filters import LABEL_STATES, SCORES, VERDICTS, Choices, Filters, load_choices, parse
 from reviewapp.outputs.paging import COLUMNS, DEFAULT_ORDER, Cursor, Order, Page, parse_cursor, parse_order, read_page
 from reviewapp.outputs.queries import filtered, for_list, graded_by, snippets
+from reviewapp.queues.gold import hide_gold, may_find_gold
 
 MOST_SELECTED = 10_000
 # Filters that stand behind "More filters".
@@ -51,6 +52,8 @@ class Listing:
     is_blind: bool
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    # Whether a queue holds gold items that this person must not find.
+    hides_labels: bool = False
 
     @property
     def query(self) -> str:
@@ -97,19 +100,23 @@ def read_listing(request: HttpRequest, params: QueryDict) -> Listing:
     order, problem = parse_order(params.get("sort", ""))
     problems += [problem] if problem else []
     hides, notes = request.user.hides_judges, []
+    if hides_labels := hides and may_find_gold(request.user):
+        filters, notes = without_labels(filters, request.user)
     is_blind = hides and not is_all_graded(filters, request.user)
     after = params.get("after", "")
     if is_blind:
         asked = order
-        filters, order, notes = without_telling(filters, asked)
+        filters, order, more = without_telling(filters, asked)
+        notes += more
         after = after if order == asked else ""  # a place in the other order is none in this
     cursor, problem = parse_cursor(after, order)
     problems += [problem] if problem else []
-    return Listing(filters, order, cursor, choices, hides, is_blind, problems, notes)
+    return Listing(filters, order, cursor, choices, hides, is_blind, problems, notes, hides_labels)
 
 
 def rows_of(user: User, listing: Listing, page: Page) -> list[Row]:
     graded = graded_by(user, page.rows) if listing.is_blind else set()
+    hide_gold([row for row in page.rows if not listing.is_blind or row.pk in graded], user)
     found = snippets(page.rows, listing.filters.q) if search.terms_of(listing.filters.q) else {}
     return [Row(output, listing.is_blind and output.pk not in graded, found.get(output.pk, "")) for output in page.rows]
 
@@ -135,7 +142,7 @@ def page_context(request: HttpRequest, listing: Listing, counts: Counts) -> dict
         "counts": counts,
         "is_workspace_empty": not everything.total,
         "chips": chips_of(filters, choices),
-        "facets": facets(filters, counts, choices, is_blind=listing.is_blind),
+        "facets": facets(filters, counts, choices, is_blind=listing.is_blind, hides_labels=listing.hides_labels),
         "models": sorted(everything.by_model),
         "failures": sorted(everything.by_failure),
         "verdicts": VERDICTS,

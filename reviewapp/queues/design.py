@@ -6,6 +6,9 @@
   before its first open item counts: items are in random order, so that is a sample of the same kind.
 - Several samples together: each is weighted to stand for all outputs, and has a say in proportion to its effective size.
 - What only a disagreement queue asked for is in no estimate.
+- Gold items are no part of a sample, and what people gave gold is not among the labels at all (queues/gold.py): an output
+  that was drawn and labelled, and serves as gold since, keeps the weight and the labels that it had.
+- An adjudication draws nothing: it takes the place of labels, which keep the weight with which their output was drawn.
 """
 
 from __future__ import annotations
@@ -61,17 +64,18 @@ class Design:
         return said + (f" {left_out:,} that no lottery chose, or whose queue is not that far, are in no figure." if left_out else "")
 
 
-def read_design(task: Task, outputs: Ints, labelled: Ints, raters: Sequence[int]) -> Design:
+def read_design(task: Task, outputs: Ints, labelled: Ints, raters: Sequence[int], *, with_adjudications: bool = False) -> Design:
     """The design of labelled outputs, each with how many people labelled it. `outputs` are all of the task; both are ids.
 
-    One query when the task has no queue.
+    `with_adjudications`: whether those who settled an output are among its people. One query when the task has no queue.
     """
-    queues = {queue.pk: queue for queue in Queue.objects.filter(task=task).select_related("task", "judge")}
+    drawn = Queue.objects.filter(task=task, kind=Queue.Kind.SAMPLE)
+    queues = {queue.pk: queue for queue in drawn.select_related("task", "judge")}
     if not queues or not len(labelled):
         return Design(np.ones(len(labelled), dtype=bool), counts=((UNKNOWN, len(labelled)),) if len(labelled) else ())
     place = {pk: i for i, pk in enumerate(labelled.tolist())}
     samples = _samples(queues, place)
-    origin = _origins(queues, place, raters)
+    origin = _origins(queues, place, raters, _settlers(task) if with_adjudications else set())
     even = np.array([bool(found & {UNKNOWN, Queue.Policy.RANDOM.value}) for found in origin], dtype=bool)
     for pk, sample in samples.items():
         if queues[pk].policy == Queue.Policy.RANDOM:
@@ -108,7 +112,7 @@ def newest_scores(task: Task, judge: Grader, ids: Ints) -> Floats:
 def _samples(queues: dict[int, Queue], place: dict[int, int]) -> dict[int, dict[int, float]]:
     """queue id -> place of a labelled output -> its probability, up to the first item that is still open."""
     drawn = [pk for pk, queue in queues.items() if queue.is_for_estimates]
-    items = QueueItem.objects.filter(queue__in=drawn, output__is_latest=True).order_by("queue_id", "position")
+    items = QueueItem.objects.filter(queue__in=drawn, is_gold=False, output__is_latest=True).order_by("queue_id", "position")
     skipped = set(Skip.objects.filter(output__queue_items__queue__in=queues).values_list("output_id", flat=True))
     found: dict[int, dict[int, float]] = {pk: {} for pk in queues}
     ended: set[int] = set()
@@ -122,17 +126,26 @@ def _samples(queues: dict[int, Queue], place: dict[int, int]) -> dict[int, dict[
     return found
 
 
-def _origins(queues: dict[int, Queue], place: dict[int, int], raters: Sequence[int]) -> list[set[str]]:
+def _settlers(task: Task) -> set[tuple[int, str]]:
+    """(output id, name) of those who adjudicated an output: a queue of what differs asked them, and no lottery."""
+    grades = Grade.objects.filter(output__task=task, mode=Grade.Mode.ADJUDICATION, retraction__isnull=True)
+    return set(grades.values_list("output_id", "rater_name"))
+
+
+def _origins(queues: dict[int, Queue], place: dict[int, int], raters: Sequence[int], settlers: set[tuple[int, str]]) -> list[set[str]]:
     """The policies of the queues that asked for each output's labels; `unknown` where a label has no queue."""
     found: list[set[str]] = [set() for _ in place]
-    asked = [0] * len(place)
-    claims = Claim.objects.filter(item__queue__in=queues, grade__isnull=False, grade__retraction__isnull=True)
-    for output_id, queue_id in claims.values_list("item__output_id", "item__queue_id"):
+    asked: list[set[str]] = [set() for _ in place]
+    claims = Claim.objects.filter(item__queue__in=queues, item__is_gold=False, grade__isnull=False, grade__retraction__isnull=True)
+    for output_id, queue_id, name in claims.values_list("item__output_id", "item__queue_id", "reviewer__username"):
         if output_id in place:
             found[place[output_id]].add(queues[queue_id].policy)
-            asked[place[output_id]] += 1
-    for i, n in enumerate(asked):
-        if n < raters[i]:
+            asked[place[output_id]].add(name)
+    for output_id, name in settlers:
+        if output_id in place:
+            asked[place[output_id]].add(name)
+    for i, names in enumerate(asked):
+        if len(names) < raters[i]:
             found[i].add(UNKNOWN)
     return found
 

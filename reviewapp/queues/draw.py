@@ -2,28 +2,35 @@
 
 The sample is drawn from every output that the filter keeps, labelled ones too: these are done already and cost nothing,
 and the sample then stands for all. It is made larger by them, so that about `size` are left to grade.
+
+Gold is drawn apart, from those outputs alone whose answer is known, and changes nothing of the sample.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import F, Max, Q
 
 from graders.calibration.arrays import Floats
 from graders.calibration.sampling import Sample, draw, predicted_error, score_cuts, strata_by
 from reviewapp.models import Grade, Grader, Output, Queue, QueueItem, Task, User
+from reviewapp.models.queues import MOST_GOLD
 from reviewapp.outputs.filters import parse_query
 from reviewapp.outputs.queries import filtered
+from reviewapp.queues.claims import with_counts
 from reviewapp.queues.design import newest_scores
+from reviewapp.queues.gold import gold_pairs
 
 MOST_ITEMS, MOST_OVERLAP, MAX_SEED, LONGEST_FILTER = 10_000, 20, 2**31 - 1, 2_000
 N_STRATA = 5
+Drawn = list[tuple[int, float | None]]  # output id, with which chance
 
 
 class QueueError(ValueError):
@@ -46,6 +53,9 @@ class Wish:
     overlap: int = 1
     seed: int | None = None
     title: str = ""
+    # Percent of what each reviewer is handed that is gold, and whether they are told after the submit.
+    gold: int = 0
+    tells_gold: bool = False
 
     def check(self) -> None:
         if self.policy not in Queue.Policy.values:
@@ -53,6 +63,8 @@ class Wish:
         for name, value, most in (("size", self.size, MOST_ITEMS), ("overlap", self.overlap, MOST_OVERLAP)):
             if not 1 <= value <= most:
                 raise QueueError(name, f"{name} is {value}, allowed: 1 to {most:,}")
+        if not 0 <= self.gold <= MOST_GOLD:
+            raise QueueError("gold", f"gold is {self.gold} %, allowed: 0 to {MOST_GOLD}")
         if len(self.filter) > LONGEST_FILTER:
             raise QueueError(
                 "filter", f"filter has {len(self.filter):,} characters, at most {LONGEST_FILTER:,}: name fewer outputs by their ids"
@@ -81,13 +93,13 @@ def draw_queue(wish: Wish, user: User | None) -> Queue:
         size = min(len(ids), ceil(wish.size * len(ids) / open_outputs))
         cuts, sample = _draw_by_judge(wish, ids, size, np.random.default_rng(seed))
         chosen = [(int(ids[i]), float(sample.probabilities[i])) for i in dict.fromkeys(sample.indices.tolist())]
-    return _keep(wish, user, chosen, seed=seed, population=len(ids), cuts=cuts)
+    is_done = dict(zip(ids.tolist(), done.tolist(), strict=True))
+    gold = _draw_gold(wish, ids, {pk for pk, _ in chosen if not is_done[pk]}, np.random.default_rng([seed, 1])) if wish.gold else []
+    return _keep(wish, user, chosen, gold, seed=seed, population=len(ids), cuts=cuts)
 
 
 @transaction.atomic
-def _keep(
-    wish: Wish, user: User | None, chosen: list[tuple[int, float | None]], *, seed: int, population: int, cuts: tuple[float, ...]
-) -> Queue:
+def _keep(wish: Wish, user: User | None, chosen: Drawn, gold: Drawn, *, seed: int, population: int, cuts: tuple[float, ...]) -> Queue:
     queue = Queue.objects.create(
         task=wish.task,
         judge=wish.judge,
@@ -99,11 +111,13 @@ def _keep(
         population=population,
         overlap=wish.overlap,
         cuts=list(cuts),
+        gold_share=wish.gold,
+        tells_gold=wish.tells_gold,
         created_by=user,
     )
     items = (
-        QueueItem(queue=queue, output_id=pk, position=position, probability=chance and min(chance, 1.0))
-        for position, (pk, chance) in enumerate(chosen, start=1)
+        QueueItem(queue=queue, output_id=pk, position=position, probability=chance and min(chance, 1.0), is_gold=position > len(chosen))
+        for position, (pk, chance) in enumerate([*chosen, *gold], start=1)
     )
     QueueItem.objects.bulk_create(items, batch_size=1000)
     return queue
@@ -117,10 +131,29 @@ def _population(wish: Wish, user: User | None) -> np.ndarray:
     return np.fromiter(outputs.values_list("id", flat=True), dtype=np.int64)
 
 
+def _draw_gold(wish: Wish, ids: np.ndarray, to_grade: set[int], rng: np.random.Generator) -> Drawn:
+    """Outputs of the filter whose answer is known, each with the chance that one of them had. `to_grade`: the sample's open ones.
+
+    What still has to be graded for a sample is no gold: who had it as gold could not grade it for the sample.
+    """
+    known = Output.objects.filter(Q(label_state=Output.LabelState.ADJUDICATED) | Q(gold_answer__isnull=False), task=wish.task)
+    open_items = QueueItem.objects.filter(queue__task=wish.task, queue__kind=Queue.Kind.SAMPLE, queue__closed_at=None, is_gold=False)
+    wanted = with_counts(open_items.filter(output__in=known)).filter(raters__lt=F("queue__overlap")).values_list("output_id", flat=True)
+    kept, asked = set(ids.tolist()), to_grade | set(wanted)
+    in_filter = [pk for pk in known.order_by("pk").values_list("pk", flat=True) if pk in kept]
+    found = [pk for pk in in_filter if pk not in asked]
+    if in_filter and not found:
+        raise QueueError("gold", f"gold: the {len(in_filter):,} outputs with a known answer are all asked for by a sample")
+    if not found:
+        raise QueueError("gold", "gold: no output that this filter keeps has a known answer. Adjudicate some, or set what you expect")
+    n = min(len(found), ceil(max(1, len(to_grade)) * wish.overlap * wish.gold / (100 - wish.gold)))
+    return [(found[i], n / len(found)) for i in rng.permutation(len(found))[:n].tolist()]
+
+
 def _is_done(wish: Wish, ids: np.ndarray) -> np.ndarray:
     """Which outputs have as many blind grades as are wanted."""
     raters: dict[int, set[str]] = defaultdict(set)
-    for pk, name in _blind(wish.task).values_list("output_id", "rater_name"):
+    for pk, name, _, _ in _blind(wish.task):
         raters[pk].add(name)
     return np.array([len(raters.get(pk, ())) >= wish.overlap for pk in ids.tolist()], dtype=bool)
 
@@ -139,7 +172,7 @@ def _draw_by_judge(wish: Wish, ids: np.ndarray, size: int, rng: np.random.Genera
     return (cuts if wish.policy == Queue.Policy.STRATIFIED else ()), sample
 
 
-def _draw_worst(wish: Wish, ids: np.ndarray) -> list[tuple[int, float | None]]:
+def _draw_worst(wish: Wish, ids: np.ndarray) -> Drawn:
     """The outputs on which graders, or a grader and people, differ most."""
     scores: dict[int, dict[int, float]] = defaultdict(dict)
     automatic = Grade.objects.filter(output__task=wish.task, mode=Grade.Mode.AUTOMATIC, retraction__isnull=True, overall__isnull=False)
@@ -157,7 +190,7 @@ def _draw_worst(wish: Wish, ids: np.ndarray) -> list[tuple[int, float | None]]:
 def _by_people(task: Task, ids: np.ndarray) -> tuple[Floats, Floats]:
     """The share of people who passed each output, and their mean score; from blind grades."""
     verdicts, scores = defaultdict(list), defaultdict(list)
-    for pk, passed, overall in _blind(task).values_list("output_id", "passed", "overall"):
+    for pk, _, passed, overall in _blind(task):
         if passed is not None:
             verdicts[pk].append(float(passed))
         if overall is not None:
@@ -165,8 +198,11 @@ def _by_people(task: Task, ids: np.ndarray) -> tuple[Floats, Floats]:
     return tuple(np.array([np.mean(found[pk]) if pk in found else np.nan for pk in ids.tolist()]) for found in (verdicts, scores))
 
 
-def _blind(task: Task):
-    """The newest blind grade of each person on each output."""
+def _blind(task: Task) -> Iterator[tuple[int, str, bool | None, float | None]]:
+    """(output id, name, verdict, overall) of the newest blind grade of each person on each output; not of gold."""
     blind = Grade.objects.filter(output__task=task, output__is_latest=True, mode=Grade.Mode.BLIND, retraction__isnull=True)
     newest = blind.order_by().values("output_id", "rater_name").annotate(newest=Max("id")).values("newest")
-    return Grade.objects.filter(pk__in=newest).order_by()
+    gold = gold_pairs(task)
+    for row in Grade.objects.filter(pk__in=newest).order_by().values_list("output_id", "rater_name", "passed", "overall"):
+        if row[:2] not in gold:
+            yield row

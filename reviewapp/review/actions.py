@@ -68,6 +68,8 @@ def submit(request: HttpRequest, pk: int) -> HttpResponse:
         return _to_output(sitting, request)
     if errors := _save(request, sitting) + why_incomplete(sitting):
         return _panel(request, sitting, 422, errors=errors, goes_on=True)
+    if told := _why_not_to_settle(sitting):
+        return _panel(request, sitting, 409, errors=[told])
     if newer := _newer_decisions(request, sitting):
         return _panel(request, sitting, 409, decisions=newer)
     return _record_and_show(request, sitting)
@@ -214,6 +216,8 @@ def _save(request: HttpRequest, sitting: Sitting) -> list[str]:
     if is_new:
         begin(sitting, Grade.Mode.ASSISTED if sitting.sees_judge else Grade.Mode.BLIND, {})
     draft = sitting.draft
+    if sitting.settles_for:
+        draft.mode, draft.supersedes = Grade.Mode.ADJUDICATION, None
     draft.answers, errors = read_form(sitting.criteria, request.POST, draft.answers)
     draft.note = request.POST.get("note", draft.note)[:10_000]
     draft.active_ms += _active_ms(request, None if is_new else draft)
@@ -276,12 +280,12 @@ def _leave(sitting: Sitting) -> None:
 
 def _restore(grade: Grade) -> None:
     """The answers of a grade that was taken back, as a draft; assisted, since the judge was shown after it."""
-    is_override = grade.mode == Grade.Mode.OVERRIDE
+    mode = grade.mode if grade.mode in (Grade.Mode.OVERRIDE, Grade.Mode.ADJUDICATION) else Grade.Mode.ASSISTED
     Draft.objects.get_or_create(
         output_id=grade.output_id,
         reviewer=grade.rater,
         defaults={
-            "mode": Grade.Mode.OVERRIDE if is_override else Grade.Mode.ASSISTED,
+            "mode": mode,
             "answers": from_scores(grade.criterion_scores.select_related("criterion"), with_words=True),
             "note": grade.rationale,
             "active_ms": int(1000 * (grade.duration_s or 0)),
@@ -300,6 +304,15 @@ def _newer_decisions(request: HttpRequest, sitting: Sitting) -> list[Grade]:
         return []
     newer = [g for g in sitting.grades if g.pk > int(seen) and g.mode in DECIDING and g.rater_id != sitting.user.pk]
     return [grade for grade in newer if not is_retracted(grade)]
+
+
+def _why_not_to_settle(sitting: Sitting) -> str:
+    """Why what was entered to settle an output can settle it no more; the draft is one of an assisted grade from then on."""
+    if sitting.settles_for or sitting.draft.mode != Grade.Mode.ADJUDICATION:
+        return ""
+    sitting.draft.mode = Grade.Mode.ASSISTED
+    sitting.draft.save(update_fields=["mode"])
+    return "Somebody else has settled this output since, or its queue is closed. Submit once more to add yours as an assisted grade."
 
 
 def _record_and_show(request: HttpRequest, sitting: Sitting) -> HttpResponse:

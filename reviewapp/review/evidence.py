@@ -30,6 +30,8 @@ def marks_of(sitting: Sitting) -> list[Mark]:
     """Every piece of evidence that this person may see. A judge's stay out until the judge is visible."""
     numbers = {criterion.key: number for number, criterion in enumerate(sitting.criteria, 1)}
     marks = [mark for grade in (sitting.judges if sitting.sees_judge else ()) for mark in _grade_marks(grade, "judge", numbers)]
+    if sitting.settles_for:
+        marks += [mark for grade in sitting.people for mark in _grade_marks(grade, "human", numbers, "a rater")]
     if sitting.is_form:
         marks += _draft_marks(sitting)
     elif sitting.standing:
@@ -56,8 +58,8 @@ def lines_text(item: Mapping[str, Any]) -> str:
     return f"L{start}" if end in (None, start) else f"L{start}–{end}"
 
 
-def _grade_marks(grade: Grade, who: str, numbers: Mapping[str, int]) -> list[Mark]:
-    name = "you" if who == "human" else grade.grader.name
+def _grade_marks(grade: Grade, who: str, numbers: Mapping[str, int], person: str = "you") -> list[Mark]:
+    name = person if who == "human" else grade.grader.name
     return [
         Mark(
             mark_id(row, i),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,10 +64,16 @@ class Row:
     is_current: bool
     description: SafeString
     is_overridden: bool = False
+    # Of an output to settle: what each rater says, in the order of `raters_of`; None where one said nothing.
+    raters: Sequence[Said | None] = ()
 
     @property
     def is_numeric(self) -> bool:
         return self.criterion.kind == "numeric"
+
+    @property
+    def raters_differ(self) -> bool:
+        return len({said.text for said in self.raters if said}) > 1
 
     @property
     def difference(self) -> str:
@@ -90,6 +97,7 @@ def rows_of(sitting: Sitting, answers: Answers, found: Found = None, *, base: st
     weights = sum(c.weight for c in criteria if c.kind != "categorical")
     judges = [(grade, {row.criterion.key: row for row in grade.criterion_scores.all()}) for grade in _judges(sitting)]
     mine = {row.criterion.key: row for row in sitting.standing.criterion_scores.all()} if sitting.mode == "reveal" else {}
+    raters = [(who, grade, {row.criterion.key: row for row in grade.criterion_scores.all()}) for who, grade in raters_of(sitting)]
     rows = []
     for number, criterion in enumerate(criteria, 1):
         answer = answers.get(criterion.key, {})
@@ -115,6 +123,10 @@ def rows_of(sitting: Sitting, answers: Answers, found: Found = None, *, base: st
                 is_current=criterion.key == current,
                 description=described(criterion.description),
                 is_overridden=bool(target) and not same_verdict(answer, target.get(criterion.key)),
+                raters=[
+                    _said(by_key[criterion.key], grade, who, found, base) if criterion.key in by_key else None
+                    for who, grade, by_key in raters
+                ],
             )
         )
     return rows
@@ -172,6 +184,15 @@ def place(criterion: Criterion, score: float | None) -> str:
         return ""
     span = criterion.scale_high - criterion.scale_low
     return f"{(score - criterion.scale_low + 0.5) / (span + 1) * 100:.2f}%"
+
+
+def raters_of(sitting: Sitting) -> list[tuple[str, Grade]]:
+    """Whose grades are to be settled, each with what they are called: their name, or a letter that tells nothing."""
+    if not sitting.settles_for:
+        return []
+    # Shuffled, so that a letter is another person on the next output; the same each time the page is drawn.
+    order = sorted(sitting.people, key=lambda grade: hashlib.sha256(f"{sitting.output.pk}:{grade.rater_name}".encode()).digest())
+    return [(grade.rater_name if sitting.names_raters else f"Rater {chr(ord('A') + i)}", grade) for i, grade in enumerate(order)]
 
 
 def _judges(sitting: Sitting) -> list[Grade]:

@@ -2,6 +2,9 @@
 
 Blind until they have committed: whoever has neither submitted a grade of this output nor asked to see the judge
 gets nothing of what others said about it. An undone grade still means that the judge was seen.
+
+Two exceptions. Who settles an output for an adjudication queue sees its raters' grades, and no judge's. And who had an
+output as gold never sees what other people said of it, unless the queue tells or they may know of gold.
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from django.db.models import Prefetch, prefetch_related_objects
+from django.db.models import Prefetch, Q, QuerySet, prefetch_related_objects
 from django.shortcuts import get_object_or_404
 
-from reviewapp.models import Criterion, CriterionScore, Draft, Grade, Grader, Output, Rubric, User
+from reviewapp.models import Criterion, CriterionScore, Draft, Grade, Grader, Output, Queue, Rubric, User
+from reviewapp.queues.claims import to_adjudicate
+from reviewapp.queues.gold import secrets_of
 from reviewapp.rewards.labels import is_llm_judge
 
 HISTORY_ROWS = 100
@@ -24,7 +29,7 @@ SCORES = Prefetch("criterion_scores", CriterionScore.objects.select_related("cri
 
 @dataclass
 class Sitting:
-    """`mode` is blind, assisted, override (a form), reveal (theirs beside the judge's) or read (a viewer)."""
+    """`mode` is blind, assisted, override, adjudication (a form), reveal (theirs beside the judge's) or read (a viewer)."""
 
     output: Output
     user: User
@@ -32,6 +37,8 @@ class Sitting:
     # This person's grades of the output, newest first, those taken back too.
     mine: Sequence[Grade]
     grades: list[Grade] = field(default_factory=list)
+    # The queue for which this person is to settle the output.
+    settles_for: Queue | None = None
 
     @property
     def standing(self) -> Grade | None:
@@ -47,6 +54,10 @@ class Sitting:
     def mode(self) -> str:
         if not self.user.has_role(User.Role.REVIEWER):
             return "read"
+        if self.settles_for:
+            return "adjudication"
+        if self.draft and self.draft.mode == Grade.Mode.ADJUDICATION:
+            return "assisted"  # somebody else has settled it since
         if self.draft and self.draft.mode != Grade.Mode.BLIND:
             return self.draft.mode
         if self.standing:
@@ -56,11 +67,16 @@ class Sitting:
 
     @property
     def is_form(self) -> bool:
-        return self.mode in ("blind", "assisted", "override")
+        return self.mode in ("blind", "assisted", "override", "adjudication")
 
     @property
     def sees_judge(self) -> bool:
-        return self.mode != "blind"
+        return self.mode not in ("blind", "adjudication")
+
+    @property
+    def names_raters(self) -> bool:
+        """Whether the raters whose grades are to be settled are named: to admins, who answer for the whole."""
+        return self.user.has_role(User.Role.ADMIN)
 
     @property
     def target(self) -> Grade | None:
@@ -102,7 +118,7 @@ class Sitting:
 
     @cached_property
     def people(self) -> list[Grade]:
-        """The newest standing grade of each other person."""
+        """The newest standing grade of each other person; of an output to settle, those of its raters."""
         newest: dict[str, Grade] = {}
         for grade in self.grades:
             if grade.is_human and grade.rater_id != self.user.pk and not is_retracted(grade):
@@ -123,14 +139,22 @@ def sit_down(user: User, pk: int, *, lock: bool = False) -> Sitting:
     output = get_object_or_404(outputs, pk=pk)
     draft = Draft.objects.filter(output=output, reviewer=user).select_related("supersedes__rubric", "supersedes__grader").first()
     mine = output.grades.filter(rater=user).select_related("retraction", "grader", "rubric").defer("run_log").order_by("-id")
-    sitting = Sitting(output, user, draft, list(mine))
-    if sitting.sees_judge:
-        grades = output.grades.select_related("grader", "rater", "rubric", "retraction__by").defer("run_log").order_by("-id")
-        sitting.grades = list(grades[:HISTORY_ROWS])
+    sitting = Sitting(output, user, draft, list(mine), settles_for=to_adjudicate(user, output))
+    if sitting.sees_judge or sitting.settles_for:
+        sitting.grades = list(_visible_grades(sitting)[:HISTORY_ROWS])
         _load_scores(sitting)
     elif sitting.standing:
         prefetch_related_objects([sitting.standing], SCORES)
     return sitting
+
+
+def _visible_grades(sitting: Sitting) -> QuerySet[Grade]:
+    grades = sitting.output.grades.select_related("grader", "rater", "rubric", "retraction__by").defer("run_log").order_by("-id")
+    if sitting.settles_for:
+        return grades.exclude(mode=Grade.Mode.AUTOMATIC)
+    if secrets_of(sitting.user, [sitting.output.pk]):
+        return grades.filter(Q(mode=Grade.Mode.AUTOMATIC) | Q(rater=sitting.user))
+    return grades
 
 
 def _load_scores(sitting: Sitting) -> None:

@@ -15,13 +15,14 @@ from graders import registry
 from graders.judge.grader import JudgeGrader
 from reviewapp import access
 from reviewapp.judges.known import saved_of
-from reviewapp.models import Flag, Grade, Output, Skip, Task, User
+from reviewapp.models import Flag, GoldAnswer, Grade, Output, Skip, Task, User
 from reviewapp.queues.claims import queue_at_hand
+from reviewapp.queues.gold import told_gold
 from reviewapp.review import order
 from reviewapp.review.answers import rule_text, tally
 from reviewapp.review.evidence import marks_of
 from reviewapp.review.history import grader_reports, history
-from reviewapp.review.panel import DENSE_FROM, headline, passes, rows_of
+from reviewapp.review.panel import DENSE_FROM, headline, passes, raters_of, rows_of
 from reviewapp.review.rendering.page import Rendered, render_output
 from reviewapp.review.sitting import Sitting, sit_down
 from reviewapp.review.transcript import entries_of
@@ -87,6 +88,8 @@ def page_context(request: HttpRequest, sitting: Sitting, *, current: str = "", *
         "grade_url": _grade_url(sitting, saved),
         "graders": registry.for_task(sitting.output.task.slug),
         "saved_judges": saved,
+        "may_set_gold": sitting.user.has_role(User.Role.ADMIN) and sitting.output.task.rubric is not None,
+        "expected": _expected(sitting),
     }
     return context | _undoable(sitting.user) | _tab_context(sitting, tab) | more
 
@@ -121,6 +124,8 @@ def panel_context(
         "judge": sitting.judge,
         "judges": [{"grade": grade, **headline(grade)} for grade in sitting.judges],
         "people": [{"grade": grade, **headline(grade)} for grade in sitting.people],
+        "raters": [{**headline(grade), "who": who, "note": grade.rationale} for who, grade in raters_of(sitting)],
+        "gold": told_gold(sitting.user, sitting.output) if sitting.mode == "reveal" else None,
         "mine": headline(sitting.standing) if sitting.standing else None,
         "difference": _difference(sitting),
         "flag": Flag.objects.filter(output=sitting.output, reviewer=sitting.user, resolved_at=None).first(),
@@ -180,6 +185,13 @@ def _undoable(user: User) -> dict[str, Any]:
     last = mine.select_related("output__task").only("id", "overall", "output__task__title", "created_at").first()
     skipped = Skip.objects.filter(reviewer=user, **({"created_at__gt": last.created_at} if last else {}))
     return {"last": last, "skipped": skipped.order_by("-created_at").first()}
+
+
+def _expected(sitting: Sitting) -> GoldAnswer | None:
+    """The answer that an admin expects, for admins; like the judge's it is hidden from one who has yet to grade."""
+    if not sitting.user.has_role(User.Role.ADMIN) or not sitting.sees_judge:
+        return None
+    return GoldAnswer.objects.filter(output=sitting.output).select_related("set_by").first()
 
 
 def _runs(sitting: Sitting) -> bool | None:

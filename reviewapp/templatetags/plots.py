@@ -6,7 +6,10 @@ from typing import Any
 
 from django import template
 
+from reviewapp.queues.rater import signed
+
 register = template.Library()
+register.filter("signed_points", signed)
 
 
 @register.inclusion_tag("parts/interval.html")

@@ -72,7 +72,7 @@ def test_the_queries_grow_only_with_the_tasks(as_reviewer, db, n_tasks, django_a
         task = make_task(f"task-{number}")
         for _ in range(5):
             make_judge_grade(make_output(task), GOOD)
-    with django_assert_max_num_queries(10 + 6 * n_tasks):
+    with django_assert_max_num_queries(10 + 7 * n_tasks):
         as_reviewer.get(reverse("home"))
     with django_assert_max_num_queries(10):
         as_reviewer.get(reverse("home"))

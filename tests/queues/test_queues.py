@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -13,6 +14,7 @@ from reviewapp.home.queries import summarise_task
 from reviewapp.models import Claim, Queue, QueueItem
 from reviewapp.queues.design import read_design
 from reviewapp.queues.draw import QueueError, Wish, draw_queue
+from reviewapp.rewards.labels import refreshed_once
 from tests.conftest import signed_in
 from tests.make import make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 from tests.review.reviewing import submit
@@ -29,8 +31,9 @@ def graded_outputs(n: int):
     """The judge gives output i a score of i mod 10."""
     task, judge = make_task(), make_grader()
     outputs = [make_output(task) for _ in range(n)]
-    for i, output in enumerate(outputs):
-        make_judge_grade(output, scores(i % 10), judge)
+    with transaction.atomic(), refreshed_once():
+        for i, output in enumerate(outputs):
+            make_judge_grade(output, scores(i % 10), judge)
     return task, judge, outputs
 
 
