@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
+from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
 
 import reviewapp
 from reviewapp.api.errors import answer, handle_errors
@@ -21,7 +23,34 @@ ABOUT = (
     "Errors are JSON: `error` is a sentence, `problems` lists where, what was seen, what is allowed. The guide has the examples."
 )
 
-api = NinjaAPI(title="Touchstone", version=reviewapp.__version__, description=ABOUT, docs_url=None, urls_namespace="api-1")
+ERROR = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}, "problems": {"type": "array", "items": {"type": "object"}}},
+    "required": ["error", "problems"],
+}
+
+
+class Api(NinjaAPI):
+    """Its description names each call as its function is named, the scopes of its token, and what an error looks like."""
+
+    scopes: dict[str, list[str]] = {}  # of each call, filled while their ids are asked for
+
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        name = operation.view_func.__name__
+        self.scopes[name] = [scope for auth in operation.auth_callbacks for scope in getattr(auth, "scopes", ())]
+        return name
+
+    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
+        schema = super().get_openapi_schema(**options)
+        for call in [call for calls in schema["paths"].values() for call in calls.values()]:
+            call["description"] = f"Scope: {' or '.join(self.scopes[call['operationId']])}. {call.get('description', '')}".strip()
+            content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+            call["responses"]["default"] = {"description": "An error", "content": content}
+        schema["components"]["schemas"]["Error"] = ERROR
+        return schema
+
+
+api = Api(title="Touchstone", version=reviewapp.__version__, description=ABOUT, docs_url=None, urls_namespace="api-1")
 handle_errors(api)
 
 

@@ -169,6 +169,8 @@ def test_openapi_lists_the_calls_with_their_bearer_token_and_needs_none_itself(d
     assert told["openapi"].startswith("3.")
     assert {"/api/v1/outputs", "/api/v1/calibration/{task}"} <= set(told["paths"])
     assert told["paths"]["/api/v1/outputs"]["get"]["security"]
+    assert told["paths"]["/api/v1/reward"]["post"]["description"].startswith("Scope: reward. One reward in [0, 1]")
+    assert "default" in told["paths"]["/api/v1/import"]["post"]["responses"]
     assert {p["name"] for p in told["paths"]["/api/v1/outputs"]["get"]["parameters"]} >= {"task", "model", "after", "sort", "limit"}
 
 
