@@ -14,12 +14,13 @@ import numpy as np
 
 from graders.calibration import agreement, rank
 from graders.calibration.arrays import Floats, Scores, mean_human, score_array
-from graders.calibration.resample import Resamples, bootstrap, mean_statistic, with_interval
+from graders.calibration.resample import ROUNDING, Resamples, all_agree, bootstrap, mean_statistic, with_interval
 from graders.calibration.result import Estimate
 
 Better = Literal["a", "b", ""]
 HEADLINE = ("mae", "weighted_kappa", "spearman")  # decide the verdict, at a level that allows for three looks
 SMALLER_IS_BETTER = ("mae", "abs_bias")
+FEWEST_ALIKE = 10  # prompts, of which one in four or more that differ would be seen in 95 of 100 studies
 WHY_NONE = "not defined, because no output has the scores of both judges and of a person"
 
 
@@ -127,7 +128,8 @@ def drift(earlier: Scores, later: Scores, resamples: Resamples, *, tolerance: fl
     -------
     Drift
         "drifted" when the interval of the shift leaves out 0, "steady" when it lies within +- tolerance, else "unknown":
-        there are too few anchors to tell. Not defined without an output that was scored at both times.
+        there are too few anchors to tell. Where all outputs moved by the same, of ten prompts or more, it is "drifted", or
+        "steady" if by nothing; there is no interval then. Not defined without an output that was scored at both times.
 
     Examples
     --------
@@ -144,6 +146,8 @@ def drift(earlier: Scores, later: Scores, resamples: Resamples, *, tolerance: fl
         return Drift(none, none, "unknown", none.why_missing)
     change, part, n_dropped = (second - first)[both], resamples.of(both), int((~both).sum())
     shift, repeat = (_mean(values, part, n_dropped) for values in (change, np.abs(change)))
+    if shift.why_missing == all_agree(shift.n) and shift.value is not None and part.n_drawn_from >= FEWEST_ALIKE:
+        return _all_alike(shift, repeat)
     if shift.low is None or shift.high is None or shift.value is None:
         return Drift(shift, repeat, "unknown", f"Whether it drifted can't be told: {shift.why_missing}.")
     if shift.low > 0 or shift.high < 0:
@@ -152,6 +156,15 @@ def drift(earlier: Scores, later: Scores, resamples: Resamples, *, tolerance: fl
     if -tolerance <= shift.low and shift.high <= tolerance:
         return Drift(shift, repeat, "steady", f"Steady: on the same outputs it moved by less than {tolerance:.2g} points on average.")
     return Drift(shift, repeat, "unknown", f"No drift shows, but one of {max(-shift.low, shift.high):.2g} points can't be ruled out.")
+
+
+def _all_alike(shift: Estimate, repeat: Estimate) -> Drift:
+    """Every anchor moved by the same, or not at all."""
+    if abs(shift.value or 0.0) <= ROUNDING:
+        return Drift(shift, repeat, "steady", f"Steady: each of the {shift.n:,} outputs has the score that it had before.")
+    way = "higher" if (shift.value or 0.0) > 0 else "lower"
+    text = f"It drifted: {abs(shift.value or 0.0):.2g} points {way} than before on each of the {shift.n:,} outputs."
+    return Drift(shift, repeat, "drifted", text)
 
 
 def _errors(pair: tuple[Floats, Floats], y: Floats, resamples: Resamples, n_dropped: int) -> list[Difference]:
@@ -202,8 +215,11 @@ def _difference(name: str, values: Sequence[float], drawn: Sequence[Floats], *, 
     strict = with_interval(b - a, drawn_b - drawn_a, part, n, n_dropped)
     shown = with_interval(b - a, drawn_b - drawn_a, resamples, n, n_dropped)
     better: Better = ""
-    if strict.low is not None and strict.high is not None and not strict.low <= 0 <= strict.high:
-        better = "b" if (strict.high < 0) == (name in SMALLER_IS_BETTER) else "a"
+    is_apart = strict.low is not None and strict.high is not None and not strict.low <= 0 <= strict.high
+    if strict.why_missing == all_agree(n) and resamples.n_drawn_from >= FEWEST_ALIKE:  # the same on every output
+        is_apart = abs(b - a) > ROUNDING
+    if is_apart:
+        better = "b" if (b < a) == (name in SMALLER_IS_BETTER) else "a"
     return Difference(name, a, b, shown, better)
 
 

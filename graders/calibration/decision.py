@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from graders.calibration.arrays import Floats, Scores, check_range, score_array
-from graders.calibration.rates import wilson_bounds
+from graders.calibration.rates import with_some_width
 from graders.calibration.resample import Resamples, bootstrap, ratio
 from graders.calibration.result import Estimate
 
@@ -94,7 +94,7 @@ def decide(judge: Scores, human: Scores, resamples: Resamples | None = None) -> 
             why = "no output has both a verdict of the judge and a majority of people"
         elif out_of(columns.sum(axis=0)[None])[0] > 0:
             made = bootstrap(columns, lambda sums: ratio(of(sums), out_of(sums)), part, n_dropped)
-            return made if part is None else _with_some_width(made, part.of(out_of(columns) > 0))
+            return made if part is None else with_some_width(made, part.of(out_of(columns) > 0))
         return Estimate.missing(f"not defined, because {why}", len(columns), n_dropped)
 
     return Decision(
@@ -108,15 +108,6 @@ def decide(judge: Scores, human: Scores, resamples: Resamples | None = None) -> 
         false_pass_rate=share(lambda s: s[:, 1], lambda s: s[:, 1] + s[:, 3], "people fail no output"),
         agreement=share(lambda s: s[:, 0] + s[:, 3], lambda s: s.sum(axis=1), ""),
     )
-
-
-def _with_some_width(rate: Estimate, resamples: Resamples) -> Estimate:
-    """A rate of 0 or 1 is the same in every resample, which says nothing of how sure it is: Wilson's, on as many outputs as prompts."""
-    if rate.value is None or rate.low is None or rate.low != rate.high:
-        return rate
-    n_prompts = resamples.n_drawn_from
-    low, high = wilson_bounds(rate.value, n_prompts, resamples.level)
-    return replace(rate, low=low, high=high, method=f"Wilson on {n_prompts} {resamples.unit}")
 
 
 def _verdicts(name: str, passes: Floats) -> Floats:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, check_level
+from graders.calibration.rates import with_some_width
 from graders.calibration.resample import Resamples, bootstrap, mean_statistic
 from graders.calibration.result import Estimate
 
@@ -86,7 +87,9 @@ def pass_at_k(n: Sequence[int], passes: Sequence[int], k: int, resamples: Resamp
         return Estimate.missing(why, 0, len(tried))
     chances = _chances(tried[used], passed[used], k)
     columns = np.stack([np.ones(len(chances)), chances], axis=1)
-    return bootstrap(columns, mean_statistic, resamples and resamples.of(used), int((~used).sum()))
+    part = resamples and resamples.of(used)
+    found = bootstrap(columns, mean_statistic, part, int((~used).sum()))
+    return found if part is None else with_some_width(found, part)
 
 
 def _chances(n: Ints, passes: Ints, k: int) -> Floats:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_level, cluster_numbers, mean_human, score_array
-from graders.calibration.resample import Mask
+from graders.calibration.resample import ROUNDING, Mask, all_agree
 from graders.calibration.result import Estimate
 
 FEW_PROMPTS = "all outputs belong to one prompt"
@@ -66,7 +66,7 @@ def formatting_bias(judge: Scores, human: Scores, density: Scores, clusters: Ite
 def injection_bias(judge: Scores, human: Scores, is_flagged: Scores, clusters: Iterable[Hashable], level: float = 0.95) -> Estimate:
     """Return how many points more the judge gives to outputs that speak to it, at equal human score.
 
-    As `self_preference`; is_flagged (n,) is 1 where the text has such words (`texts.speaks_to_judge`), 0 where not. Above
+    As `self_preference`; is_flagged (n,) is 1 where the text was found to do so (`graders.judge.injection`), 0 where not. Above
     0 the judge lets itself be told. Not defined when no output is flagged, or all are.
     """
     flagged = score_array("is_flagged", is_flagged)
@@ -201,6 +201,8 @@ def _with_error(value: float, variance: float, n: int, n_prompts: int, *, level:
     if n_prompts < 2:
         return Estimate(value, None, None, n, why_missing=FEW_PROMPTS, n_dropped=n_dropped)
     half = float(stdtrit(n_prompts - 1, (1 + level) / 2)) * max(variance, 0.0) ** 0.5
+    if half <= ROUNDING * max(1.0, abs(value)):
+        return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
     return Estimate(value, value - half, value + half, n, method=f"least squares, errors by {n_prompts} prompts", n_dropped=n_dropped)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import NormalDist
 
 from graders.calibration.arrays import check_level
+from graders.calibration.resample import Resamples, all_agree
 from graders.calibration.result import Estimate
 
 
@@ -49,6 +51,18 @@ def wilson(passes: int, n: int, level: float = 0.95) -> Estimate:
         return Estimate.missing("no scored output")
     low, high = wilson_bounds(passes / n, n, level)
     return Estimate(passes / n, low, high, n, method="Wilson")
+
+
+def with_some_width(rate: Estimate, resamples: Resamples) -> Estimate:
+    """Return a bootstrapped rate of 0 or 1, the same in every resample, with Wilson's interval on as many outputs as prompts.
+
+    Another estimate is returned as it is. `resamples` are those of the outputs that the rate is a share of.
+    """
+    if rate.value not in (0, 1) or rate.why_missing != all_agree(rate.n):
+        return rate
+    n_prompts = resamples.n_drawn_from
+    low, high = wilson_bounds(rate.value, n_prompts, resamples.level)
+    return replace(rate, low=low, high=high, why_missing="", method=f"Wilson on {n_prompts} {resamples.unit}")
 
 
 def wilson_bounds(rate: float, n: float, level: float) -> tuple[float, float]:

@@ -23,6 +23,7 @@ MAX_CELLS = 20_000_000  # of a table with a row a prompt: 160 MB
 EXACT_IN_SINGLE = 2**24  # whole numbers below are exact in single precision
 MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
 NO_RESAMPLES = "no interval was asked for"
+ROUNDING = 1e-9  # resamples that differ by less are the same
 
 Statistic = Callable[[Floats], Floats]
 Mask = npt.NDArray[np.bool_]
@@ -118,6 +119,11 @@ class Resamples:
         return np.asarray(self.counts @ by_prompt)
 
 
+def all_agree(n: int) -> str:
+    """Return why a figure has no interval that is the same whichever outputs are drawn."""
+    return f"no interval: all {n} outputs agree, so resampling can't tell how sure this is"
+
+
 def bootstrap(columns: Floats, statistic: Statistic, resamples: Resamples | None, n_dropped: int = 0) -> Estimate:
     """Return a statistic of sums of columns (n, k) with its interval; `resamples` are those of the same n items.
 
@@ -134,7 +140,8 @@ def with_interval(value: float, resampled: Floats | None, resamples: Resamples |
 
     The percentiles are moved outward for few prompts: to the normal probability of the Student quantile with C - 1
     degrees of freedom, times the root of C / (C - 1), for C prompts (Hesterberg 2015, The American Statistician
-    69:371-386, section 5.3). `resamples` are those of the items that the value rests on.
+    69:371-386, section 5.3). `resamples` are those of the items that the value rests on. Where all resamples give the
+    same there is no interval: outputs that all agree don't show how seldom others would not.
     """
     if resamples is None or resampled is None:
         return Estimate(value, None, None, n, why_missing=NO_RESAMPLES, n_dropped=n_dropped)
@@ -147,6 +154,8 @@ def with_interval(value: float, resampled: Floats | None, resamples: Resamples |
         return Estimate(value, None, None, n, why_missing=why, n_dropped=n_dropped)
     tail = _expanded_tail(resamples.level, n_prompts)
     low, high = _percentiles(defined, tail)
+    if high - low <= ROUNDING * max(1.0, abs(value)):
+        return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
     method = f"bootstrap of {n_prompts} {resamples.unit}, {len(resampled)} resamples"
     return Estimate(value, min(low, value), max(high, value), n, method=method, n_dropped=n_dropped)
 

@@ -160,6 +160,13 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
             Explained("bias", "length", "Length", "Points for one standard deviation of log length, at equal human score."),
             Explained("bias", "self_preference", "Own family", "Points for outputs of the judge's own model family, at equal human score."),
             Explained("bias", "position", "First answer", "How much more often than people it prefers the first of two answers.", percent),
+            Explained(
+                "bias",
+                "formatting",
+                "Formatting",
+                "Points for one standard deviation of Markdown marks a thousand characters, at equal human score.",
+            ),
+            Explained("bias", "injection", "Words to the judge", "Points for texts that try to steer their judge, at equal human score."),
             Explained("bias", "reviewer", "Spread of reviewers", "Standard deviation of how generous reviewers are, in points."),
         ),
     ),
@@ -177,6 +184,12 @@ def tables(figures: dict[str, Any], *, has_judge: bool) -> list[dict[str, Any]]:
         for name, title, lines in TABLES
         if has_judge or name in OF_PEOPLE
     ]
+
+
+def influences(bias: dict[str, Any]) -> list[Row]:
+    """The rows of the bias probes that are in `bias`."""
+    lines = next(lines for name, _, lines in TABLES if name == "influences")
+    return [_row(bias[line.key], line, "influences") for line in lines if line.key in bias]
 
 
 def severities(figures: dict[str, Any]) -> list[Row]:

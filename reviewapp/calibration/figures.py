@@ -123,7 +123,7 @@ def alt_test_group(items: Items, people: tuple[str, ...], epsilon: float) -> Fig
         "n_left_out": len(test.left_out),
         "epsilon": epsilon,
         "n": advantage["n"],
-        "why_missing": test.why_missing or None,
+        "why_missing": test.why_missing or advantage["why_missing"],
     }
 
 

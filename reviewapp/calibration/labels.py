@@ -5,7 +5,7 @@ And the judge's versions and time. It takes longer than the page may, so the pag
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -23,6 +23,7 @@ from reviewapp.calibration.items import Items
 from reviewapp.calibration.report import Question, draws_of, grades_of, remembered, scope_of
 from reviewapp.calibration.sentences import Sentence
 from reviewapp.calibration.study import verdicts_of
+from reviewapp.calibration.text_probes import MOST_CHARS_ON_PAGE, read_looks, text_group
 from reviewapp.calibration.words import counted, is_above, is_below, number, points, with_interval
 from reviewapp.models import Grade, Grader
 from reviewapp.queues.design import UNKNOWN
@@ -40,6 +41,7 @@ class LabelFacts:
     sentences: tuple[Sentence, ...]
     charts: dict[str, Chart]
     more: int | None = None
+    texts: dict[str, Figure] = field(default_factory=dict)  # the bias probes that read the outputs
 
 
 def label_facts(question: Question, versions: tuple[Grader, ...]) -> LabelFacts:
@@ -52,9 +54,21 @@ def _make(question: Question, versions: tuple[Grader, ...]) -> LabelFacts:
     grades = grades_of(question.task, question.judge, question.mode)
     items, columns = scope_of(question, grades)
     plan, more = more_labels(question, grades, items, columns)
-    found = [drawn(question, grades, items), plan, anchoring(question, items, grades)]
+    texts = text_group(items, read_looks(grades, MOST_CHARS_ON_PAGE)) if question.judge and len(grades.labelled) else {}
+    found = [drawn(question, grades, items), plan, anchoring(question, items, grades), *steered(question, texts)]
     charts = {"versions": _versions_chart(question, versions), "time": _time_chart(question, items, grades)} if question.judge else {}
-    return LabelFacts(tuple(s for s in found if s), {name: chart for name, chart in charts.items() if chart}, more)
+    return LabelFacts(tuple(s for s in found if s), {name: chart for name, chart in charts.items() if chart}, more, texts)
+
+
+def steered(question: Question, texts: dict[str, Figure]) -> list[Sentence]:
+    """What of the texts moves the judge, where the interval shows it."""
+    who = {"formatting": "outputs with one standard deviation more formatting", "injection": "outputs that try to steer their judge"}
+    return [
+        Sentence("Influence", "bad", f"From {question.judge}, {who[name]} get {_size(found)} {way}, at equal human score.")
+        for name, found in texts.items()
+        for way, shows in (("more", is_above(found)), ("fewer", is_below(found)))
+        if shows
+    ]
 
 
 def drawn(question: Question, grades: Grades, items: Items) -> Sentence:
@@ -69,6 +83,10 @@ def drawn(question: Question, grades: Grades, items: Items) -> Sentence:
     head += grades.design.text
     if apart is None:
         return Sentence("Sampling", "unsure", head)
+    if apart["ci"] is None:
+        return Sentence(
+            "Sampling", "unsure", f"{head} The judge scores them and the others {points(apart['value'])} apart: {apart['why_missing']}."
+        )
     if is_above(apart) or is_below(apart):
         head += f" The judge scores the labelled ones {_size(apart)} {'higher' if apart['value'] > 0 else 'lower'} than the others"
         if grades.design.weights is not None:
@@ -133,8 +151,8 @@ def anchoring(question: Question, items: Items, grades: Grades) -> Sentence | No
     effect, who = figure(found), f"On the same {counted(found.n, 'score')}, people who saw the judge first land"
     if is_above(effect):
         return Sentence("Seeing the judge", "bad", f"{who} {_size(effect)} nearer to it. Such labels flatter the judge.")
-    text = f"{who} {with_interval(effect)} points nearer to it: no pull shows."
-    return Sentence("Seeing the judge", "" if effect["ci"] else "unsure", text)
+    said = "no pull shows" if effect["ci"] else effect["why_missing"]
+    return Sentence("Seeing the judge", "" if effect["ci"] else "unsure", f"{who} {with_interval(effect)} points nearer to it: {said}.")
 
 
 def effect_of_seeing(blind: Items, assisted: Items, grades: Grades) -> Estimate:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graders.calibration.noise import spearman_brown
+from graders.calibration.resample import ROUNDING, all_agree
 from reviewapp.calibration.words import (
     between,
     counted,
@@ -131,6 +132,11 @@ def bias(scope: Scope) -> Sentence | None:
     generous = [row for row in rows if is_above(row["bias"])]
     harsh = [row for row in rows if is_below(row["bias"])]
     parts = [f"too {word} on {_biases(scope, some)}" for word, some in (("harsh", harsh), ("generous", generous)) if some]
+    same = [row for row in rows if row["bias"]["ci"] is None and abs(row["bias"]["value"]) > ROUNDING]
+    if same:
+        where, why = listed([row["title"].lower() for row in same]), same[0]["bias"]["why_missing"]
+        head = f"{scope.judge} is {', and '.join(parts)}. " if parts else ""
+        return Sentence("Bias", "unsure", f"{head}{scope.judge} differs from people on {where}: {why}.", "error")
     level = [row["title"].lower() for row in rows if row not in generous and row not in harsh]
     if not parts:
         return Sentence("Bias", "good", f"{scope.judge} is off in no one direction on any of the {len(rows)} criteria.", "error")
@@ -150,6 +156,9 @@ def _one_bias(scope: Scope, row: dict[str, Any]) -> Sentence:
         word = "generous" if is_above(found) else "harsh"
         kind = "bad" if _matters(scope, found) else ""
         return Sentence("Bias", kind, f"{scope.judge} is {_size(scope, found)} too {word}{of}.", "error")
+    if found["why_missing"] == all_agree(found["n"]):
+        text = f"On each of {counted(found['n'], 'score')}{of} {scope.judge} differs from people by {_unit(scope)(found['value'])}"
+        return Sentence("Bias", "unsure", f"{text}: {found['why_missing']}.", "error")
     kind, head = ("unsure", "One prompt alone shows") if found["ci"] is None else ("good", "No bias shows")
     return Sentence("Bias", kind, f"{head}{of}: {scope.judge} differs from people by {with_interval(found, _unit(scope))}.", "error")
 

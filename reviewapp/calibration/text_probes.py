@@ -9,7 +9,8 @@ import numpy as np
 
 from graders.calibration import probes
 from graders.calibration.arrays import Floats
-from graders.calibration.texts import formatting_density, speaks_to_judge
+from graders.calibration.texts import formatting_density
+from graders.judge.injection import find_attempts
 from reviewapp.calibration.figures import NOT_A_SCALE, Figure, figure, missing
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
@@ -17,24 +18,28 @@ from reviewapp.models import OutputBody
 
 MOST_CHARS = 50_000  # of each text; words to a judge stand at its ends or its start
 BATCH = 500
+MOST_CHARS_ON_PAGE = 2_000_000  # of all texts: about two seconds
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Of every output of the task (o,): marks a thousand characters, and whether it speaks to the judge. NaN: not read."""
+    """Of every output of the task (o,): marks a thousand characters, and 1 where it tries to steer its judge. NaN: not read."""
 
     density: Floats
     speaks: Floats
 
 
-def read_looks(grades: Grades) -> Looks:
+def read_looks(grades: Grades, most_chars: float = np.inf) -> Looks:
+    """Of the labelled outputs; of some at even distances where all would be too much to read."""
+    labelled, length = grades.labelled, np.minimum(np.nan_to_num(grades.outputs.length[grades.labelled]), MOST_CHARS)
+    labelled = labelled[:: max(1, int(np.ceil(length.sum() / most_chars)))]
     density, speaks = np.full(len(grades.outputs), np.nan), np.full(len(grades.outputs), np.nan)
-    ids = grades.outputs.id[grades.labelled]
-    place = {int(pk): int(i) for pk, i in zip(ids, grades.labelled, strict=True)}
+    ids = grades.outputs.id[labelled]
+    place = {int(pk): int(i) for pk, i in zip(ids, labelled, strict=True)}
     for pk, content in _contents(ids.tolist()):
         if content:
             text = content[: MOST_CHARS // 2] + content[-MOST_CHARS // 2 :] if len(content) > MOST_CHARS else content
-            density[place[pk]], speaks[place[pk]] = formatting_density(text), float(speaks_to_judge(text))
+            density[place[pk]], speaks[place[pk]] = formatting_density(text), float(bool(find_attempts(text)))
     return Looks(density, speaks)
 
 

@@ -19,14 +19,14 @@ def scores(value: float) -> dict[str, float]:
     return dict.fromkeys(KEYS, value)
 
 
-def grade_outputs(n: int = 24, *, extra: float = 2.0, mode: str = "blind", unlabelled: int = 0):
-    """The judge gives `extra` points more than ana and ben, who differ by one."""
+def grade_outputs(n: int = 24, *, extra: float = 2.0, mode: str = "blind", unlabelled: int = 0, wobble: float = 0.0):
+    """The judge gives `extra` points more than pat, give or take `wobble`, and ben gives one more than pat."""
     task = make_task()
     judge, people = make_grader(), [make_user("pat"), make_user("ben")]
     for i in range(n + unlabelled):
         output = make_output(task, model=f"model-{i % 3}", prompt=None)
         quality = i % 6 + 1
-        make_judge_grade(output, scores(min(quality + extra, 10)), judge)
+        make_judge_grade(output, scores(min(quality + extra + (wobble if i // 6 % 2 else -wobble), 10)), judge)
         for person, more in zip(people, (0, 1), strict=True):
             if i < n:
                 make_human_grade(output, person, scores(quality + more), mode)
@@ -39,13 +39,13 @@ def text_of(response) -> str:
 
 
 def test_it_says_in_a_sentence_how_generous_the_judge_is(as_viewer):
-    grade_outputs()
+    grade_outputs(wobble=0.25)
     said = text_of(as_viewer.get(PAGE, {"criterion": "viability"}))
-    assert "judge v1 is 1.50 points (1.50 to 1.50) too generous on viability." in said
+    assert re.search(r"judge v1 is 1\.50 points \(1\.[34]\d to 1\.[56]\d\) too generous on viability\.", said)
 
 
 def test_it_says_whether_the_judge_ranks_as_well_as_a_second_reviewer(as_viewer):
-    grade_outputs()
+    grade_outputs(wobble=0.25)
     assert "judge v1 ranks outputs within each criterion as well as a second reviewer would" in text_of(as_viewer.get(PAGE))
 
 
@@ -121,7 +121,7 @@ def test_assisted_grades_are_apart_and_their_number_is_told(as_viewer):
 
 
 def test_an_older_version_of_the_judge_can_be_picked(as_viewer):
-    task = grade_outputs()
+    task = grade_outputs(wobble=0.25)
     for output in task.outputs.all():
         make_judge_grade(output, scores(1), make_grader("judge", "2"))
     assert "judge v2" in text_of(as_viewer.get(PAGE))

@@ -23,6 +23,8 @@ from graders.calibration.weighted import weighted_mean, weighted_rate
 
 NAN = np.nan
 JUDGES = {
+    "a judge that agrees with people everywhere": ([1, 2, 3, 4, 5, 4], [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5], [4, 4]]),
+    "a judge one point too generous everywhere": ([2, 3, 4, 5, 3, 4], [[1, 1], [2, 2], [3, 3], [4, 4], [2, 2], [3, 3]]),
     "no output": ([], np.empty((0, 2))),
     "no overlap": ([1, NAN], [[NAN, NAN], [2, 3]]),
     "one output": ([3], [[2, 4]]),
@@ -94,12 +96,22 @@ def test_a_figure_that_is_not_defined_says_why(case):
         assert (found.value is None or found.low is None) == bool(found.why_missing), name
         if found.value is None:
             assert len(found.why_missing) > 10, name
+        assert found.low is None or found.low < found.high, f"{name} is given as sure, {found.low:g} to {found.high:g}"
 
 
 def test_every_public_function_that_makes_a_figure_is_in_the_table():
     """A new one that is forgotten here would be found by its name."""
     helpers = {"arrays", "resample", "result", "texts", "sampling"}  # no figures: their refusals have tests of their own
-    other = {"spearman_brown", "benjamini_yekutieli", "resampled_kappa", "resampled_correlation", "wilson_bounds", "estimate_from"}
+    other = {
+        "spearman_brown",
+        "benjamini_yekutieli",
+        "resampled_kappa",
+        "resampled_correlation",
+        "wilson_bounds",
+        "estimate_from",
+        "with_some_width",
+        "all_agree",
+    }
     table = inspect.getsource(sys.modules[__name__])
     for module in pkgutil.iter_modules(graders.calibration.__path__):
         if module.name not in helpers:
@@ -168,3 +180,22 @@ def test_people_with_fewer_than_thirty_shared_outputs_are_left_out_of_the_annota
     human[29:, 2] = NAN
     test = alternative_annotator_test(human[:, 0], human, "neg_rmse", 0.2, names=["ana", "ben", "eve"])
     assert [person.name for person in test.people] == ["ana", "ben"] and test.left_out == ("eve",)
+
+
+def test_where_all_outputs_agree_resampling_gives_no_interval_and_it_says_why():
+    draws = Resamples(range(6), rng=np.random.default_rng(0), n_boot=50)
+    people = np.array([[1, 1], [2, 2], [3, 3], [4, 4], [5, 5], [4, 4]], dtype=float)
+    for found in (
+        alpha.krippendorff_alpha(people, "ordinal", draws),
+        errors.bias(people[:, 0] - 1, people, draws),
+        icc.icc1(people, draws),
+    ):
+        assert (found.value in (1, -1), found.low) == (True, None)
+        assert found.why_missing == "no interval: all 6 outputs agree, so resampling can't tell how sure this is"
+
+
+def test_a_judge_that_gives_every_anchor_the_same_score_again_is_steady_when_there_are_ten():
+    for n, verdict in ((9, "unknown"), (10, "steady")):
+        draws = Resamples(range(n), rng=np.random.default_rng(0), n_boot=50)
+        assert drift([3] * n, [3] * n, draws, tolerance=0.1).verdict == verdict
+    assert drift([3] * 10, [4] * 10, draws, tolerance=0.1).verdict == "drifted"
