@@ -22,7 +22,7 @@ from reviewapp.calibration.figures import NOT_A_SCALE, Figure, Second, figure, m
 from reviewapp.calibration.grades import CATEGORICAL, Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, pooled_columns, scored_rows
 from reviewapp.calibration.sentences import Scope, Sentence, sentences
-from reviewapp.calibration.study import N_BOOT, groups_of, n_studied
+from reviewapp.calibration.study import N_BOOT, groups_of, n_studied, place_of
 from reviewapp.models import Criterion, Grader, Task, Variant
 
 DIFFER = 400  # largest differences that are kept; who works blind sees those on outputs that they have graded
@@ -126,6 +126,7 @@ def _make_report(question: Question, grades: Grades) -> Report:
     overview, second = remembered(task, name, lambda: _overview(question, grades, draws, items))
     of_scope = second.get(columns[0] if question.criterion else None)
     figures = groups_of(grades, items, judge, columns, of_scope, epsilon=question.epsilon)
+    figures["bias"] |= place_of(task, judge)
     scope = _scope(question, grades, items, figures, overview)
     return Report(
         figures=figures,

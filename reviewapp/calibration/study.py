@@ -16,6 +16,7 @@ from reviewapp.calibration.figures import (
     alt_test_group,
     bias_group,
     calibrator_group,
+    figure,
     human_group,
     judge_group,
     missing,
@@ -25,6 +26,7 @@ from reviewapp.calibration.grades import MODES, Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, on_scale, pooled_columns, scored_rows
 from reviewapp.calibration.rates import mean_group, pass_rate_group
 from reviewapp.calibration.text_probes import Looks, read_looks, text_group
+from reviewapp.judges.pairs import position_of
 from reviewapp.models import Grader, Task
 
 DEFAULT_EPSILON = 0.2  # against experts; 0.15 skilled workers, 0.1 crowd workers
@@ -52,11 +54,11 @@ def study(
     pooled = items_of(grades, task.rubric, pooled_columns(grades), rows, draws)
     second = second_reviewers(pooled)
 
-    looks = read_looks(grades)
+    looks, place = read_looks(grades), place_of(task, judge)
 
     def scope(column: int) -> dict[str, Any]:
         items = items_of(grades, task.rubric, [column], rows, draws)
-        return _with_text(groups_of(grades, items, judge, [column], second.get(column), epsilon=epsilon), items, looks)
+        return _with_text(groups_of(grades, items, judge, [column], second.get(column), epsilon=epsilon), items, looks, place)
 
     return {
         "task": task.slug,
@@ -65,14 +67,16 @@ def study(
         "n_outputs": n_studied(grades, rows, judge),
         "n_humans": len(grades.people),
         "labels": {"text": grades.design.text, "policies": dict(grades.design.counts)},
-        "pooled": _with_text(groups_of(grades, pooled, judge, pooled_columns(grades), second.get(None), epsilon=epsilon), pooled, looks),
+        "pooled": _with_text(
+            groups_of(grades, pooled, judge, pooled_columns(grades), second.get(None), epsilon=epsilon), pooled, looks, place
+        ),
         "criteria": {criterion.key: scope(column) for column, criterion in enumerate(grades.criteria)},
     }
 
 
-def _with_text(groups: dict[str, Any], items: Items, looks: Looks) -> dict[str, Any]:
-    """The groups, with the bias probes that read the texts: too slow for a page."""
-    return groups | {"bias": groups["bias"] | text_group(items, looks)}
+def _with_text(groups: dict[str, Any], items: Items, looks: Looks, place: dict[str, Any]) -> dict[str, Any]:
+    """The groups, with the bias probes that read the texts, too slow for a page, and that of comparisons."""
+    return groups | {"bias": groups["bias"] | text_group(items, looks) | place}
 
 
 def n_studied(grades: Grades, rows: Ints, judge: Grader | None) -> int:
@@ -95,6 +99,12 @@ def groups_of(grades: Grades, items: Items, judge: Grader | None, columns: list[
         "calibrator": calibrator_group(items, rng),
         "bias": bias_group(items, grades, judge.name if judge else ""),
     }
+
+
+def place_of(task: Task, judge: Grader | None) -> dict[str, Any]:
+    """Of a judge that compared outputs in pairs: how much the place moves it. One query."""
+    found = figure(position_of(judge, task)) if judge else missing(NOT_A_SCALE)
+    return {} if found["value"] is None else {"position": found}
 
 
 def verdicts_of(grades: Grades, items: Items, columns: list[int]) -> tuple[Floats, Floats]:

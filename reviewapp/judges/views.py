@@ -16,7 +16,7 @@ from llm.types import EFFORTS
 from reviewapp import access
 from reviewapp.catalog.sync import spec_of
 from reviewapp.jobs import queue
-from reviewapp.judges import known, queries, versions
+from reviewapp.judges import known, pairs, queries, versions
 from reviewapp.judges.queries import OnTask
 from reviewapp.judges.trying import Trial, left_to_try, trial_of
 from reviewapp.models import Grader, Job, JudgeVersion, Output, Promotion, Task
@@ -94,6 +94,8 @@ def show(request: HttpRequest, seen: Seen, *, problem: str = "", status: int = 2
         "plain": seen.plain,
         "tasks": [(on, trial_of(on, seen.row, seen.plain, params)) for on in on_tasks_of(seen)],
         "calibrators": queries.calibrators_of(seen.row),
+        "pairs": [(task, pairs.summary_of(seen.row, task)) for task in pairs.tasks_of(seen.row)],
+        "verdicts": [] if request.user.hides_judges else pairs.newest_of(seen.row),
         "why_not": why_no_model() if seen.plain else "",
         "may_change": request.user.has_role("admin"),
         "problem": problem,

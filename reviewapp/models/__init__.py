@@ -7,7 +7,7 @@ from reviewapp.models.catalog import Criterion, Grader, Rubric, Task, Variant
 from reviewapp.models.datasets import SavedView, Snapshot
 from reviewapp.models.grades import CriterionScore, Grade, Retraction
 from reviewapp.models.jobs import Job
-from reviewapp.models.judges import JudgeVersion, Promotion
+from reviewapp.models.judges import JudgedPair, JudgeVersion, Promotion
 from reviewapp.models.queues import Claim, GoldAnswer, Queue, QueueItem
 from reviewapp.models.review import Draft, Flag, Skip
 from reviewapp.models.rollouts import ToolResult
@@ -27,6 +27,7 @@ __all__ = [
     "Grader",
     "Job",
     "JudgeVersion",
+    "JudgedPair",
     "LlmBatch",
     "LlmCall",
     "Output",

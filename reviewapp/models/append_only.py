@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 APPEND_ONLY_TABLES = (
     *("reviewapp_grade", "reviewapp_criterionscore", "reviewapp_retraction", "reviewapp_calibrator"),
-    *("reviewapp_judgeversion", "reviewapp_promotion"),
+    *("reviewapp_judgeversion", "reviewapp_promotion", "reviewapp_judgedpair"),
 )
 
 

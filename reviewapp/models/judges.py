@@ -12,6 +12,7 @@ from graders.judge.judge import Judge
 from llm.types import Effort
 from reviewapp.models.append_only import AppendOnlyModel
 from reviewapp.models.catalog import Grader, Task
+from reviewapp.models.work import Output
 
 
 class JudgeVersion(AppendOnlyModel):
@@ -50,6 +51,33 @@ class JudgeVersion(AppendOnlyModel):
             max_tokens=self.max_tokens,
             template=self.template,
         )
+
+
+class JudgedPair(AppendOnlyModel):
+    """Which of two outputs of one prompt a judge finds better, asked in both orders (graders/judge/pairwise.py).
+
+    `winner` is first, second or tie; empty with a reason when an answer could not be used. `by_order` is what each order said.
+    """
+
+    grader = models.ForeignKey(Grader, on_delete=models.PROTECT, related_name="pairs", db_index=False)
+    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="judged_pairs")
+    first = models.ForeignKey(Output, on_delete=models.PROTECT, related_name="+")
+    second = models.ForeignKey(Output, on_delete=models.PROTECT, related_name="+")
+    winner = models.CharField(max_length=10, blank=True)
+    is_consistent = models.BooleanField(default=False)
+    by_order = models.JSONField(default=list)
+    criteria = models.JSONField(default=dict)
+    rationale = models.TextField(blank=True)
+    unscored_reason = models.CharField(max_length=40, blank=True)
+    cost_usd = models.FloatField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta(AppendOnlyModel.Meta):
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["grader", "first", "second"], name="judged_pair_once")]
+
+    def __str__(self) -> str:
+        return f"{self.first_id} and {self.second_id}: {self.winner or self.unscored_reason}"
 
 
 class Promotion(AppendOnlyModel):

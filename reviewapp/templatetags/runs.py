@@ -8,7 +8,9 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from reviewapp.calibration.words import percent
+from graders.calibration.result import Estimate
+from reviewapp.calibration.figures import figure
+from reviewapp.calibration.words import percent, with_interval
 from reviewapp.models import Grader, Task
 from reviewapp.runs.ablation_charts import cell_text, told
 from reviewapp.runs.ablations import Failure, Group
@@ -53,6 +55,14 @@ def by_group(failure: Failure, groups: tuple[Group, ...]) -> str:
     """In which groups a category was seen, the most first."""
     seen = sorted(((n, group.name) for n, group in zip(failure.by_group, groups, strict=True) if n), key=lambda row: -row[0])
     return ", ".join(f"{name} {n:,}" for n, name in seen[:4]) + (f" and {len(seen) - 4} more" if len(seen) > 4 else "")
+
+
+@register.simple_tag
+def share_with_interval(estimate: Estimate) -> SafeString:
+    """A share with its interval, or why there is none."""
+    if estimate.value is None:
+        return format_html('<span class="muted">{}</span>', estimate.why_missing)
+    return format_html("{}", with_interval(figure(estimate), percent))
 
 
 @register.simple_tag
