@@ -104,6 +104,9 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
         (
             Explained("judge", "bias", "Bias", "Mean of judge less people. Above 0 the judge is generous."),
             Explained("judge", "mae", "Mean absolute error", "How far off the judge is on average."),
+            Explained("judge", "bias_weighted", "Bias, by chances", "As it would be over all outputs, by the chances of the queue's draw."),
+            Explained("judge", "mae_weighted", "Mean absolute error, by chances", "The same for the error."),
+            Explained("judge", "rmse_weighted", "Root mean squared error, by chances", "The same; large errors count for more."),
             Explained("judge", "loa", "Limits of agreement", "95 of 100 differences lie between them, were they normal (Bland-Altman)."),
         ),
     ),
@@ -112,6 +115,7 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
         "Pass or fail",
         (
             Explained("judge", "agreement", "Same verdict", "Share of outputs on which judge and majority decide alike.", percent),
+            Explained("judge", "agreement_weighted", "Same verdict, by chances", "As it would be over all outputs.", percent),
             Explained("judge", "precision", "Precision", "Of what the judge passes, people pass so much.", percent),
             Explained("judge", "recall", "Recall", "Of what people pass, the judge passes so much.", percent),
             Explained("judge", "f1", "F1", "Harmonic mean of precision and recall."),

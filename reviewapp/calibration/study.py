@@ -24,7 +24,7 @@ from reviewapp.calibration.figures import (
 )
 from reviewapp.calibration.grades import MODES, Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, on_scale, pooled_columns, scored_rows
-from reviewapp.calibration.rates import mean_group, pass_rate_group
+from reviewapp.calibration.rates import error_group, mean_group, pass_rate_group
 from reviewapp.calibration.text_probes import Looks, read_looks, text_group
 from reviewapp.judges.pairs import position_of
 from reviewapp.models import Grader, Task
@@ -90,6 +90,8 @@ def groups_of(grades: Grades, items: Items, judge: Grader | None, columns: list[
     rng = np.random.default_rng(0)
     human, about_judge = human_group(items, grades), judge_group(items, rng)
     add_second_reviewer(human, about_judge, second)
+    if judge is not None:
+        about_judge |= error_group(*on_scale(grades, columns, items.scale), items, grades)
     return {
         "human": human,
         "judge": about_judge,

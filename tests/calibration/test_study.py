@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.utils import timezone
 
 from reviewapp.calibration.study import study
-from reviewapp.models import Retraction
+from reviewapp.models import Claim, Queue, QueueItem, Retraction
 from tests.make import code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
 pytestmark = pytest.mark.django_db
@@ -180,3 +181,23 @@ def test_formatting_and_words_to_the_judge_are_probed():
     bias = study(task, judge)["pooled"]["bias"]
     assert bias["injection"]["value"] == pytest.approx(3, abs=0.2) and bias["injection"]["ci"][0] > 2
     assert bias["formatting"]["n"] == 96
+
+
+def test_errors_over_all_outputs_weigh_labels_as_they_were_drawn(reviewer):
+    """Four labels of outputs that the judge scores 2 too high, drawn at 4 in 5, and four that it scores right, drawn at 1 in 5."""
+    task, judge = make_task(), make_grader()
+    queue = Queue.objects.create(task=task, judge=judge, policy="active", seed=1, size=8, population=20)
+    for i in range(20):
+        output, is_off = make_output(task, prompt=None), i < 4
+        make_judge_grade(output, scores(9 if is_off else 3), judge)
+        if i < 8:
+            item = QueueItem.objects.create(queue=queue, output=output, position=i, probability=0.8 if is_off else 0.2)
+            grade = make_human_grade(output, reviewer, scores(7 if is_off else 3))
+            Claim.objects.create(item=item, reviewer=reviewer, until=timezone.now(), grade=grade)
+    found = study(task, judge)["pooled"]["judge"]
+    share = (4 / 0.8) / (4 / 0.8 + 4 / 0.2)  # of outputs that it scores too high
+    assert found["bias"]["value"] == pytest.approx(1) and found["bias_weighted"]["value"] == pytest.approx(2 * share)
+    assert found["mae_weighted"]["value"] == pytest.approx(2 * share)
+    assert found["rmse_weighted"]["value"] == pytest.approx((4 * share) ** 0.5)
+    low, high = found["bias_weighted"]["ci"]
+    assert low < 2 * share < high and "bias_weighted" not in study(task, None)["pooled"]["judge"]
