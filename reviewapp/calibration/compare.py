@@ -11,18 +11,17 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET
 
-from graders.calibration.comparison import Comparison, Difference, Drift, compare_judges, drift
-from graders.calibration.resample import Resamples
+from graders.calibration.comparison import Comparison, Difference, Drift, compare_judges
 from reviewapp import access
 from reviewapp.calibration.behind import graded_only
+from reviewapp.calibration.drift import drift_of
 from reviewapp.calibration.question import Asked, ask
 from reviewapp.calibration.report import grades_of, remembered, scope_of
-from reviewapp.models import Grade, Grader, Output, Task
+from reviewapp.models import Grader, Output, Task
 
 NAMES = ("a", "b", "mode", "criterion")
 SHOWN = 10
 KEPT_MOVES = 400  # who works blind sees those on outputs that they have graded
-STEADY_SHARE = 0.02  # of the scale: a shift that would not matter
 TITLES = {
     "mae": ("Mean error", "points", "less is better"),
     "abs_bias": ("Size of the bias", "points", "less is better"),
@@ -119,12 +118,11 @@ def _compare(asked: Asked, a: Grader, b: Grader) -> Compared:
     ids = grades.outputs.id[one.output]
     comparison = compare_judges(one.judge, two.judge, one.human, one.labels, resamples=one.resamples)
     moves = _moves(ids, one.judge, two.judge, one.human, comparison.gain)
-    tolerance = STEADY_SHARE * (one.scale[1] - one.scale[0])
     return Compared(
         comparison=comparison,
         better=tuple(sorted((m for m in moves if m.gain > 0), key=lambda m: -m.gain)[:KEPT_MOVES]),
         worse=tuple(sorted((m for m in moves if m.gain < 0), key=lambda m: m.gain)[:KEPT_MOVES]),
-        drifts=tuple((judge, _drift(question.task, judge, tolerance)) for judge in dict.fromkeys((a, b))),
+        drifts=tuple((judge, drift_of(question.task, judge, one.scale)) for judge in dict.fromkeys((a, b))),
         scale=one.scale,
         is_categorical=one.is_categorical,
     )
@@ -140,22 +138,6 @@ def _moves(ids: np.ndarray, a: np.ndarray, b: np.ndarray, human: np.ndarray, gai
     count = np.bincount(place)
     means = [np.bincount(place, weights=values) / count for values in (a[used], b[used], people, gain[used])]
     return [Move(int(pk), *(float(m[i]) for m in means)) for i, pk in enumerate(outputs)]
-
-
-def _drift(task: Task, judge: Grader, tolerance: float) -> Drift | None:
-    """From outputs that this version graded more than once: its newest overall score less its first. None without any."""
-    grades = Grade.objects.filter(output__task=task, output__is_latest=True, mode=Grade.Mode.AUTOMATIC, retraction__isnull=True)
-    mine = grades.filter(grader__name=judge.name, grader__version=judge.version, overall__isnull=False).order_by("id")
-    first: dict[int, float] = {}
-    last: dict[int, tuple[float, int]] = {}
-    for output_id, prompt_id, overall in mine.values_list("output_id", "output__prompt_id", "overall").iterator(5000):
-        if output_id in first:
-            last[output_id] = (overall, prompt_id or -output_id)
-        first.setdefault(output_id, overall)
-    if not last:
-        return None
-    draws = Resamples(list(last), rng=np.random.default_rng(0))
-    return drift([first[pk] for pk in last], [score for score, _ in last.values()], draws, tolerance=tolerance)
 
 
 def _row(found: Difference) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from graders.calibration.resample import Resamples, bootstrap, mean_statistic
 from graders.calibration.result import Estimate
 from graders.calibration.sampling import Policy
 from reviewapp.calibration.charts import Chart, group_chart
+from reviewapp.calibration.drift import drift_of
 from reviewapp.calibration.figures import Figure, figure
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
@@ -55,9 +56,23 @@ def _make(question: Question, versions: tuple[Grader, ...]) -> LabelFacts:
     items, columns = scope_of(question, grades)
     plan, more = more_labels(question, grades, items, columns)
     texts = text_group(items, read_looks(grades, MOST_CHARS_ON_PAGE)) if question.judge and len(grades.labelled) else {}
-    found = [drawn(question, grades, items), plan, anchoring(question, items, grades), *steered(question, texts)]
+    found = [drawn(question, grades, items), plan, anchoring(question, items, grades), drifted(question, items), *steered(question, texts)]
     charts = {"versions": _versions_chart(question, versions), "time": _time_chart(question, items, grades)} if question.judge else {}
     return LabelFacts(tuple(s for s in found if s), {name: chart for name, chart in charts.items() if chart}, more, texts)
+
+
+def drifted(question: Question, items: Items) -> Sentence | None:
+    """From outputs that this version graded twice, whether it still scores as it did."""
+    if question.judge is None or items.is_categorical:
+        return None
+    found = drift_of(question.task, question.judge, items.scale)
+    if found is None:
+        text = f"{question.judge} graded no output twice, so whether it still scores as it did can't be seen."
+        return Sentence("Drift", "", text)
+    shift = figure(found.shift)
+    interval = f" The shift is {with_interval(shift)} points, on {counted(found.shift.n, 'output')}." if shift["ci"] else ""
+    kind = {"drifted": "bad", "steady": "good"}.get(found.verdict, "unsure")
+    return Sentence("Drift", kind, f"{question.judge}, graded again: {found.text}{interval}")
 
 
 def steered(question: Question, texts: dict[str, Figure]) -> list[Sentence]:

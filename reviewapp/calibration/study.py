@@ -9,6 +9,7 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
+from reviewapp.calibration.drift import drift_of
 from reviewapp.calibration.figures import (
     NOT_A_SCALE,
     Second,
@@ -66,12 +67,21 @@ def study(
         "mode": mode,
         "n_outputs": n_studied(grades, rows, judge),
         "n_humans": len(grades.people),
+        "drift": _drift(task, judge, pooled.scale),
         "labels": {"text": grades.design.text, "policies": dict(grades.design.counts)},
         "pooled": _with_text(
             groups_of(grades, pooled, judge, pooled_columns(grades), second.get(None), epsilon=epsilon), pooled, looks, place
         ),
         "criteria": {criterion.key: scope(column) for column, criterion in enumerate(grades.criteria)},
     }
+
+
+def _drift(task: Task, judge: Grader | None, scale: tuple[float, float]) -> dict[str, Any]:
+    """Of this version's overall scores, on outputs that it graded twice: later less earlier."""
+    found = None if judge is None else drift_of(task, judge, scale)
+    if found is None:
+        return {"verdict": "unknown", "shift": missing("not defined, because no output was graded twice by this version")}
+    return {"verdict": found.verdict, "shift": figure(found.shift)}
 
 
 def _with_text(groups: dict[str, Any], items: Items, looks: Looks, place: dict[str, Any]) -> dict[str, Any]:

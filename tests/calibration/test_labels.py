@@ -6,7 +6,8 @@ from html import unescape
 
 import pytest
 
-from reviewapp.models import CriterionScore, Grade
+from reviewapp.calibration.study import study
+from reviewapp.models import CriterionScore, Grade, Grader
 from tests.make import make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
 pytestmark = pytest.mark.django_db
@@ -133,6 +134,16 @@ def test_texts_that_try_to_steer_their_judge_and_their_formatting_are_probed_at_
 def test_without_such_texts_the_probe_says_why_it_measures_nothing(as_viewer):
     make_study(12, range(12))
     assert "Words to the judge not defined, because no output speaks to the judge" in said(as_viewer)
+
+
+def test_a_judge_with_one_version_is_held_to_its_own_earlier_scores(as_viewer):
+    task = make_study(20, range(20))
+    assert "judge v1 graded no output twice" in said(as_viewer)
+    for i, output in enumerate(task.outputs.order_by("pk")):
+        make_judge_grade(output, scores(i % 6 + 4 + 0.5 * (i % 2)), make_grader())
+    assert re.search(r"It drifted: 0\.75 points lower than before .* The shift is −0\.75 \(−0\.\d\d to −0\.\d\d\) points", said(as_viewer))
+    drift = study(task, Grader.objects.get(name="judge"))["drift"]
+    assert drift["verdict"] == "drifted" and drift["shift"]["value"] == pytest.approx(-0.75)
 
 
 def test_a_wrong_address_is_refused_there_too(as_viewer):
