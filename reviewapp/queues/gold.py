@@ -103,15 +103,20 @@ def may_find_gold(user: User) -> bool:
 
 
 def hide_gold(outputs: Sequence[Output], user: User) -> None:
-    """Make what this person had as gold look as if, of all people, they alone had graded it. Nothing is saved."""
+    """Hide what other people said of those of these outputs that this person had as gold."""
     secret = secrets_of(user, [output.pk for output in outputs])
-    facts = labels.read_facts(list(secret)) if secret else {}
+    if secret:
+        as_if_alone([output for output in outputs if output.pk in secret], user)
+
+
+def as_if_alone(outputs: Sequence[Output], user: User) -> None:
+    """Make these outputs look as if, of all people, this one alone had graded them. Nothing is saved."""
+    facts = labels.read_facts([output.pk for output in outputs])
     for output in outputs:
-        if output.pk in secret:
-            seen = [fact for fact in facts.get(output.pk, ()) if not fact.is_human or fact.rater == user.username]
-            summary = labels.summarise(seen, output.task.primary_grader)
-            for name in labels.SUMMARY_FIELDS:
-                setattr(output, name, getattr(summary, name))
+        seen = [fact for fact in facts.get(output.pk, ()) if not fact.is_human or fact.rater == user.username]
+        summary = labels.summarise(seen, output.task.primary_grader)
+        for name in labels.SUMMARY_FIELDS:
+            setattr(output, name, getattr(summary, name))
 
 
 # --- how the reviewers do ---------------------------------------------------------------------------------

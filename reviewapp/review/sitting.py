@@ -18,7 +18,7 @@ from django.shortcuts import get_object_or_404
 
 from reviewapp.models import Criterion, CriterionScore, Draft, Grade, Grader, Output, Queue, Rubric, User
 from reviewapp.queues.claims import to_adjudicate
-from reviewapp.queues.gold import secrets_of
+from reviewapp.queues.gold import as_if_alone, secrets_of
 from reviewapp.rewards.labels import is_llm_judge
 
 HISTORY_ROWS = 100
@@ -153,6 +153,7 @@ def _visible_grades(sitting: Sitting) -> QuerySet[Grade]:
     if sitting.settles_for:
         return grades.exclude(mode=Grade.Mode.AUTOMATIC)
     if secrets_of(sitting.user, [sitting.output.pk]):
+        as_if_alone([sitting.output], sitting.user)
         return grades.filter(Q(mode=Grade.Mode.AUTOMATIC) | Q(rater=sitting.user))
     return grades
 

@@ -6,12 +6,14 @@ import pytest
 from django.db import transaction
 from django.urls import reverse
 
+from reviewapp.api.facts import output_json
 from reviewapp.calibration.study import study
 from reviewapp.home.queries import summarise_task
 from reviewapp.models import Claim, GoldAnswer, Grade, Output, Queue
 from reviewapp.queues.claims import claim_next, settle
 from reviewapp.queues.draw import QueueError, Wish, draw_queue
 from reviewapp.queues.gold import gold_before
+from reviewapp.review.sitting import sit_down
 from reviewapp.rewards.labels import refreshed_once
 from tests.conftest import signed_in
 from tests.make import make_human_grade, make_output, make_user
@@ -229,6 +231,17 @@ def test_after_the_submit_nothing_tells_it_either(as_reviewer, reviewer, adjudic
     assert "9" in row(as_reviewer, output)
 
 
+def test_the_api_tells_it_as_little_as_the_pages(reviewer, adjudicator):
+    queue = gold_queue(adjudicator)
+    output = work_until_gold(reviewer, queue)
+    grade(reviewer, output)
+    sitting = sit_down(reviewer, output.pk)
+    seen = output_json(sitting)
+    assert {given["rater"] for given in seen["grades"]} <= {"ana", "", None} and seen["human"]["raters"] == 1
+    assert seen["label"]["state"] == "labelled" and seen["label"]["score"] == sitting.standing.overall
+    assert output_json(sit_down(adjudicator, output.pk))["label"]["state"] == "adjudicated"
+
+
 def test_a_reviewer_can_not_find_gold_by_asking_which_outputs_are_labelled(as_reviewer, reviewer, adjudicator):
     gold_queue(adjudicator)
     for query in ("label=adjudicated", "label=labelled", "label=none", "reviewer=zelda", "label=adjudicated&reviewer=me"):
@@ -274,7 +287,7 @@ def report(client, queue: Queue) -> str:
 
 
 def test_the_page_says_how_each_reviewer_does_on_gold(as_reviewer, reviewer, as_adjudicator, adjudicator):
-    queue = gold_queue(adjudicator, n=5, n_gold=5)
+    queue = gold_queue(adjudicator, n=6, n_gold=5)
     work_through(reviewer, queue)
     html = report(as_adjudicator, queue)
     assert re.search(r"ana agrees with the known answer on 0 of 5 gold items, and scores [34.\d]+ points higher \(\+\d", html)
