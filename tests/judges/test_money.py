@@ -81,7 +81,7 @@ def test_two_processes_keep_to_the_limit_of_a_run_together_also_when_one_is_kill
         at_the_kill.append(asked_by(api, "mine"))
         process.kill()
 
-    with other_process(jobs, tmp_path, JOB_LEASE_S="1", LLM_IN_FLIGHT="4") as other:
+    with other_process(jobs, tmp_path, JOB_LEASE_S="6", LLM_IN_FLIGHT="4") as other:
         wait_for(lambda: SpendingHold.objects.count() == 4 and LlmCall.objects.count() == 4, 60)
         killer = threading.Thread(target=kill, args=[other])
         killer.start()
