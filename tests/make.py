@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
 import tasks.task as spec
@@ -12,8 +15,20 @@ from graders.grade import CriterionScore, grade_of
 from reviewapp.catalog.sync import save_grader, save_task, save_variant, spec_of
 from reviewapp.grading import Answer, record_grader_grade, record_human_grade
 from reviewapp.models import Grade, Grader, Output, OutputBody, Prompt, Task, User
+from reviewapp.rewards.labels import refreshed_once
 
 _numbers = itertools.count(1)
+
+
+def at_once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """For who makes many grades: what outputs show of them is computed once, at the end, as an import does it."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Any:
+        with transaction.atomic(), refreshed_once():
+            return make(*args, **kwargs)
+
+    return made
 
 
 def make_user(username: str = "ana", role: str = "reviewer", password: str = "correct horse battery") -> User:

@@ -6,8 +6,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
 
+# Three processes on two cores: tests wait for browsers, workers and sandboxes. Modules go out in the order of tests/conftest.py.
+spread="-n ${TEST_PROCESSES:-3} --dist loadfile --no-loadscope-reorder"
+
 echo "== SQLite, embedded broker"
-"$python" -m pytest -n 2 --dist loadfile "$@"
+"$python" -m pytest $spread "$@"
 
 postgres=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
 if [ -z "$postgres" ] || ! command -v redis-server >/dev/null; then
@@ -34,4 +37,4 @@ as_postgres "$postgres/pg_ctl" -D "$folder/pg" -w -o "-p $pg_port -k $folder -c 
 redis-server --port "$redis_port" --bind 127.0.0.1 --save "" --dir "$folder" >/dev/null &
 redis_pid=$!
 DATABASE_URL="postgres://touchstone@127.0.0.1:$pg_port/postgres" CELERY_BROKER_URL="redis://127.0.0.1:$redis_port/0" \
-    "$python" -m pytest -n 2 --dist loadfile --ignore tests/graders --ignore tests/tasks --ignore tests/llm --ignore tests/corpus "$@"
+    "$python" -m pytest $spread --ignore tests/graders --ignore tests/tasks --ignore tests/llm --ignore tests/corpus "$@"

@@ -249,5 +249,8 @@ def _refresh_batch(ids: Sequence[int]) -> None:
         summary = summarise(facts.get(output.pk, ()), output.task.primary_grader)
         for name in SUMMARY_FIELDS:
             setattr(output, name, getattr(summary, name))
-    Output.objects.bulk_update(outputs, SUMMARY_FIELDS)
+    if len(outputs) == 1:
+        outputs[0].save(update_fields=SUMMARY_FIELDS)  # a third of the time of a bulk update of one
+    else:
+        Output.objects.bulk_update(outputs, SUMMARY_FIELDS)
     Task.objects.filter(pk__in={o.task_id for o in outputs}).update(revision=F("revision") + 1)

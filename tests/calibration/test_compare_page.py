@@ -3,7 +3,7 @@
 import pytest
 from django.urls import reverse
 
-from tests.make import make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
 pytestmark = pytest.mark.django_db
 KEYS = ("viability", "upside", "success", "novelty")
@@ -14,6 +14,7 @@ def scores(value: float) -> dict[str, float]:
 
 
 @pytest.fixture
+@at_once
 def two_versions(db):
     """Version 1 says 5 to everything but the odd outputs (6); version 2 is half a point off people."""
     task, ben = make_task(), make_user("ben")

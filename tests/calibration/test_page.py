@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from reviewapp.models import Output
 from tests.conftest import signed_in
-from tests.make import code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+from tests.make import at_once, code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
 pytestmark = pytest.mark.django_db
 KEYS = ("viability", "upside", "success", "novelty")
@@ -19,6 +19,7 @@ def scores(value: float) -> dict[str, float]:
     return dict.fromkeys(KEYS, value)
 
 
+@at_once
 def grade_outputs(n: int = 24, *, extra: float = 2.0, mode: str = "blind", unlabelled: int = 0, wobble: float = 0.0):
     """The judge gives `extra` points more than pat, give or take `wobble`, and ben gives one more than pat."""
     task = make_task()

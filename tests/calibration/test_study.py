@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from reviewapp.calibration.study import study
 from reviewapp.models import Claim, Queue, QueueItem, Retraction
-from tests.make import code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+from tests.make import at_once, code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
 pytestmark = pytest.mark.django_db
 KEYS = ("viability", "upside", "success", "novelty")
@@ -21,6 +21,7 @@ def scores(value: float) -> dict[str, float]:
     return dict.fromkeys(KEYS, value)
 
 
+@at_once
 def grade_outputs(task, n: int = 6, *, modes: tuple[str, ...] = ("blind",)):
     """The judge says i, ana i + 1 and ben i + 2 on output i."""
     judge, people = make_grader(), [make_user("ana"), make_user("ben")]

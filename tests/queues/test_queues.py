@@ -16,7 +16,7 @@ from reviewapp.queues.design import read_design
 from reviewapp.queues.draw import QueueError, Wish, draw_queue
 from reviewapp.rewards.labels import refreshed_once
 from tests.conftest import signed_in
-from tests.make import make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 from tests.review.reviewing import submit
 
 pytestmark = pytest.mark.django_db
@@ -27,6 +27,7 @@ def scores(value: float) -> dict[str, float]:
     return dict.fromkeys(KEYS, value)
 
 
+@at_once
 def graded_outputs(n: int):
     """The judge gives output i a score of i mod 10."""
     task, judge = make_task(), make_grader()
@@ -176,6 +177,7 @@ def test_the_list_takes_as_many_queries_for_many_queues_as_for_one(as_reviewer, 
 # --- what labels count for ---------------------------------------------------------------------------------
 
 
+@at_once
 def label(queue, person, n: int | None = None) -> None:
     """The person grades the first n items of the queue, as if handed out by it."""
     for item in queue.items.select_related("output")[:n]:

@@ -8,7 +8,7 @@ from django.core.management import call_command
 
 from reviewapp.models import Calibrator
 from reviewapp.models.append_only import AppendOnlyError
-from tests.make import make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 from tests.rewards.reading import export, manifest_of, rows_of
 
 pytestmark = pytest.mark.django_db
@@ -25,6 +25,7 @@ def labelled(reviewer):
     return grade(24, reviewer)
 
 
+@at_once
 def grade(n: int, person, *, others: int = 4):
     task = make_task()
     judge = make_grader("judge", "3")
