@@ -89,10 +89,12 @@ def secrets_of(user: User, output_ids: Iterable[int]) -> set[int]:
     return set(had.values_list("item__output_id", flat=True))
 
 
-def told_gold(user: User, output: Output) -> Known | None:
-    """The known answer of an output that this person graded as gold in a queue that tells."""
-    had = Claim.objects.filter(reviewer=user, item__is_gold=True, item__queue__tells_gold=True, item__output=output, grade__isnull=False)
-    return known_answers([output.pk]).get(output.pk) if had.exists() else None
+def had_as_gold(user: User, output: Output) -> tuple[bool, bool]:
+    """(whether this person had the output as gold and is not told, whether they graded it as gold and are told). One query."""
+    had = Claim.objects.filter(reviewer=user, item__is_gold=True, item__output=output)
+    found = list(had.values_list("item__queue__tells_gold", "grade_id"))
+    is_secret = not user.has_role(User.Role.ADJUDICATOR) and any(not tells for tells, _ in found)
+    return is_secret, any(tells and grade for tells, grade in found)
 
 
 def may_find_gold(user: User) -> bool:

@@ -18,7 +18,7 @@ from django.shortcuts import get_object_or_404
 
 from reviewapp.models import Criterion, CriterionScore, Draft, Grade, Grader, Output, Queue, Rubric, User
 from reviewapp.queues.claims import to_adjudicate
-from reviewapp.queues.gold import as_if_alone, secrets_of
+from reviewapp.queues.gold import as_if_alone, had_as_gold
 from reviewapp.rewards.labels import is_llm_judge
 
 HISTORY_ROWS = 100
@@ -39,6 +39,8 @@ class Sitting:
     grades: list[Grade] = field(default_factory=list)
     # The queue for which this person is to settle the output.
     settles_for: Queue | None = None
+    # Whether they graded it as gold, in a queue that tells.
+    is_told_gold: bool = False
 
     @property
     def standing(self) -> Grade | None:
@@ -152,7 +154,8 @@ def _visible_grades(sitting: Sitting) -> QuerySet[Grade]:
     grades = sitting.output.grades.select_related("grader", "rater", "rubric", "retraction__by").defer("run_log").order_by("-id")
     if sitting.settles_for:
         return grades.exclude(mode=Grade.Mode.AUTOMATIC)
-    if secrets_of(sitting.user, [sitting.output.pk]):
+    is_secret, sitting.is_told_gold = had_as_gold(sitting.user, sitting.output)
+    if is_secret:
         as_if_alone([sitting.output], sitting.user)
         return grades.filter(Q(mode=Grade.Mode.AUTOMATIC) | Q(rater=sitting.user))
     return grades

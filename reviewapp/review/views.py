@@ -17,7 +17,7 @@ from reviewapp import access
 from reviewapp.judges.known import saved_of
 from reviewapp.models import Flag, GoldAnswer, Grade, Output, Skip, Task, User
 from reviewapp.queues.claims import queue_at_hand
-from reviewapp.queues.gold import told_gold
+from reviewapp.queues.gold import known_answers
 from reviewapp.review import order
 from reviewapp.review.answers import rule_text, tally
 from reviewapp.review.evidence import marks_of
@@ -125,7 +125,7 @@ def panel_context(
         "judges": [{"grade": grade, **headline(grade)} for grade in sitting.judges],
         "people": [{"grade": grade, **headline(grade)} for grade in sitting.people],
         "raters": [{**headline(grade), "who": who, "note": grade.rationale} for who, grade in raters_of(sitting)],
-        "gold": told_gold(sitting.user, sitting.output) if sitting.mode == "reveal" else None,
+        "gold": known_answers([sitting.output.pk]).get(sitting.output.pk) if sitting.is_told_gold and sitting.mode == "reveal" else None,
         "mine": headline(sitting.standing) if sitting.standing else None,
         "difference": _difference(sitting),
         "flag": Flag.objects.filter(output=sitting.output, reviewer=sitting.user, resolved_at=None).first(),

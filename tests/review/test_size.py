@@ -30,7 +30,7 @@ def test_the_queries_of_a_page_do_not_grow_with_the_grades(as_reviewer, django_a
     for output in (few, many):
         if not is_blind:
             submit(as_reviewer, output)
-        with django_assert_max_num_queries(16):
+        with django_assert_max_num_queries(18):
             assert as_reviewer.get(reverse("review", args=[output.pk]) + query).status_code == 200
 
 
