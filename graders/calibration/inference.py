@@ -76,8 +76,8 @@ def corrected_rate(
     the variance of the estimate. Both are computed with half an output added to each of the four combinations of
     verdicts, so that a judge seen to agree everywhere is not taken to be faultless. Where prompts have several outputs,
     n is divided by the design effect and multiplied by the square of normal over Student quantile, for few prompts;
-    where outputs of a prompt are no more alike than others (a design effect of 1 or less), they count as independent, and
-    n stays. Should the interval be over 5 % wider than with the human labels alone, these alone are used. In
+    where outputs of a prompt are no more alike than others (a design effect of 1 or less), they count as independent.
+    Should the interval be over 5 % wider than with the human labels alone, these alone are used. In
     simulation (5 rates, 6 judges, 20 to 150 labels, 5 to 2000 other outputs) the interval of 95 % covers 92.6 to 100 %,
     on average 95.7 %; at 4 to 10 labels 87 to 100 %, like Wilson's own. With 5 or more labelled prompts of 5 outputs it
     covers 94 to 100 %.
@@ -206,12 +206,12 @@ def _effective_n(study: _Study, weight: float, level: float) -> float:
     if len(np.unique(clusters)) == len(clusters):
         return n_effective
     effect = _design_effect(study, weight, clusters)
-    if effect <= 1:
-        return n_effective
+    n_prompts = len(np.unique(clusters[: len(study.human)]))
+    effect, freedom = (effect, n_prompts - 1) if effect > 1 else (1.0, max(len(study.human) - 1, 1))
     from scipy.special import stdtrit  # noqa: PLC0415 - 0.4 s to import
 
     tail = (1 + level) / 2
-    student = float(stdtrit(len(np.unique(clusters[: len(study.human)])) - 1, tail))
+    student = float(stdtrit(freedom, tail))
     return n_effective / effect * (NormalDist().inv_cdf(tail) / student) ** 2
 
 

@@ -335,7 +335,8 @@ def _interval(study: _Study, fit: _Fit, level: float, *, is_rate: bool) -> tuple
     from scipy.special import stdtrit  # noqa: PLC0415 - 0.4 s to import
 
     tail, n = (1 + level) / 2, 1 / float((study.weights**2).sum())
-    freedom = np.inf if is_rate else n - 1
+    is_alone = study.clusters is None or len(np.unique(study.clusters)) == len(study.clusters)
+    freedom = np.inf if is_rate and is_alone else n - 1
     if fit.is_clustered and study.clusters is not None:
         freedom = min(freedom, len(np.unique(study.clusters[study.labelled])) - 1)
     student = float(stdtrit(max(freedom, 1.0), tail)) if np.isfinite(freedom) else NormalDist().inv_cdf(tail)
