@@ -100,3 +100,20 @@ def test_a_judge_that_is_not_there_is_refused_with_those_that_are(api, as_review
     response = as_reviewer.post(f"/outputs/{output.pk}/grade/", {"grader": "strict@0"})
     assert response.status_code == 422
     assert named(grader) in response.content.decode()
+
+
+def test_without_a_model_what_was_graded_before_stays_usable(as_admin, monkeypatch):
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (output,) = make_ideas(1)
+    make_judge_grade(output, SCORES, make_grader("judge", "1"))
+    assert "The judge on viability." in as_admin.get(f"/outputs/{output.pk}/?tab=evidence").content.decode()
+    for address in (
+        "/outputs/?judge=fail",
+        "/calibration/idea_proposal/",
+        "/judges/judge/1/",
+        "/runs/ablations/?task=idea_proposal",
+        "/",
+        "/datasets/",
+    ):
+        assert as_admin.get(address).status_code == 200, address
