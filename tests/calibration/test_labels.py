@@ -8,7 +8,7 @@ import pytest
 
 from reviewapp.calibration.study import study
 from reviewapp.models import CriterionScore, Grade, Grader
-from tests.make import make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
 pytestmark = pytest.mark.django_db
 KEYS = ("viability", "upside", "success", "novelty")
@@ -19,6 +19,7 @@ def scores(value: float) -> dict[str, float]:
     return dict.fromkeys(KEYS, value)
 
 
+@at_once
 def make_study(n: int, labelled: range):
     """Output i has quality 4 to 9 in turn; the judge sees it a point higher."""
     task, judge, pat = make_task(), make_grader(), make_user("pat")
