@@ -238,6 +238,7 @@ def test_a_judge_that_comes_in_takes_nothing_away(signed_in):
     page.goto(f"/outputs/{output.pk}/")
     page.get_by_role("button", name="See the judge first").click()
     page.get_by_role("button", name="Show me the judge").click()
+    expect(page.get_by_role("button", name="Agree with all")).to_be_visible()
     page.keyboard.type("6jn")
     with slow(page, "draft", 1):
         page.evaluate("htmx.trigger(document.body, 'graded')")
