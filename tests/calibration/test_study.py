@@ -108,7 +108,7 @@ def test_the_same_grades_give_the_same_figures():
 def test_the_number_of_queries_does_not_grow_with_outputs(django_assert_max_num_queries):
     task = make_task()
     judge = grade_outputs(task, 12)
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(13):
         study(task, judge)
 
 
