@@ -58,11 +58,13 @@ def ask_probe(
     `preload`: what the probe imports beside torch; probes with the same share a warm parent.
     """
     nonce = secrets.token_hex(32)
-    files: dict[str, bytes | str] = {f"probe/{name}": (PROBES / name).read_bytes() for name in (probe, *modules)}
-    files |= {f"probe/{_cached_name(name)}": _compiled(PROBES / name, (PROBES / name).stat().st_mtime_ns) for name in modules}
+    # no name there tells a submission that looks around where it runs
+    files: dict[str, bytes | str] = {f"run/{name}": (PROBES / name).read_bytes() for name in modules}
+    files["run/main.py"] = (PROBES / probe).read_bytes()
+    files |= {f"run/{_cached_name(name)}": _compiled(PROBES / name, (PROBES / name).stat().st_mtime_ns) for name in modules}
     files["submission.py"] = source
     order = json.dumps({"nonce": nonce, "path": "submission.py"}).encode()
-    result = sandbox.run(files, ["python", "-B", f"probe/{probe}"], limits, backend, stdin=order, warm=True, preload=preload)
+    result = sandbox.run(files, ["python", "-B", "run/main.py"], limits, backend, stdin=order, warm=True, preload=preload)
     if not result.channel:
         return Answer(result, None)
     return _read(result, nonce, check)

@@ -29,10 +29,8 @@ from tasks.task import Criterion, Task
 
 PROBE = "neural_memory_probe.py"
 PARTS = ("chain", "facts", "writes", "fusion", "course")
-MODULES = tuple(
-    f"{name}.py"
-    for name in ("oplog", "ops", "replay", "gates", "verdicts", *(f"memory_{part}" for part in PARTS), "trial", "guard", "seal")
-)
+BESIDE = ("trial", "modes", "repair", "unseen", "guard", "names", "asked", "seal")
+MODULES = tuple(f"{name}.py" for name in ("oplog", "ops", "replay", "gates", "verdicts", *(f"memory_{part}" for part in PARTS), *BESIDE))
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
 TIMEOUT_S = 60.0
@@ -179,7 +177,7 @@ def _doubt(text: Source, facts: Mapping[str, Any]) -> str:
     passes_all = all(v["says"] == "yes" for v in facts["verdicts"].values())
     if replaced := [*facts["tampered"], *(facts["replaced"] if passes_all else ())]:
         return f"the program replaced {replaced[0]}: its trace can't be relied on"
-    if found := [d for d in doubts(text) if passes_all or not d.text.endswith(" = ...")]:
+    if found := [d for d in doubts(text, heard=True) if passes_all or not d.text.endswith(" = ...")]:
         return f"line {found[0].line} uses {found[0].text}, with which a program can alter its own trace"
     return ""
 

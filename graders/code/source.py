@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from graders.code.probes import names as odd
+from graders.code.probes.names import odd_dunder, unsafe_attribute
 
 SAFE_IMPORTS = {
     "__future__", "torch", "math", "typing", "typing_extensions", "dataclasses", "collections", "functools", "itertools", "enum", "abc",
     "contextlib", "copy", "warnings", "random", "time", "argparse", "numbers", "operator", "string", "textwrap", "logging", "numpy",
-    "pathlib", "os", "sys", "json", "re",
+    "pathlib", "os", "sys", "json", "re", "atexit", "heapq", "bisect", "statistics", "pprint", "datetime", "fractions", "decimal",
+    "hashlib", "csv", "glob", "tempfile", "unittest", "tqdm", "types", "inspect",
 }  # fmt: skip
 SAFE_OF = {
-    "os": {"environ", "path", "getenv", "cpu_count"},
-    "sys": {"argv", "exit", "version_info", "stdout", "stderr", "maxsize"},
+    "os": {"environ", "path", "getenv", "cpu_count", "getcwd", "makedirs", "listdir", "sep", "linesep", "getpid", "name", "_exit"},
+    "sys": {"argv", "exit", "version_info", "stdout", "stderr", "maxsize", "version", "platform", "float_info"},
+    "types": {"SimpleNamespace", "MethodType", "MappingProxyType"},
+    "inspect": {"signature", "Parameter", "isclass", "isfunction"},
 }
 UNSAFE_NAMES = {
     "exec", "eval", "compile", "__import__", "open", "globals", "vars", "setattr", "delattr", "breakpoint", "__builtins__", "__loader__",
@@ -33,21 +40,24 @@ MODULES = {
     "sys", "os", "gc", "inspect", "ctypes", "builtins", "importlib", "io", "subprocess", "threading", "pickle", "marshal", "types",
     "traceback", "linecache", "copyreg", "codecs", "shutil", "socket", "signal", "mmap",
 }  # fmt: skip
-PLAIN_JIT = ("script", "export", "ignore", "unused", "annotate", "is_scripting", "script_method", "Final")
-PLAIN_DUNDERS = {
-    "__init__", "__name__", "__class__", "__repr__", "__len__", "__call__", "__doc__", "__file__", "__main__", "__version__", "__getitem__",
-    "__post_init__", "__iter__", "__next__", "__enter__", "__exit__", "__all__", "__eq__", "__hash__", "__str__", "__contains__",
-    "__setitem__", "__delitem__", "__bool__", "__add__", "__sub__", "__mul__", "__lt__", "__le__", "__gt__", "__ge__", "__author__",
-    "__future__", "__constants__", "__slots__",
-}  # fmt: skip
-# On whatever they stand: ways to frames and code, other names for getattr, and arrays over memory that is not theirs.
-UNSAFE_ATTRIBUTES = {
-    "f_back", "f_locals", "f_globals", "f_builtins", "f_code", "gi_frame", "gi_code", "tb_frame", "tb_next", "cr_frame", "ag_frame",
-    "_getframe", "settrace", "setprofile", "attrgetter", "methodcaller", "format_map", "vformat", "Formatter", "get_type_hints",
-    "ForwardRef", "make_dataclass", "as_strided", "stride_tricks", "ctypes", "ctypeslib", "frombuffer", "data_ptr", "currentframe",
-    "walk_stack", "get_objects", "get_referrers", "get_referents", "register_at_fork", "dup", "dup2", "writev", "pwrite",
-    "update_wrapper", "wraps", "Namespace", "SimpleNamespace", "set_defaults", "new_class",
-}  # fmt: skip
+PLAIN_JIT = (
+    "script",
+    "export",
+    "ignore",
+    "unused",
+    "annotate",
+    "is_scripting",
+    "script_method",
+    "script_if_tracing",
+    "is_tracing",
+    "Final",
+)
+PLAIN_TORCH = ("torch.utils.checkpoint", "torch.utils.data", "torch.nn.utils")  # with what is below them
+PLAIN_PARTS = (*PLAIN_TORCH, "nn.utils", "torch._C.DisableTorchFunctionSubclass", "torch._C.DisableTorchFunction")
+UNSAFE_ATTRIBUTES = odd.UNSAFE_ATTRIBUTES
+# Where a probe hears what they are used for, or sees through what they do
+HEARD = {"open", "setattr", "delattr", "vars", "dir", "__torch_function__"}
+HEARD_TORCH = {"compile", "__torch_function__"}
 
 
 @dataclass(frozen=True)
@@ -90,48 +100,102 @@ def read_source(text: str) -> Source:
         return Source(text, None, f"{type(error).__name__}: {error}")
 
 
-def doubts(source: Source) -> list[Doubt]:
-    """Each use that could alter the trace, in order of lines. An honest submission has none."""
+def doubts(source: Source, *, heard: bool = False) -> list[Doubt]:
+    """Each use that could alter the trace, in order of lines. An honest submission has none.
+
+    `heard`: a probe hears what names are computed and what files are opened (seal.py, asked.py), so that these alone are none.
+    """
     if source.tree is None:
         return []
-    nodes = list(ast.walk(source.tree))
-    calls = [n for n in nodes if isinstance(n, ast.Call)]
-    numbering = {id(n.func) for n in calls if _numbers_an_attribute(n)}
-    called = {id(n.func) for n in calls}
-    numbering |= {id(n.value) for n in nodes if isinstance(n, ast.Attribute) and _is_plain_part(n)}
-    modules = {a.asname or a.name.partition(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
-    found = [Doubt(n.lineno, why) for n in nodes if isinstance(n, ast.Attribute) and (why := _private_of(n, modules))]
-    found += [Doubt(getattr(n, "lineno", 0), why) for n in nodes if id(n) not in numbering and (why := _doubt(n))]
-    found += [Doubt(n.lineno, "getattr as a value") for n in nodes if isinstance(n, ast.Name) and n.id == "getattr" and id(n) not in called]
+    nodes = list(_reached(source.tree))
+    plain = set(_plain(nodes))
+    if not heard:
+        called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
+        loose = [n for n in nodes if isinstance(n, ast.Name) and n.id == "getattr" and id(n) not in called]
+    modules = {a.asname or a.name.partition(".")[0]: a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    attributes = [n for n in nodes if isinstance(n, ast.Attribute) and id(n) not in plain]
+    found = [Doubt(n.lineno, why) for n in attributes if (why := _private_of(n, set(modules)))]
+    found += [Doubt(getattr(n, "lineno", 0), why) for n in nodes if id(n) not in plain and (why := _doubt(n, heard))]
+    found += [] if heard else [Doubt(n.lineno, "getattr as a value") for n in loose]
+    found += list(_loose_modules(nodes, {name for name, module in modules.items() if module in SAFE_OF}, plain))
     return sorted(found, key=lambda d: d.line)
 
 
-def _doubt(node: ast.AST) -> str:
+def _reached(tree: ast.Module) -> Iterator[ast.AST]:
+    """All nodes but those of `if __name__ == "__main__":`, as a probe imports the file under another name."""
+    for statement in tree.body:
+        if not (isinstance(statement, ast.If) and ast.unparse(statement.test) == "__name__ == '__main__'"):
+            yield from ast.walk(statement)
+        else:
+            yield from (n for other in statement.orelse for n in ast.walk(other))
+
+
+def _plain(nodes: list[ast.AST]) -> Iterator[int]:
+    """The ids of nodes that are no doubt by what stands around them."""
+    for node in nodes:
+        if isinstance(node, ast.Call):
+            if _numbers_an_attribute(node) or _is_plain_call(node):
+                yield id(node.func)
+        elif isinstance(node, ast.Attribute) and _is_plain_part(node):
+            yield id(node.value)
+            yield id(node)
+        elif isinstance(node, ast.For | ast.comprehension) and _is_modules(node.iter):
+            yield id(node.iter)
+        elif isinstance(node, ast.Compare) and all(isinstance(op, ast.In | ast.NotIn) for op in node.ops):
+            yield from (id(n) for n in node.comparators if _is_modules(n))
+
+
+def _is_modules(node: ast.AST) -> bool:
+    """sys.modules where its names are looked at and not the modules."""
+    return isinstance(node, ast.Attribute) and node.attr == "modules" and isinstance(node.value, ast.Name) and node.value.id == "sys"
+
+
+def _is_plain_call(node: ast.Call) -> bool:
+    """SimpleNamespace(a=1), functools.wraps(f): with names that are written out they reach nothing."""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    written_out = all(k.arg and not unsafe_attribute(k.arg) for k in node.keywords)
+    return (name in ("SimpleNamespace", "Namespace") and written_out) or (name == "wraps" and len(node.args) == 1 and not node.keywords)
+
+
+def _loose_modules(nodes: list[ast.AST], names: set[str], plain: set[int]) -> Iterator[Doubt]:
+    """os, sys and their like used other than as `os.something`: then what is used of them can't be seen."""
+    owners = {id(n.value): n for n in nodes if isinstance(n, ast.Attribute)}
+    for node in nodes:
+        if isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load):
+            attribute = owners.get(id(node))
+            if attribute is None:
+                yield Doubt(node.lineno, f"{node.id} as a value")
+            elif node.id not in SAFE_OF and id(attribute) not in plain:
+                yield Doubt(node.lineno, f"{node.id}.{attribute.attr} under another name")
+
+
+def _doubt(node: ast.AST, heard: bool = False) -> str:
     if isinstance(node, ast.Import):
         return next((f"import {a.name}" for a in node.names if not _safe_module(a.name)), "")
     if isinstance(node, ast.ImportFrom):
-        return _doubt_from(node)
+        return _doubt_from(node, HEARD_TORCH if heard else set())
+    known = HEARD if heard else set()
     if isinstance(node, ast.Name):
-        return node.id if node.id in UNSAFE_NAMES or _odd_dunder(node.id) else ""
+        if isinstance(node.ctx, ast.Store) and node.id in ("__name__", "getattr", "setattr", "vars"):
+            return f"{node.id} = ..."
+        return node.id if (node.id in UNSAFE_NAMES or odd_dunder(node.id)) and node.id not in known else ""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return f"the definition of {node.name}" if _odd_dunder(node.name) else ""
+        return f"the definition of {node.name}" if odd_dunder(node.name) and node.name not in known else ""
     if isinstance(node, ast.Attribute):
-        return _doubt_attribute(node)
+        return _doubt_attribute(node) if not (heard and node.attr in HEARD_TORCH) else ""
     if isinstance(node, ast.Call):
-        return _doubt_call(node)
+        return _doubt_call(node, heard)
     if isinstance(node, ast.MatchClass):
-        return next((f"the pattern {name}" for name in node.kwd_attrs if _unsafe_attribute(name)), "")
+        return next((f"the pattern {name}" for name in node.kwd_attrs if unsafe_attribute(name)), "")
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return f"the text {node.value}" if node.value.startswith("__torch_") or _odd_dunder(node.value) else ""
+        return f"the text {node.value}" if node.value.startswith("__torch_") or odd_dunder(node.value) else ""
     return ""
 
 
 def _is_plain_part(node: ast.Attribute) -> bool:
     """torch.utils.checkpoint, torch.jit.script and the like: plain parts of namespaces that hold others."""
-    owner = node.value
-    if not (isinstance(owner, ast.Attribute) and isinstance(owner.value, ast.Name) and owner.value.id == "torch"):
-        return False
-    return (owner.attr == "utils" and node.attr == "checkpoint") or (owner.attr == "jit" and node.attr in PLAIN_JIT)
+    name = ast.unparse(node)
+    return name in PLAIN_PARTS or (name.startswith("torch.jit.") and node.attr in PLAIN_JIT)
 
 
 def _numbers_an_attribute(node: ast.Call) -> bool:
@@ -152,15 +216,18 @@ def _fixed_start(node: ast.expr) -> str:
     return _fixed_start(node.left) if isinstance(node, ast.BinOp) else ""
 
 
-def _doubt_call(node: ast.Call) -> str:
+def _doubt_call(node: ast.Call, heard: bool) -> str:
     """Attributes by computed names: getattr with more than a plain constant, and format strings that are not constants."""
     if isinstance(node.func, ast.Name) and node.func.id == "getattr" and len(node.args) > 1:
         if _numbers_an_attribute(node):
             return ""
         name = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
         if not isinstance(name, str):
-            return "getattr with a computed name"
-        return f"getattr {name}" if _unsafe_attribute(name) or name in UNSAFE_TORCH else ""
+            return "" if heard else "getattr with a computed name"
+        return f"getattr {name}" if unsafe_attribute(name) or name in UNSAFE_TORCH else ""
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    if name in ("setattr", "delattr") and node.args and ast.unparse(node.args[0]) in TORCH_NAMES:
+        return f"{name} on torch"
     if isinstance(node.func, ast.Name) and (node.func.id == "id" or (node.func.id == "type" and len(node.args) > 1)):
         return f"{node.func.id}(...)"
     if isinstance(node.func, ast.Attribute) and node.func.attr == "format":
@@ -171,18 +238,18 @@ def _doubt_call(node: ast.Call) -> str:
     return ""
 
 
-def _doubt_from(node: ast.ImportFrom) -> str:
+def _doubt_from(node: ast.ImportFrom, known: set[str]) -> str:
     module = node.module or ""
     if node.level or not _safe_module(module):
         return f"from {module} import"
     root = module.partition(".")[0]
     allowed = SAFE_OF.get(root)
-    names = [a.name for a in node.names]
-    in_torch = root == "torch" and module != "torch.utils.checkpoint"
+    names = [a.name for a in node.names if not (root == "torch" and a.name in known) and f"{module}.{a.name}" not in PLAIN_TORCH]
+    in_torch = root == "torch" and not module.startswith(PLAIN_TORCH)
     if bad := [
         n
         for n in names
-        if _unsafe_attribute(n) or n in MODULES or (allowed is not None and n not in allowed) or (in_torch and n in UNSAFE_TORCH)
+        if n not in (allowed or ()) and (unsafe_attribute(n) or n in MODULES or allowed is not None or (in_torch and n in UNSAFE_TORCH))
     ]:
         return f"from {module} import {bad[0]}"
     return ""
@@ -197,15 +264,11 @@ def _doubt_attribute(node: ast.Attribute) -> str:
         return f"{owner}.{name}"
     if owner in TORCH_NAMES and (name in UNSAFE_TORCH or name.startswith("_")):
         return f"{owner}.{name}"
-    if _unsafe_attribute(name):
+    if unsafe_attribute(name):
         return f"{owner}.{name}" if owner else name
     if isinstance(node.ctx, ast.Store) and owner in ("torch", "nn", "F", "Tensor"):
         return f"{owner}.{name} = ..."
     return ""
-
-
-def _unsafe_attribute(name: str) -> bool:
-    return name in UNSAFE_ATTRIBUTES or _odd_dunder(name)
 
 
 def _private_of(node: ast.Attribute, modules: set[str]) -> str:
@@ -214,15 +277,11 @@ def _private_of(node: ast.Attribute, modules: set[str]) -> str:
     return ast.unparse(node) if is_private else ""
 
 
-def _odd_dunder(name: str) -> bool:
-    return bool(re.fullmatch(r"__\w+__", name)) and name not in PLAIN_DUNDERS
-
-
 def _safe_module(name: str) -> bool:
     root, _, rest = name.partition(".")
     if root == "torch":
         parts = rest.split(".") if rest else []
-        return rest == "utils.checkpoint" or not any(part in UNSAFE_TORCH or part.startswith("_") for part in parts)
+        return name.startswith(PLAIN_TORCH) or not any(part in UNSAFE_TORCH or part.startswith("_") for part in parts)
     return root in SAFE_IMPORTS
 
 

@@ -380,7 +380,7 @@ def test_two_gates_that_start_as_complements_are_two_gates():
 
 def test_the_grade_tells_the_memory_over_the_tokens():
     course = grade(program()).course
-    assert {name: len(series) for name, series in course.items()} == {"state_norm": 16, "write_gate": 16, "blend_gate": 16}
+    assert {name: len(series) for name, series in course.items()} == {"state_norm": 19, "write_gate": 19, "blend_gate": 19}
 
 
 # --- class ---
@@ -448,7 +448,7 @@ def test_a_program_that_breaks_its_contract_does_not_run(because, parts):
 DOUBTFUL = (
     "import gc",
     "import ctypes",
-    "import inspect",
+    "import inspect; inspect.stack()",
     "from torch.utils._python_dispatch import TorchDispatchMode",
     "exec('y = 1')",
     "torch.sigmoid = torch.sigmoid",

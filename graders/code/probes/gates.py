@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from oplog import Graph, Node
 from ops import CONTRACT, SOFT, STRUCTURAL, base, is_a
-from replay import Replay, noisy
+from replay import Replay, noisy, rms
 
 BENDING = {"exp", "exp2", "tanh", "softplus", "log_sigmoid_forward", "logaddexp", "log1p", "expm1"}
 DEPTH = 8  # operations that a sigmoid written by hand may take
@@ -78,6 +78,13 @@ def own_params(graph: Graph, gate: Node, target: int, tied: int = 0) -> list[Nod
     region = [n for n in graph.of(graph.above(gate.i)) if graph.by_tokens(n.i) and not elsewhere >> n.i & 1]
     found = {p.i: p for n in region for i in n.ins if not graph.by_tokens(i) for p in graph.trained_params(i)}
     return list(found.values())
+
+
+def moves(graph: Graph, node: Node, params: list[Node]) -> bool:
+    """Does the value change when these parameters do? (A gate divided by itself does not, whatever its gradients are.)"""
+    given = {p.i: noisy(p.value, p.i, least=0.1) for p in params if p.value.is_floating_point()}
+    moved = Replay(graph).one(node.i, given) - node.value if given else torch.zeros(1)
+    return not bool(torch.isfinite(moved).all()) or rms(moved) > 1e-5 * rms(node.value)
 
 
 def felt(graph: Graph, gate: Node, sources: list[Node]) -> float:

@@ -24,19 +24,38 @@ WATCHED: dict[str, Callable[[], dict[str, object]]] = {
     "builtins": lambda: dict(vars(builtins)),
     "json": lambda: dict(vars(json)),
     "os": lambda: dict(vars(os)),
+    "os.path": lambda: dict(vars(os.path)),
     "sys": lambda: {k: v for k, v in vars(sys).items() if callable(v)},
 }
 OURS = (
     "oplog", "ops", "replay", "gates", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "memory_course",
-    "trial", "guard", "__main__",
+    "trial", "guard", "asked", "names", "modes", "repair", "__main__",
 )  # fmt: skip
-OWNERS: dict[str, object] = {"torch": torch, "torch.nn": torch.nn, "torch.nn.functional": torch.nn.functional, "nn.Module": torch.nn.Module}
+OWNERS: dict[str, object] = {
+    "torch": torch, "torch.nn": torch.nn, "torch.nn.functional": torch.nn.functional, "nn.Module": torch.nn.Module,
+    "torch.Tensor": torch.Tensor,
+}  # fmt: skip
 # What a function of these namespaces does is recorded operation by operation, whoever wrote it.
 RECORDED: dict[str, set[str]] = {
-    **{space: {k for k, v in vars(OWNERS[space]).items() if callable(v)} for space in ("torch", "torch.nn", "torch.nn.functional")},
+    **{space: {k for k, v in vars(OWNERS[space]).items() if callable(v)} for space in OWNERS if space != "nn.Module"},
     "nn.Module": {"__call__", "_call_impl", "_wrapped_call_impl", "__init__", "__getattr__"},
 }
-STOOD_ON = {"torch": {"Tensor", "manual_seed", "randint", "Generator", "isfinite", "no_grad", "enable_grad", "autograd", "is_grad_enabled"}}
+STOOD_ON = {
+    "torch.Tensor": {
+        "detach",
+        "clone",
+        "numel",
+        "untyped_storage",
+        "shape",
+        "requires_grad",
+        "abs",
+        "max",
+        "dim",
+        "reshape",
+        "__getitem__",
+    },
+    "torch": {"Tensor", "manual_seed", "randint", "Generator", "isfinite", "no_grad", "enable_grad", "autograd", "is_grad_enabled"},
+}
 TORCH_FOLDER = os.path.dirname(torch.__file__)
 
 
@@ -78,12 +97,16 @@ class Guard:
 
     @contextmanager
     def originals(self) -> Iterator[None]:
-        """Torch as it was before the submission, for as long as the probe thinks about what it recorded."""
+        """Torch as it was before the submission, for as long as the probe thinks about what it recorded.
+
+        Tensors of a class of the submission's own, which answer for themselves, are then tensors like any other.
+        """
         replaced = [(OWNERS[space], space, key, theirs) for space, key, theirs in self._differences() if space in OWNERS]
         for owner, space, key, _ in replaced:
             setattr(owner, key, self.before[space][key])
         try:
-            yield
+            with torch._C.DisableTorchFunctionSubclass():
+                yield
         finally:
             for owner, _, key, theirs in replaced:
                 setattr(owner, key, theirs)

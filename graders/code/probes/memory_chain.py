@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from oplog import Graph, Node
-from ops import ADDS, CONTRACT, PARTS, PRODUCTS, SOFT, STRUCTURAL, is_a
+from ops import ADDS, CONTRACT, PARTS, PRODUCTS, SOFT, STRUCTURAL, is_a, param_operand
 from replay import Replay, Values
 
 NOT_CARRY = SOFT | {"new_zeros", "zeros_like"}
@@ -54,6 +54,8 @@ class Chain:
             products = [beside[i] for i in mine if i in beside]
             if others and smaller and is_a(node, PRODUCTS):
                 reads.append(node)
+            elif products and smaller and is_a(node, PRODUCTS) and not param_operand(graph, node):  # with ones: a sum
+                reads.append(node)
             elif products and smaller and is_a(node, {"sum", "mean"}):
                 if any(_sums_along(node, graph.nodes[mine[0]], factor) for factor in products):
                     reads.append(node)
@@ -80,15 +82,17 @@ def _sums_along(total: Node, product: Node, factor: Node) -> bool:
     return len(shape) != rank or not flat or any(shape[d] > 1 for d in flat if -rank <= d < rank)
 
 
-def find_chains(graph: Graph, shortest: int) -> list[Chain]:
+def find_chains(graph: Graph, shortest: int, *, loose: bool = False) -> list[Chain]:
     """All chains of at least `shortest` states, in the order of their ends; sums where there are any."""
-    chains = _chains_at(graph, shortest, lambda node: is_a(node, ADDS))
+    chains = _chains_at(graph, shortest, lambda node: is_a(node, ADDS), loose=loose)
+    if loose:
+        return [c for c in chains if c.memory is not None and c.reads() and not c.is_vector]
     if not any(c.reads() and not c.is_vector for c in chains):
         chains += _chains_at(graph, shortest, lambda node: not is_a(node, STRUCTURAL | ADDS | SOFT))
     return sorted(chains, key=lambda chain: chain.last.i)
 
 
-def _chains_at(graph: Graph, shortest: int, wanted: Any) -> list[Chain]:
+def _chains_at(graph: Graph, shortest: int, wanted: Any, *, loose: bool = False) -> list[Chain]:
     places: dict[Any, list[Node]] = {}
     for node in graph.nodes:
         if node.place and wanted(node) and graph.by_tokens(node.i):
@@ -96,16 +100,16 @@ def _chains_at(graph: Graph, shortest: int, wanted: Any) -> list[Chain]:
     found: list[Chain] = []
     for (memory, *_), nodes in places.items():
         if len(nodes) >= shortest:
-            found += [Chain(graph, run, memory) for run in _runs(graph, nodes) if len(run) >= shortest]
+            found += [Chain(graph, run, memory) for run in _runs(graph, nodes, loose) if len(run) >= shortest]
     return found
 
 
-def _runs(graph: Graph, nodes: list[Node]) -> list[list[Node]]:
+def _runs(graph: Graph, nodes: list[Node], loose: bool) -> list[list[Node]]:
     """The results of one place, each linked to the latest earlier one that it carries on."""
     runs: list[list[Node]] = []
     ends: dict[int, list[Node]] = {}
     for n, node in enumerate(nodes):
-        before = next((p for p in reversed(nodes[max(0, n - LOOK_BACK) : n]) if carries(graph, p, node)), None)
+        before = next((p for p in reversed(nodes[max(0, n - LOOK_BACK) : n]) if carries(graph, p, node, loose=loose)), None)
         if before is not None and before.i in ends:
             run = ends.pop(before.i)
         else:
@@ -116,8 +120,8 @@ def _runs(graph: Graph, nodes: list[Node]) -> list[list[Node]]:
     return runs
 
 
-def carries(graph: Graph, old: Node, new: Node) -> bool:
-    """Does `old` reach `new` through values of its own size, or larger ones that hold it whole?"""
+def carries(graph: Graph, old: Node, new: Node, *, loose: bool = False) -> bool:
+    """Does `old` reach `new` through values of its own size, or larger ones that hold it whole (or, loosely, a part of it)?"""
     size, todo = old.numel, [new.i]
     seen: set[int] = set()
     if not graph.depends(new.i, old.i) or new.numel != size:
@@ -127,7 +131,7 @@ def carries(graph: Graph, old: Node, new: Node) -> bool:
             if i == old.i:
                 return True
             node = graph.nodes[i]
-            fits = node.numel == size or (node.numel > size and is_a(node, STRUCTURAL))
+            fits = node.numel == size or ((node.numel > size or loose) and is_a(node, STRUCTURAL))
             if i > old.i and i not in seen and fits and not is_a(node, NOT_CARRY) and graph.depends(i, old.i):
                 seen.add(i)
                 todo.append(i)
@@ -140,6 +144,8 @@ def main_chains(graph: Graph, shortest: int) -> tuple[list[Chain], list[Chain]]:
     Of the chains of one memory that run side by side the one counts that is read, has most dimensions and is added to last.
     """
     every = find_chains(graph, shortest)
+    if not any(c.memory is not None for c in every):  # one that is no step a token, or of which a part is carried on
+        every = [*every, *(find_chains(graph, shortest, loose=True) or find_chains(graph, 2, loose=True))]
     inside = [c for c in every if c.memory is not None] or every
     main: list[Chain] = []
     for chain in inside:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from gates import in_unit, is_sigmoid
+from gates import in_unit, is_sigmoid, moves
 from memory_chain import Chain, Step, main_chains
 from oplog import Graph, Node
 from ops import PRODUCTS, SAME, SOFT, base, core, is_a, param_operand
@@ -55,11 +55,16 @@ class Trace:
         return any(self.graph.depends(chain.last.i, c.states[0].i) for c in earlier)
 
     def steps(self, chain: Chain) -> list[Step]:
-        """Two steps whose old state is itself a result of a step: the second and the last."""
+        """Two steps whose old state is itself a result of a step: the second and the last; all where a step is many tokens."""
         if chain.last.i not in self._steps:
             last = len(chain.states) - 1
-            self._steps[chain.last.i] = [Step(self.graph, chain, n, self.every) for n in sorted({min(2, last), last})]
+            numbers = {min(2, last), last} if not self.is_sparse(chain) else set(range(1, last + 1))
+            self._steps[chain.last.i] = [Step(self.graph, chain, n, self.every) for n in sorted(numbers)]
         return self._steps[chain.last.i]
+
+    def is_sparse(self, chain: Chain | None) -> bool:
+        """Fewer states than tokens?"""
+        return chain is not None and len(chain.states) < self.length - 2
 
     def learns(self, nodes: Iterable[Node]) -> bool:
         """Does a trained parameter that these nodes use get a gradient worth the name?"""
@@ -117,7 +122,9 @@ def memory_class(trace: Trace, called: bool) -> Verdict:
 def mixes(graph: Graph, node: Node) -> bool:
     """Does this operation bring values of the input together that a layer on each token by itself would not?"""
     op = base(node.op)
-    if op.startswith("_scaled_dot_product") or op in ("cumsum", "cumprod", "flip", "roll", "cat", "stack"):
+    if op in ("cat", "stack"):
+        return bool(sum(graph.by_tokens(i) for i in node.ins) > 1)
+    if op.startswith("_scaled_dot_product") or op in ("cumsum", "cumprod", "flip", "roll"):
         return True
     return op in ("bmm", "mm", "baddbmm", "addmm") and sum(graph.by_tokens(i) for i in node.ins[-2:]) == 2
 
@@ -148,20 +155,23 @@ def _has_matrix(trace: Trace) -> bool:
     return any(c.memory is not None and c.reads() for c in trace.chains)
 
 
-def recurrent_update(short: Trace, long: Trace, habits: dict[str, bool]) -> Verdict:
+def recurrent_update(short: Trace, long: Trace, *, remembers: bool) -> Verdict:
     verdict, chain = _recurrence(short, long), short.chain
     if verdict.says != "yes" or chain is None:
         return verdict
-    if habits["remembers_calls"]:
+    if remembers:
         return no("the answer depends on earlier calls: the state is left over", chain.last, category="not_recurrent")
     if sees_future(short, chain):
         return no("a state changes with later tokens of the memory's input: it sees the future", chain.last, category="not_recurrent")
     if mixes_sequences(short, chain):
         return no("one sequence of a batch changes what the memory gives for another", chain.last, category="not_recurrent")
-    for step in short.steps(chain):
+    late = long.steps(long.chain)[-1:] if long.chain else []
+    for step in (*short.steps(chain), *late):
         kept = rms(step.carried(step.before.value)) / (rms(step.before.value) + 1e-12)
         if kept < 1e-3:
             return no("next to nothing of a state is carried into the next one", step.after, category="not_recurrent")
+    if any(rms(step.without_state()) < 1e-7 for step in late):
+        return no("from some token on nothing is written any more", late[0].after, category="not_recurrent")
     return verdict
 
 
@@ -254,13 +264,15 @@ def _decay_of(trace: Trace, step: Step) -> Verdict:
     graph = trace.graph
     scaling = carriers(step)
     learned = [n for n in scaling if not graph.by_tokens(n.i) and graph.trained_params(n.i)]
-    live = [(n, p) for n in learned if n.tensor.requires_grad for p in graph.trained_params(n.i) if trace.has_grad(p.name) and bends(n, p)]
+    live = [
+        (n, p) for n in learned if graph.trains(n.i) for p in graph.trained_params(n.i) if trace.has_grad(p.name) and bends(graph, n, p)
+    ]
     if live:
         return yes(f"the parameter {live[0][1].name} scales the carried state and gets a gradient", live[0][0], step.after)
     gates = [n for n in scaling if graph.by_tokens(n.i) and is_forget_gate(trace, n)]
     if gates:
         return yes("a learned forget gate scales the carried state", core(graph, gates[0].i), step.after)
-    if [n for n in learned if not n.tensor.requires_grad]:
+    if [n for n in learned if not graph.trains(n.i)]:
         return no("a parameter scales the state, but is detached from it: no gradient", learned[0], category="fixed_decay")
     if learned:
         return no("a parameter scales the carried state, but gets no gradient worth the name", learned[0], category="fixed_decay")
@@ -291,8 +303,12 @@ def carriers(step: Step) -> list[Node]:
     return [n for n, g in zip(outside, grads, strict=True) if g is not None and float(g.norm()) > floor]
 
 
-def bends(node: Node, param: Node) -> bool:
-    """Does the value change with the parameter enough to matter?"""
+def bends(graph: Graph, node: Node, param: Node) -> bool:
+    """Does the value change with the parameter enough to matter, and a gradient go the same way?"""
+    if not moves(graph, node, [param]):
+        return False
+    if not graph.learns or node.fused is not None:
+        return True
     try:
         found = torch.autograd.grad(node.tensor.sum(), param.tensor, retain_graph=True, allow_unused=True)[0]
     except RuntimeError:
@@ -303,7 +319,7 @@ def bends(node: Node, param: Node) -> bool:
 def is_forget_gate(trace: Trace, node: Node) -> bool:
     """A value in (0, 1), made of the input by trained weights that get a gradient."""
     graph = trace.graph
-    if not in_unit(node) or not node.tensor.requires_grad:
+    if not in_unit(node) or not graph.trains(node.i) or not moves(graph, node, graph.trained_params(node.i)):
         return False
     if not any(base(n.op) in BOUNDING or is_sigmoid(graph, n) for n in _formula(graph, node)):
         return False

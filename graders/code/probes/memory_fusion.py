@@ -7,7 +7,7 @@ takes from is made by attention.
 from __future__ import annotations
 
 import torch
-from gates import in_unit, is_sigmoid, own_params, soft_pair
+from gates import in_unit, is_sigmoid, moves, own_params, soft_pair
 from memory_facts import FELT, Trace, mixes
 from oplog import Node
 from ops import ADDS, BLEND, PRODUCTS, SOFT, STRUCTURAL, base, core, is_a, param_operand
@@ -138,7 +138,8 @@ class Fusion:
         if not self._trades(gate, node, memory, self._outside(gate, node, memory)):
             return None
         own = own_params(graph, gate, node.i, graph.mask(self._set(gate, True)))
-        if not gate.tensor.requires_grad or not any(self.trace.has_grad(p.name) for p in own):
+        live = [p for p in own if self.trace.has_grad(p.name)]
+        if not graph.trains(gate.i) or not live or not moves(graph, gate, live):
             return no("memory is blended with its complement by a gate that is not trained", node, gate)
         if not self._trades(gate, node, memory, [i for i in direct if i in self.attention]):
             return no("memory is blended with something that attention has no part in", node, gate)
@@ -211,7 +212,9 @@ class Fusion:
                     todo.append(j)
                 else:
                     ends.add(j)
-        return sorted(i for i in ends if self.graph.nodes[i].value.is_floating_point())
+        floating = sorted(i for i in ends if self.graph.nodes[i].value.is_floating_point())
+        own = {self.graph.nodes[i].memory for i in memory}  # a normaliser of the memory's is no other stream
+        return [i for i in floating if self.graph.nodes[i].memory not in own] or floating
 
     def _noise(self, leaves: list[int]) -> dict[int, torch.Tensor]:
         return {i: noisy(self.graph.nodes[i].value, i, least=0.1) for i in leaves}

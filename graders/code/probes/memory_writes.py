@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from gates import felt, is_sigmoid, own_params
+from gates import felt, is_sigmoid, moves, own_params
 from memory_chain import Chain, Step, carries
 from memory_facts import Trace, attends_over_past, by_steps, mixes, mixes_before
 from oplog import Graph, Node
@@ -22,8 +22,6 @@ def outer_product(trace: Trace, long: Trace) -> Verdict:
     found = attends_over_past(trace, long)
     if found:
         return no("keys and values are kept in a list: no product of them is added to a state", found, category="kv_cache")
-    if trace.chain and trace.chain.is_vector and not _square(trace.chain.last):
-        return no("the state is one vector: no product of a column and a row is added to it", trace.chain.last)
     return by_steps(trace, _outer_of) or _outer_without_chain(trace)
 
 
@@ -35,6 +33,8 @@ def _outer_of(trace: Trace, step: Step) -> Verdict:
     if rms(written) < 1e-7:
         return no("next to nothing is added to the state", step.after)
     pair = _columns_and_rows(written, trace.graph.batch)
+    if pair is None and step.chain.is_vector:
+        return no("the state is one vector: no product of a column and a row is added to it", step.after)
     if pair is None:
         return no("what is added to the state is no product of a column and a row: its rank is more than one", maker or step.after)
     left, right = pair
@@ -50,22 +50,20 @@ def _outer_of(trace: Trace, step: Step) -> Verdict:
     return yes("a column times a row, both made of the input, is added to the state: its rank is one", maker or step.after, step.after)
 
 
-def _square(node: Node) -> bool:
-    """May a vector be a flattened matrix?"""
-    side = round(node.shape[-1] ** 0.5)
-    return bool(side > 3 and side * side == node.shape[-1])
-
-
 def _columns_and_rows(written: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor] | None:
     """The columns and rows whose products these matrices are; None when they are more than that."""
     sizes = [s for s in written.shape if s > 1]
     value = written.detach().double().reshape(sizes)
     low = written.dtype in (torch.bfloat16, torch.float16)
-    if len(sizes) < 2 or (len(sizes) == 2 and sizes[0] == batch):  # flattened
-        side = round(sizes[-1] ** 0.5) if sizes else 0
-        if side * side != (sizes[-1] if sizes else 1):
-            return None
-        value = value.reshape(-1, side, side)
+    if len(sizes) < 2 or (len(sizes) == 2 and sizes[0] == batch):  # a matrix laid out as a vector, of whatever sides
+        width = sizes[-1] if sizes else 1
+        shapes: list[tuple[int, ...]] = [(-1, side, width // side) for side in range(2, width // 2 + 1) if width % side == 0]
+    else:
+        shapes = [tuple(sizes)]
+    return next((pair for shape in shapes if (pair := _pair_of(value.reshape(shape), batch, low))), None)
+
+
+def _pair_of(value: torch.Tensor, batch: int, low: bool) -> tuple[torch.Tensor, torch.Tensor] | None:
     dims = range(value.dim())
     pairs = [(i, j) for j in reversed(dims) for i in reversed(range(j))]
     for i, j in pairs:
@@ -241,6 +239,7 @@ def _judge_surprise(trace: Trace, step: Step, gate: Node) -> Verdict:
     graph = trace.graph
     known = [s for s in step.chain.states if graph.depends(gate.i, s.i)]
     reads = [n for n in step.chain.reads() if graph.depends(gate.i, n.i) and graph.depends(n.i, known[-1].i)]
+    reads = reads or _reads_of_vector(graph, step, gate, known[-1])
     first = [n for n in reads if not any(graph.depends(n.i, r.i) for r in reads if r.i != n.i)]
     if not first:
         return no("the gate depends on the state, but not through a value retrieved for the input", gate, category="generic_gate")
@@ -253,9 +252,19 @@ def _judge_surprise(trace: Trace, step: Step, gate: Node) -> Verdict:
     learned = [n for n in graph.of(between) if param_operand(graph, n)]
     if not own and not learned:
         return no("the gate compares input and retrieved value without learned parameters of its own", gate)
-    if not gate.tensor.requires_grad or not (any(trace.has_grad(p.name) for p in own) or trace.learns(learned)):
+    if not graph.trains(gate.i) or not (any(trace.has_grad(p.name) for p in own) or trace.learns(learned)):
         return no("the gate is cut off from the gradient: it can't learn", gate)
+    if not moves(graph, gate, graph.trained_params(gate.i)):
+        return no("the gate does not change with its parameters", gate)
     return yes("a sigmoid of the input and of what the memory retrieves for it scales the write", gate, first[0])
+
+
+def _reads_of_vector(graph: Graph, step: Step, gate: Node, state: Node) -> list[Node]:
+    """A state of one vector is read element by element: its product with something made of the input."""
+    if not step.chain.is_vector:
+        return []
+    between = [n for n in graph.of(graph.down(state.i) & graph.above(gate.i)) if is_a(n, {"mul"})]
+    return [n for n in between if any(graph.by_tokens(i) and not graph.depends(i, state.i) for i in n.ins)]
 
 
 def _sees_input(graph: Graph, gate: Node, reads: list[Node], state: Node) -> bool:
@@ -301,7 +310,7 @@ def _surprise_without_chain(trace: Trace) -> Verdict:
         after = [n for n in retrieved if graph.depends(n.i, gate.i) and n not in before]
         if before and after and felt(graph, gate, before) > FELT and _moves(graph, gate, after):
             params = own_params(graph, gate, after[-1].i)
-            if gate.tensor.requires_grad and any(trace.has_grad(p.name) for p in params):
+            if graph.trains(gate.i) and any(trace.has_grad(p.name) for p in params):
                 return yes("a sigmoid of the input and of what the memory retrieves for it scales what is kept", gate, before[-1])
     shown = gates[:1] or trace.outputs[-1:]
     if gates:

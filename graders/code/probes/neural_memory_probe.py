@@ -12,37 +12,43 @@ import os
 import secrets
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NoReturn
 
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import asked
 import memory_facts as facts
 import memory_writes as writes
 import seal
 from guard import OURS, Guard
 from memory_course import course
 from memory_fusion import Fusion
+from modes import TRAINING, Mode
+from repair import imported, missing_import
 from trial import CONTRACT, Broken, Trial, check_logits, last_try
-from verdicts import Verdict, agree, no
+from unseen import keep_unseen
+from verdicts import Verdict, agree, is_stuck, no
 
+MANY_TOKENS = 13
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 
 
-def load(path: str) -> ModuleType:
-    """Import the submission as a module of its own name, so that its `__main__` part does not run."""
+def load(path: str, given: Mapping[str, Any]) -> ModuleType:
+    """Import the submission as a module of its own name, so that its `__main__` part does not run; `given` stands in it."""
     spec = importlib.util.spec_from_file_location("submission", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["submission"] = module
+    vars(module).update(given)
     spec.loader.exec_module(module)
     return module
 
 
 def told_exit(status: int) -> NoReturn:
-    """What os._exit is while the submission loads: leaving is told, and what it has defined so far can be looked at."""
+    """What os._exit is for the submission: leaving is told, and what it has defined so far can be looked at."""
     raise SystemExit(status)
 
 
@@ -54,15 +60,15 @@ def build(module: ModuleType) -> torch.nn.Module:
     return cls()
 
 
-def verdicts_of(short: facts.Trace, long: facts.Trace, habits: dict[str, bool], no_class: str) -> dict[str, Verdict]:
+def verdicts_of(trial: Trial, short: facts.Trace, long: facts.Trace) -> dict[str, Verdict]:
     long.grows = short.grows = len(short.memory_nodes) != len(long.memory_nodes)
-    memory = no(no_class) if no_class else facts.memory_class(short, bool(short.memory_nodes))
+    memory = no(trial.no_class) if trial.no_class else facts.memory_class(short, bool(short.memory_nodes))
     return {
         "memory_class": memory,
         "surprise_gate": writes.surprise_gate(short),
         "learnable_decay": facts.learnable_decay(short),
         "outer_product": writes.outer_product(short, long),
-        "recurrent_update": facts.recurrent_update(short, long, habits),
+        "recurrent_update": facts.recurrent_update(short, long, remembers=trial.remembers),
         "memory_attention_gating": Fusion(short).verdict(),
     }
 
@@ -74,26 +80,39 @@ def both(one: dict[str, Verdict], other: dict[str, Verdict]) -> dict[str, Verdic
 
 def decide(trial: Trial, guard: Guard) -> tuple[dict[str, Verdict], dict[str, list[float]]]:
     """(the verdicts of a program that runs, its memory over time). Raises Broken where it does not run after all."""
-    long = try_trace(trial, *CONTRACT, backward=False)  # right after the untraced run of the same size
-    oddity = trial.oddity(long)
+    size = trial.longer()
+    first = trial.run(*size).detach()
+    long = try_trace(trial, *size, backward=False)  # right after the untraced run of the same size
+    oddity = trial.oddity(first, long)
     short = try_trace(trial, *trial.sizes)
+    if short.is_sparse(short.chain):  # some tokens a step: a few steps are needed to tell what one does
+        trial.sizes = (trial.sizes[0], MANY_TOKENS)
+        short = try_trace(trial, *trial.sizes)
     if oddity == "watched":
         return {key: no("the program gives other results when its operations are recorded") for key in KEYS}, {}
-    habits = {"remembers_calls": oddity == "calls"}
+    trial.remembers = oddity == "calls"
     with guard.originals():
-        found = verdicts_of(short, long, habits, trial.no_class)
+        found = verdicts_of(trial, short, long)
         told = course(long, found)
     if short.places() != long.places():  # other code for other sizes
-        found = both(found, again(trial, guard, habits, CONTRACT, trial.sizes))
+        found = both(found, again(trial, guard, size, trial.sizes))
+    for mode in trial.modes():
+        found = both(found, again(trial, guard, trial.sizes, size, mode))
+    if found["recurrent_update"].says == "yes" and trial.steps_stop(trial.sizes[1], size[1]):
+        found["recurrent_update"] = no("from some length on no more steps are made: the chain does not grow", *short.outputs[-1:])
     if trial.counts():
-        found = both(found, again(trial, guard, habits, trial.sizes, CONTRACT))
+        found = both(found, again(trial, guard, trial.sizes, size))
+    if stuck := [key for key, verdict in found.items() if is_stuck(verdict)]:
+        trial.calm()
+        moved = again(trial, guard, trial.sizes, size)
+        found |= {key: moved[key] for key in stuck}
     return found, told
 
 
-def again(trial: Trial, guard: Guard, habits: dict[str, bool], size: tuple[int, int], other: tuple[int, int]) -> dict[str, Verdict]:
-    one, two = trial.trace(*size), trial.trace(*other)
+def again(trial: Trial, guard: Guard, size: tuple[int, int], other: tuple[int, int], mode: Mode = TRAINING) -> dict[str, Verdict]:
+    one, two = trial.trace(*size, mode=mode), trial.trace(*other, mode=mode)
     with guard.originals():
-        return verdicts_of(one, two, habits, trial.no_class)
+        return verdicts_of(trial, one, two)
 
 
 def try_trace(trial: Trial, batch: int, length: int, *, backward: bool = True) -> facts.Trace:
@@ -121,45 +140,80 @@ def salvage(module: ModuleType, path: str, seed: int) -> dict[str, Verdict]:
             short, long = (trial.trace(batch, length, backward=False) for length in (trial.sizes[1], CONTRACT[1]))
         except Exception:  # noqa: S112 (another size may do)
             continue
-        return verdicts_of(short, long, {"remembers_calls": False}, trial.no_class)
+        return verdicts_of(trial, short, long)
     return {}
 
 
-def examine(path: str, watch: Callable[[], None] | None = None, seed: int = 0) -> dict[str, Any]:
+def started(path: str, given: dict[str, Any], seed: int) -> Trial:
+    """The submission, loaded, built and run once. Raises whatever it raises."""
+    module = load(path, given)
+    trial = Trial(build(module), module, path, seed)
+    try:
+        trial.check()
+    except SystemExit:
+        raise Left(f"forward leaves the process{_line_of_exit(path)}") from None
+    return trial
+
+
+class Left(Exception):
+    """The submission ends the process in its forward pass."""
+
+
+def _line_of_exit(path: str) -> str:
+    rows = [f for f in traceback.extract_tb(sys.exc_info()[2]) if f.filename == path]
+    return f" (line {rows[-1].lineno})" if rows else ""
+
+
+def mended(path: str, given: dict[str, Any], seed: int, error: BaseException | None) -> Trial | None:
+    """The submission with the imports that it forgot, if it runs with them."""
+    while error is not None and (name := missing_import(error)) and name not in given:
+        given[name] = imported(name)
+        try:
+            return started(path, given, seed)
+        except BaseException as next_error:
+            error = next_error
+    return None
+
+
+def unrunnable(path: str, given: dict[str, Any], seed: int, guard: Guard, error: BaseException | None) -> dict[str, Verdict]:
+    """What there is to see of a submission that stopped with this error."""
+    if isinstance(error, Left):
+        return {key: no(f"{error}: nothing is computed") for key in KEYS}
+    before = set(given)
+    if trial := mended(path, given, seed, error):
+        found = decide(trial, guard)[0]
+        for verdict in found.values():
+            verdict.text = f"with {', '.join(sorted(set(given) - before))} imported: {verdict.text}"
+        return found
+    partial = last_try()
+    return salvage(partial, path, seed) if partial else {}
+
+
+def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None, seed: int = 0) -> dict[str, Any]:
     """The report: runs, error, verdicts, tampered, trace_error."""
     report: dict[str, Any] = {"runs": False, "error": None, "trace_error": None, "n_parameters": 0, "course": {}}
+    keep_unseen(path)
+    leave, os._exit = os._exit, told_exit
     guard = Guard()
-    if watch:
-        watch()
-    trial: Trial | None = None
+    given = asked.watched(watch()) if watch else {}
     found: dict[str, Verdict] = {}
-    leave = os._exit
+    stopped: BaseException | None = None
     try:
-        os._exit = told_exit
-        module = load(path)
-        trial = Trial(build(module), module, path, seed)
-        trial.check()
-        report["n_parameters"] = sum(p.numel() for p in trial.model.parameters())
-        report["runs"] = True
-    except Broken as error:
-        report["error"] = str(error)
+        trial = started(path, given, seed)
+        report.update(runs=True, n_parameters=sum(p.numel() for p in trial.model.parameters()))
+        found, report["course"] = decide(trial, guard)
     except BaseException as error:
-        report["error"] = describe(error, path)
-    finally:
-        if os._exit is told_exit:
-            os._exit = leave
-    try:
-        if trial and report["runs"]:
-            found, report["course"] = decide(trial, guard)
-    except Broken as error:
-        report.update(runs=False, error=str(error))
-    except BaseException as error:
-        report["trace_error"] = describe(error, path)
-    if not report["runs"] and (partial := last_try()):
+        stopped = error
+        if report["runs"] and not isinstance(error, Broken):
+            report["trace_error"] = describe(error, path)
+        else:
+            report.update(runs=False, error=str(error) if isinstance(error, Broken | Left) else describe(error, path))
+    if not report["runs"]:
         with contextlib.suppress(BaseException):
-            found = salvage(partial, path, seed)
+            found = unrunnable(path, given, seed, guard, stopped)
     report["verdicts"] = {key: {"says": v.says, "text": v.text, "lines": v.lines, "category": v.category} for key, v in found.items()}
     report["tampered"], report["replaced"] = guard.changed()
+    os._exit = leave
     return report
 
 

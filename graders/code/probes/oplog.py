@@ -31,6 +31,9 @@ SHAPE_ONLY = {
 }
 
 
+APPLY = vars(torch.autograd.Function)["apply"].__func__.__code__
+
+
 class Call:
     """One operation as it was called, so that it can be called again: tensor arguments stand as (node,)."""
 
@@ -45,7 +48,7 @@ class Call:
 class Node:
     """One value. `ins` are the nodes it was made from, `args` the same with the plain arguments between."""
 
-    __slots__ = ("args", "call", "i", "ins", "lines", "memory", "name", "numel", "old", "op", "place", "shape", "tensor")
+    __slots__ = ("args", "call", "fused", "i", "ins", "lines", "memory", "name", "numel", "old", "op", "place", "shape", "tensor")
 
     def __init__(
         self, i: int, op: str, *, tensor: torch.Tensor, name: str = "", ins: tuple[int, ...] = (), args: Sequence[Any] = ()
@@ -58,6 +61,7 @@ class Node:
         self.lines: tuple[int, ...] = ()
         self.place: tuple[tuple[int, int], ...] = ()
         self.memory: int | None = None
+        self.fused: int | None = None  # the autograd Function in whose forward pass it was made
 
     @property
     def value(self) -> torch.Tensor:
@@ -78,6 +82,7 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.memories: dict[int, int] = {}
         self.overflow = False
         self.ends: FrameType | None = sys._getframe(1)
+        self.functions: dict[FrameType, int] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -118,6 +123,10 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(self.nodes) > self.limit:
             self.overflow = True
             return func(*args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            return self._recorded(func, args, kwargs)
+
+    def _recorded(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = func.__name__.split(".")[0]
         flat, spec = flattened((*args, *kwargs.values()))
         # "(i,)" marks a tensor argument: a plain int stays a plain int
@@ -136,7 +145,7 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 call.outs.append(None)
                 continue
             node = self._add(Node(len(self.nodes), name, ins=ins, args=marked, tensor=out, name=str(number) if len(outputs) > 1 else ""))
-            node.call, (node.lines, node.place, node.memory) = call, where
+            node.call, (node.lines, node.place, node.memory, node.fused) = call, where
             call.outs.append(node.i)
             self.current[id(out)] = (node.i, len(self.nodes))
             self.keep.append(out)
@@ -144,14 +153,16 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.writers.setdefault(_storage(out), []).append(node.i)
         return result
 
-    def _where(self) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], int | None]:
-        """(lines of the submission, innermost first; exact place; the memory at work) from the stack."""
-        frame: FrameType | None = sys._getframe(2)
+    def _where(self) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], int | None, int | None]:
+        """(lines of the submission, innermost first; exact place; the memory and the Function at work) from the stack."""
+        frame: FrameType | None = sys._getframe(3)
         ends = self.ends  # below it lies the probe's own stack
         lines: list[int] = []
         place: list[tuple[int, int]] = []
-        memory = None
+        memory = fused = None
         while frame is not None and frame is not ends:
+            if frame.f_code is APPLY:
+                fused = self.functions.setdefault(frame, len(self.functions))
             ours = frame.f_code.co_filename == self.path
             if ours:
                 lines.append(frame.f_lineno)
@@ -161,7 +172,21 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if owner is not None and self.is_memory(owner):
                     memory = self.memories.setdefault(id(owner), len(self.memories))
             frame = frame.f_back
-        return tuple(lines), tuple(place), memory
+        return tuple(lines), tuple(dict.fromkeys(place)), memory, fused  # a function that calls itself is in one place however deep
+
+
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """How many operations run while it is entered."""
+
+    count = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
 def flattened(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
@@ -213,6 +238,8 @@ class Graph:
         self.params = self.mask(n.i for n in nodes if n.op == "param")
         self.batch = next((n.shape[0] for n in nodes if n.op == "tokens"), 0)
         self.down_cache: dict[int, int] = {}
+        self.learns = True  # was it recorded where gradients are?
+        self.fused = {n.fused for n in nodes if n.fused is not None and n.tensor.requires_grad}
 
     @staticmethod
     def mask(indices: Iterable[int]) -> int:
@@ -242,6 +269,11 @@ class Graph:
 
     def by_tokens(self, i: int) -> bool:
         return bool(self.above(i) & self.tokens)
+
+    def trains(self, i: int) -> bool:
+        """Can a gradient pass through this value?"""
+        node = self.nodes[i]
+        return bool(node.tensor.requires_grad) or node.fused in self.fused or not self.learns
 
     def trained_params(self, i: int) -> list[Node]:
         return [n for n in self.of(self.above(i) & self.params) if n.tensor.requires_grad]

@@ -65,48 +65,69 @@ def _reporter(nonce: str) -> Callable[[dict[str, Any]], None]:
     return report
 
 
-def watch(*modules: str) -> None:
-    """From now on, tell of each step that no honest submission takes. It can't be undone.
+def watch(*modules: str) -> Callable[[str], None]:
+    """From now on, tell of each step that no honest submission takes. It can't be undone. Returns a function that tells of one.
 
     `modules`: the probe's own, which are no longer found by name; sys.modules stays in the submission's reach.
     """
-    hook = _hook()
+    hook, tell = _hook()
     for name in (*modules, __name__):
         sys.modules.pop(name, None)
     sys.modules["__main__"] = type(sys)("__main__")
     sys.addaudithook(hook)
+    return tell
 
 
-def _hook() -> Callable[[str, tuple[Any, ...]], None]:
-    state, write, leave, ident, getframe = os.fstat, os.write, os._exit, _thread.get_ident, sys._getframe
-    channel = state(CHANNEL_FD)  # it may be closed, and another thing opened under its number
+def _hook() -> tuple[Callable[[str, tuple[Any, ...]], None], Callable[[str], None]]:
+    ident, getframe, suspicious, message, is_reaching, send = (
+        _thread.get_ident,
+        sys._getframe,
+        _suspicious,
+        _message,
+        _reaching(),
+        _sender(),
+    )
     busy: set[int] = set()
-    told: list[str] = []
-    reaching, suspicious, message = frozenset(REACHING), _suspicious, _message
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event not in reaching and event[:7] not in ("ctypes.", "socket.") and not (event == "open" and _is_kernels(args)):
+        if not is_reaching(event, args):
             return
-        if event == "object.__getattr__" and args[1] == "f_code":
-            return  # whoever has a frame was told of when it got it, and the probe asks this of every frame
         me = ident()
         if me in busy:
             return
         busy.add(me)
         try:
-            frame = suspicious(event, getframe(1))
-            if frame is None or len(told) >= MAX_DOUBTS:
-                return
-            told.append(event)
-            if state(CHANNEL_FD)[:3] != channel[:3]:  # mode, inode, device
-                leave(86)
-            write(CHANNEL_FD, message(event, args, frame))
-        except OSError:
-            leave(86)
+            if frame := suspicious(event, getframe(1)):
+                send(message(event, args, frame))
         finally:
             busy.discard(me)
 
-    return hook
+    def tell(what: str) -> None:
+        frame = getframe(1)
+        while frame.f_back and frame.f_code.co_filename.startswith(HERE):
+            frame = frame.f_back
+        send(message(what, (), frame))
+
+    return hook, tell
+
+
+def _sender() -> Callable[[bytes], None]:
+    state, write, leave = os.fstat, os.write, os._exit
+    channel = state(CHANNEL_FD)  # it may be closed, and another thing opened under its number
+    told: list[int] = []
+
+    def send(line: bytes) -> None:
+        told.append(1)
+        if len(told) > MAX_DOUBTS:
+            return
+        try:
+            if state(CHANNEL_FD)[:3] != channel[:3]:  # mode, inode, device
+                leave(86)
+            write(CHANNEL_FD, line)
+        except OSError:
+            leave(86)
+
+    return send
 
 
 def _suspicious(event: str, frame: FrameType | None) -> FrameType | None:
@@ -123,11 +144,19 @@ def _suspicious(event: str, frame: FrameType | None) -> FrameType | None:
     return frame
 
 
-def _is_kernels(args: tuple[Any, ...]) -> bool:
-    path = args[0] if args else ""
-    if type(path) is bytes:
-        return path.startswith((b"/proc", b"/sys", b"/dev/fd"))
-    return type(path) is str and path.startswith(("/proc", "/sys", "/dev/fd"))
+def _reaching() -> Callable[[str, tuple[Any, ...]], bool]:
+    reaching, real, leads, fs = frozenset(REACHING), os.path.realpath, ("/proc", "/sys", "/dev/fd"), os.fsdecode
+
+    def is_reaching(event: str, args: tuple[Any, ...]) -> bool:
+        if event == "open":  # of a descriptor by its number, or a file that the kernel makes, by whatever way round
+            path = args[0]
+            return path > 2 if type(path) is int else type(path) in (str, bytes) and real(fs(path)).startswith(leads)
+        if event not in reaching:
+            return event[:7] in ("ctypes.", "socket.")
+        # whoever has a frame was told of when it got it, and the probe asks for the code of every frame
+        return event != "object.__getattr__" or args[1] != "f_code"
+
+    return is_reaching
 
 
 def _message(event: str, args: tuple[Any, ...], frame: FrameType) -> bytes:

@@ -9,17 +9,20 @@ import inspect
 import random
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 from memory_facts import Trace
-from oplog import Graph, OpLog
+from modes import TRAINING, Mode
+from oplog import Counter, Graph, OpLog
 from torch.nn.functional import cross_entropy
 
 CONTRACT = (2, 16)
-BATCHES, LENGTHS = (3, 5), (6, 7, 9)  # sizes that a state, a head or a layer seldom has
+BATCHES, LENGTHS, LONGER = (3, 5), (6, 7, 9), (19, 21, 23)  # sizes that a state, a head or a layer seldom has
+LONGEST = (70, 50, 33)  # the longest that a program takes is run to see that steps go on being made
 LATER_CALLS = 64
+CALMER = 0.4
 LOOKED_AT = 400  # values of the program's own that are compared to see whether it counts its calls
 
 
@@ -35,7 +38,8 @@ class Trial:
         self.vocab = vocabulary(model)
         self.sizes = (BATCHES[seed % len(BATCHES)], LENGTHS[seed // 2 % len(LENGTHS)])
         self.memory_class, self.no_class = memory_class_of(module)
-        self.first: torch.Tensor | None = None
+        self.remembers = False  # does an answer depend on earlier calls?
+        self.long = (CONTRACT[0], LONGER[seed // 6 % len(LONGER)])
         quiet_dropout(model)
         shake(model)
         model.train()
@@ -55,7 +59,6 @@ class Trial:
         batch, length = CONTRACT
         logits = self.run(batch, length)
         check_logits(logits, batch, length)
-        self.first = logits.detach().clone()
         self.backward(logits, self.tokens(batch, length), retain=False)
         if not any(p.grad is not None and bool((p.grad != 0).any()) for p in self.model.parameters()):
             raise Broken("backward gives no parameter a gradient")
@@ -65,8 +68,12 @@ class Trial:
         loss = cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), (tokens[:, 1:] % logits.shape[-1]).reshape(-1))
         torch.autograd.backward(loss, retain_graph=retain)
 
-    def trace(self, batch: int, length: int, *, backward: bool = True) -> Trace:
+    def trace(self, batch: int, length: int, *, backward: bool = True, mode: Mode = TRAINING) -> Trace:
         """The op log of one forward pass, with the gradients of one backward pass if wanted."""
+        with mode.of(self.model):
+            return self._trace(batch, length, backward and mode.grad, mode)
+
+    def _trace(self, batch: int, length: int, backward: bool, mode: Mode) -> Trace:
         log = OpLog(self.path, lambda thing: self.memory_class in bases(type(thing)))
         tokens = self.tokens(batch, length)
         log.leaf(tokens, "tokens", "tokens")
@@ -88,16 +95,65 @@ class Trial:
             self.backward(logits, tokens, retain=True)
             named = list(self.model.named_parameters())
             grads = {n: float(p.grad.abs().max()) for n, p in named if p.grad is not None and p.numel()}
-        return Trace(Graph(log.nodes), length, end, grads)
+        graph = Graph(log.nodes)
+        graph.learns = mode.grad
+        return Trace(graph, length, end, grads)
 
-    def oddity(self, traced: Trace) -> str:
-        """How the traced run at the contract's size differs from the first, untraced one: "", "calls" or "watched"."""
-        assert self.first is not None
-        off = _distance(traced.graph.nodes[traced.logits].value, self.first)
+    def oddity(self, first: torch.Tensor, traced: Trace) -> str:
+        """How the traced run differs from the first, untraced one of its size: "", "calls" or "watched"."""
+        off = _distance(traced.graph.nodes[traced.logits].value, first)
         if off < 1e-3:
             return ""
-        again = self.run(*CONTRACT).detach()
-        return "watched" if _distance(again, self.first) < 0.01 * off else "calls"
+        again = self.run(*first.shape[:2]).detach()
+        return "watched" if _distance(again, first) < 0.01 * off else "calls"
+
+    def longer(self) -> tuple[int, int]:
+        """A size of more tokens than the contract's, if the program takes so many."""
+        try:
+            check_logits(self.run(*self.long), *self.long)
+        except Exception:
+            self.long = CONTRACT
+        return self.long
+
+    def modes(self) -> list[Mode]:
+        """In which other modes does the program compute something else (or, where no two calls are alike, may it)?"""
+        base = self.run(*self.sizes).detach()
+        if _distance(self.run(*self.sizes).detach(), base) > 1e-3:
+            return [Mode(train=False, grad=False)]
+        found = []
+        for mode in (Mode(train=False, grad=True), Mode(train=False, grad=False)):
+            try:
+                with mode.of(self.model):
+                    other = self.run(*self.sizes).detach()
+            except Exception:  # noqa: S112 (nothing to compare)
+                continue
+            if _distance(other, base) > 1e-3:
+                found.append(mode)
+            base = other
+        return found
+
+    def steps_stop(self, short: int, long: int) -> bool:
+        """Does the work stop growing with the length somewhere beyond `long`?"""
+        for length in LONGEST:
+            try:
+                a, b, c = (self._operations(n) for n in (short, long, length))
+            except Exception:  # noqa: S112 (it takes no more tokens than that)
+                continue
+            return (c - b) / (length - long) < 0.5 * (b - a) / (long - short)
+        return False
+
+    def _operations(self, length: int) -> int:
+        with torch.no_grad(), Counter() as counter:
+            self.run(1, length)
+        return int(counter.count)
+
+    def calm(self) -> None:
+        """Make weights and scales smaller, so that a gate that stands at its end for inputs as large as those at first can move."""
+        norms = {p for m in self.model.modules() if "Norm" in type(m).__name__ for p in m.parameters(recurse=False)}
+        with torch.no_grad():
+            for p in self.model.parameters():
+                if p.is_floating_point() and (p.dim() > 1 or p in norms):
+                    p.mul_(CALMER)
 
     def counts(self) -> bool:
         """Does a run change the program's own numbers? If so, go on calling it until a count should be at its end."""
@@ -176,8 +232,8 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
 def _numbers(model: torch.nn.Module, module: ModuleType) -> Iterator[str]:
     """The program's own plain values: of its modules, its classes, its functions and itself."""
     owners: list[dict[str, Any]] = [vars(m) for m in model.modules()]
-    own = [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
-    owners += [vars(module), *(dict(vars(v)) for v in own if hasattr(v, "__dict__"))]
+    own = [v for v in vars(module).values() if (v if isinstance(v, (type, FunctionType)) else type(v)).__module__ == module.__name__]
+    owners += [vars(module), *map(_own_values, own)]
     seen = 0
     for owner in owners:
         for key, value in list(owner.items()):
@@ -185,8 +241,18 @@ def _numbers(model: torch.nn.Module, module: ModuleType) -> Iterator[str]:
                 seen += 1
                 yield f"{key} {text}"
     for function in own:
-        for cell in getattr(function, "__closure__", None) or ():
+        for cell in (function.__closure__ or ()) if isinstance(function, FunctionType) else ():
             yield _plain(cell.cell_contents)
+
+
+def _own_values(thing: object) -> dict[str, Any]:
+    """Its `__dict__`, without asking the thing itself."""
+    if isinstance(thing, type):
+        return dict(type.__dict__["__dict__"].__get__(thing))
+    try:
+        return dict(object.__getattribute__(thing, "__dict__"))
+    except AttributeError:
+        return {}
 
 
 def _plain(value: object, depth: int = 0) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from oplog import Node
 
+STUCK = 1e-3
+
 
 class Verdict:
     """yes, no or undecided, why, and the nodes that show it."""
@@ -34,3 +36,10 @@ def agree(verdicts: list[Verdict]) -> Verdict:
         if found := next((v for v in verdicts if v.says == says), None):
             return found
     return verdicts[-1]
+
+
+def is_stuck(verdict: Verdict) -> bool:
+    """A no about a gate that stands at one of its ends: for smaller inputs it may not."""
+    values = [n.value.double() for n in verdict.nodes if n.value.is_floating_point() and n.numel]
+    gates = [v for v in values if bool(((v >= 0) & (v <= 1)).all())]
+    return verdict.says == "no" and any(float((v * (1 - v)).mean()) < STUCK for v in gates)

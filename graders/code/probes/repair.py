@@ -1,0 +1,29 @@
+"""Imports that a submission forgot, given to it so that the rest can be looked at. Runs INSIDE the sandbox."""
+
+from __future__ import annotations
+
+import importlib
+import typing
+from typing import Any
+
+MODULES = ("math", "random", "copy", "itertools", "functools", "os", "json", "re", "time", "warnings", "collections", "contextlib", "torch")
+FROM = {
+    "nn": "torch.nn", "F": "torch.nn.functional", "np": "numpy", "Tensor": "torch:Tensor", "Parameter": "torch.nn:Parameter",
+    "init": "torch.nn.init", "checkpoint": "torch.utils.checkpoint:checkpoint", "partial": "functools:partial",
+    "deepcopy": "copy:deepcopy", "dataclass": "dataclasses:dataclass", "field": "dataclasses:field", "deque": "collections:deque",
+    "namedtuple": "collections:namedtuple", "reduce": "functools:reduce", "einsum": "torch:einsum", "ABC": "abc:ABC",
+}  # fmt: skip
+
+
+def missing_import(error: BaseException) -> str:
+    """The name of a well-known module or part of one that the program uses and did not import, or ""."""
+    name = error.name if isinstance(error, NameError) and isinstance(error.name, str) else ""
+    return name if name in MODULES or name in FROM or name in typing.__all__ else ""
+
+
+def imported(name: str) -> Any:
+    if name in typing.__all__ and name not in MODULES:
+        return getattr(typing, name)
+    module, _, part = FROM.get(name, name).partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, part) if part else found

@@ -1,0 +1,45 @@
+"""Keeps the recorder out of a submission's sight: nothing that it can ask for tells that its operations are recorded.
+
+torch itself goes on seeing the truth: only calls from the submission's own lines are answered otherwise. Runs INSIDE
+the sandbox.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.utils._python_dispatch as dispatch
+
+ANSWERS: tuple[tuple[Any, str, Callable[[], Any]], ...] = (
+    (torch._C, "_len_torch_dispatch_stack", lambda: 0),
+    (dispatch, "_len_torch_dispatch_stack", lambda: 0),
+    (dispatch, "_get_current_dispatch_mode", lambda: None),
+    (dispatch, "_get_current_dispatch_mode_stack", list),
+    (dispatch, "is_in_torch_dispatch_mode", lambda *_: False),
+    (dispatch, "is_in_any_mode_without_ignore_compile_internals", lambda: False),
+)
+
+
+def keep_unseen(path: str) -> None:
+    for owner, name, answer in ANSWERS:
+        if hasattr(owner, name):
+            setattr(owner, name, _answering(path, getattr(owner, name), answer))
+    torch.compile = _as_it_is
+    torch.backends.mha.set_fastpath_enabled(False)  # one operation that hides attention; torch takes it where nothing is trained
+
+
+def _answering(path: str, real: Callable[..., Any], answer: Callable[..., Any]) -> Callable[..., Any]:
+    getframe = sys._getframe
+
+    def asked(*args: Any) -> Any:
+        return answer(*args) if getframe(1).f_code.co_filename == path else real(*args)
+
+    return asked
+
+
+def _as_it_is(model: Any = None, **_: Any) -> Any:
+    """torch.compile where nothing is compiled: the operations are the same."""
+    return model if model is not None else _as_it_is
