@@ -10,9 +10,10 @@ Probe and submission share a process: a program that uses means to alter what is
 
 from __future__ import annotations
 
+import ast
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,14 +21,17 @@ from typing import Any
 
 from graders.code import sha256_of_files
 from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
+from graders.code.probes.asked_names import REACHING
 from graders.code.scores import decided, scored, unscored, without_report, wrong_fields, wrong_lines
-from graders.code.source import UNSAFE_ATTRIBUTES, UNSAFE_NAMES, Source, doubts, read_source
+from graders.code.source import Source, read_source
 from graders.grade import CriterionScore, Evidence, Grade, grade_of
 from graders.sandbox import Limits
 from tasks.task import Criterion, Task
 
 PROBE = "memory_optimization_probe.py"
-MODULES = tuple(f"{name}.py" for name in ("absent", "pretend_gpu", "training_log", "training_hooks", "memory_techniques", "guard", "seal"))
+MODULES = tuple(f"{name}.py" for name in (
+    "absent", "asked_names", "pretend_gpu", "training_calls", "training_log", "training_hooks", "memory_techniques", "guard", "seal",
+))  # fmt: skip
 KEYS = (
     "mixed_precision_autocast", "grad_scaler_or_bf16", "gradient_checkpointing", "gradient_accumulation", "zero_grad_set_to_none",
     "no_grad_eval", "sdpa_flash_attention", "low_memory_optimizer", "cpu_offload", "torch_compile", "in_place_ops", "del_and_empty_cache",
@@ -37,11 +41,6 @@ FIGURES = ("peak_mb", "n_parameters", "samples", "last_loss")
 FINAL_LOSS = re.compile(r"^final loss: *([-+\w.]+)", re.MULTILINE)
 TIMEOUT_S = 120.0
 LIMITS = Limits(wall_s=TIMEOUT_S, processes=64, memory_mb=6144)
-# Of what a neural memory has no need for, what a training program has none for either.
-PLAIN_HERE = {"open", "vars", "dir", "input", "setattr", "delattr", "locals", "globals"}
-REACHES = UNSAFE_ATTRIBUTES | {
-    "_C", "_python_dispatch", "overrides", "__torch_dispatch__", "__torch_function__", "ctypes", "library", "inspect",
-}  # fmt: skip
 # Of the starter's parameters, and of its samples: fewer of these, as some count micro-batches as steps.
 LEAST_PARAMETERS, LEAST_SAMPLES = 0.9, 0.2
 MAY_RISE = 0.5
@@ -219,8 +218,34 @@ def _doubt(text: Source, answer: Answer) -> str:
     if answer.doubts:
         return f"{answer.doubts[0]}, with which a program can alter what is seen of it"
     if answer.facts["tampered"]:
-        return f"the program replaced {answer.facts['tampered'][0]}: what was seen of it can't be relied on"
-    for found in doubts(text):
-        if found.text in UNSAFE_NAMES - PLAIN_HERE or REACHES & set(re.split(r"[ .]", found.text)):
-            return f"line {found.line} uses {found.text}, with which a program can alter what is seen of it"
-    return ""
+        return f"the program uses {answer.facts['tampered'][0]}: what was seen of it can't be relied on"
+    return next((f"line {line} uses {name}, with which a program can alter what is seen of it" for line, name in _reaching(text)), "")
+
+
+def _reaching(text: Source) -> Iterator[tuple[int, str]]:
+    """Lines with a name by which a program can reach what sees it. What it computes is asked for under watch (probes/asked_names.py)."""
+    nodes = list(ast.walk(text.tree)) if text.tree else []
+    modules = {(a.asname or a.name).partition(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+    for node in nodes:
+        found = REACHING.intersection(_words(node))
+        owner = node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
+        if owner in modules and isinstance(node, ast.Attribute) and (node.attr == "__dict__" or (owner, node.attr) == ("sys", "modules")):
+            found = frozenset({f"{owner}.{node.attr}"})
+        if found:
+            yield getattr(node, "lineno", 0), min(found)
+
+
+def _words(node: ast.AST) -> tuple[str, ...]:
+    if isinstance(node, ast.Attribute):
+        return (node.attr,)
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return (node.name,)
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        return tuple(part for name in (module, *(a.name for a in node.names)) for part in name.split("."))
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
+        name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        return tuple(name.split(".")) if isinstance(name, str) else ("builtins",)
+    return ()

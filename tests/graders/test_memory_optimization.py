@@ -64,3 +64,106 @@ def test_a_program_that_prints_its_results_without_training_has_none():
     found = graded("prints-without-training")
     assert found.passed is False
     assert {c.passed for c in found.criteria} == {False}
+
+
+# --- small programs: the starter at a smaller size, with passages replaced ---
+
+SMALL = (
+    ('"--batch-size", type=int, default=16', '"--batch-size", type=int, default=4'),
+    ('"--d-model", type=int, default=128', '"--d-model", type=int, default=64'),
+    ('"--n-layers", type=int, default=4', '"--n-layers", type=int, default=1'),
+    ("max_batches=4", "max_batches=1"),
+)
+BACKWARD, STEP, KEPT, OPTIMIZER = "loss.backward()", "optimizer.step()", "history.append(loss)", "lr=args.lr, foreach=True"
+
+
+@cache
+def seen(*changes: tuple[str, str]) -> dict[str, bool | None]:
+    """What is said of the starter at a small size with these passages replaced."""
+    source = task().starter
+    for old, new in (*SMALL, *changes):
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    return {c.key: c.passed for c in MemoryOptimizationGrader().grade(task(), source).criteria}
+
+
+CALL = "logits = model(images, tokens[:, :-1])\n            loss ="
+AUTOCAST = (CALL, "with torch.autocast(device.type, dtype=torch.bfloat16): logits = model(images, tokens[:, :-1])\n            loss =")
+
+
+def test_a_backward_pass_that_does_not_reach_the_model_is_no_training():
+    found = seen(AUTOCAST, (BACKWARD, "loss = loss.detach().requires_grad_(); loss.backward()"), (OPTIMIZER, "lr=args.lr, fused=True"))
+    assert found["mixed_precision_autocast"] is False
+    assert found["low_memory_optimizer"] is False
+
+
+def test_what_is_done_for_a_toy_model_in_the_same_loop_does_not_count():
+    toy = """optimizer.step()
+            with torch.autograd.graph.save_on_cpu():
+                small = toy(images, tokens[:, :-1]).mean()
+            small.backward(); toy_optimizer.step(); toy_optimizer.zero_grad(); del small; torch.cuda.empty_cache()"""
+    made = "toy = Captioner(d_model=8, n_heads=1, n_layers=1).to(device); toy_optimizer = torch.optim.SGD(toy.parameters(), lr=0.1)"
+    found = seen((STEP, toy), ("    history, step = [], 0", f"    {made}\n    history, step = [], 0"))
+    assert not any(found[key] for key in ("activation_offload", "del_and_empty_cache", "low_memory_optimizer"))
+
+
+def test_state_that_is_brought_back_to_the_gpu_is_no_batch():
+    found = seen(
+        ("shuffle=True, drop_last=True", "shuffle=True, drop_last=True, pin_memory=True"),
+        (
+            "            images, tokens = images.to(device), tokens.to(device)\n            optimizer.zero_grad",
+            "            stem = [p.detach().cpu().to(device) for p in model.stem.parameters()]\n"
+            "            images, tokens = images.to(device, non_blocking=True), tokens.to(device, non_blocking=True)\n"
+            "            optimizer.zero_grad",
+        ),
+    )
+    assert found["pinned_memory_nonblocking"] is True
+
+
+def test_logits_of_a_slice_that_went_backward_are_gone_whatever_gradients_remain():
+    found = seen(
+        ("        return self.head(self.ln_f(x))", "        return self.ln_f(x)"),
+        (CALL, CALL.replace("logits", "hidden")),
+        (
+            "F.cross_entropy(logits.reshape(-1, logits.size(-1)), tokens[:, 1:].reshape(-1))\n            loss.backward()",
+            """0
+            leaf = hidden.detach().requires_grad_()
+            for h, y in zip(leaf.flatten(0, 1).split(32), tokens[:, 1:].flatten().split(32)):
+                part = F.cross_entropy(model.head(h), y) / 4
+                part.backward()
+                loss = loss + part.detach()
+            hidden.backward(leaf.grad)""",
+        ),
+        ("losses.append(F", "logits = model.head(logits); losses.append(F"),
+    )
+    assert found["chunked_loss"] is True
+
+
+def test_programs_that_ask_for_plain_things_by_name_are_judged():
+    asked = """import types, functools, inspect
+    fused = "fused" in inspect.signature(torch.optim.AdamW).parameters
+    config = types.SimpleNamespace(**vars(args))
+    @functools.wraps(print)
+    def say(*words): print(*words)
+    kind = getattr(torch, "b" + "float16"); size = torch.zeros(1).data_ptr()
+    model ="""
+    found = seen(("    model =", f"    {asked}"), (OPTIMIZER, "lr=config.lr, fused=fused"), (KEPT, "history.append(loss.item())"))
+    assert found["low_memory_optimizer"] is True and found["loss_item_detach"] is True
+
+
+@pytest.mark.parametrize("name", ['"_" + "C"', '"__co" + "de__"', '"__glo" + "bals__"'])
+def test_a_name_put_together_that_leads_to_the_probe_gives_no_pass(name):
+    found = seen((KEPT, f"history.append(loss.item()); getattr(torch if {name} == '_C' else torch.cuda.is_available, {name})"))
+    assert found["loss_item_detach"] is None
+
+
+def test_every_parameter_that_training_uses_is_counted_however_it_is_called():
+    attention = """h = self.ln1(x)
+        hidden = torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).triu(1)
+        x = x + self.attn(h, h, h, attn_mask=hidden, need_weights=False)[0]"""
+    source = task().starter.replace("x = x + self.attn(self.ln1(x))", attention).replace("self.tok(tokens)", "self.tok.weight[tokens]")
+    source = source.replace(
+        "self.attn = Attention(d_model, n_heads)", "self.attn = nn.MultiheadAttention(d_model, n_heads, batch_first=True)"
+    )
+    found = MemoryOptimizationGrader().grade(task(), source)
+    assert found.error is None and {c.key for c in found.criteria if c.passed} == {"sdpa_flash_attention"}

@@ -21,13 +21,17 @@ import torch
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import seal
 from absent import stand_in
+from asked_names import watched
 from guard import Guard
 from memory_techniques import findings
 from pretend_gpu import PretendGpu
 from training_hooks import listen
 from training_log import TrainingLog
 
-OURS = ("absent", "pretend_gpu", "training_log", "training_hooks", "memory_techniques", "guard", "seal", "memory_optimization_probe")
+OURS = (
+    "absent", "asked_names", "pretend_gpu", "training_calls", "training_log", "training_hooks", "memory_techniques", "guard", "seal",
+    "memory_optimization_probe",
+)  # fmt: skip
 ARGUMENTS = ("--steps", "6")
 OPTIONS = {"--steps", "--batch-size", "--d-model", "--n-layers", "--lr"}
 MIB = 1 << 20
@@ -53,17 +57,18 @@ def absent_packages(tree: ast.Module) -> list[tuple[str, int]]:
     return [(root, line) for root, line in roots.items() if root and importlib.util.find_spec(root) is None]
 
 
-def run(path: str, log: TrainingLog) -> None:
-    """The submission as `python train.py --steps 6`."""
+def run(path: str, log: TrainingLog, asked: list[str]) -> None:
+    """The submission as `python train.py --steps 6`; `asked` gets what it reaches for by names that it computes."""
     with open(path, encoding="utf-8") as file:
         tree = Deletions().visit(ast.parse(file.read(), path))
     for package in absent_packages(tree):
         log.mended.append((f"ModuleNotFoundError: No module named {package[0]!r}", package[1]))
         stand_in(package[0])
     program = compile(tree, path, "exec")
+    seal.PLAIN["inspect.py"] = {"object.__getattr__"}  # inspect.signature, by which programs ask for an optimizer's options
     seal.watch(*OURS)
     module = types.ModuleType("__main__")
-    vars(module).update(__file__=path, __deleting__=log.deleting, __deleted__=log.deleted)
+    vars(module).update(__file__=path, __deleting__=log.deleting, __deleted__=log.deleted, **watched(asked))
     sys.modules["__main__"] = module
     sys.argv = [path, *ARGUMENTS]
     try:
@@ -81,9 +86,9 @@ def examine(path: str) -> dict[str, Any]:
     with gpu:
         log = TrainingLog(gpu, path)
         listen(log, gpu)
-        guard = Guard()
+        guard, asked = Guard(), list[str]()
         try:
-            run(path, log)
+            run(path, log, asked)
             report["runs"] = not log.mended
         except BaseException as error:
             report["error"] = describe(error, path)
@@ -94,7 +99,7 @@ def examine(path: str) -> dict[str, Any]:
             told, line = log.mended[0]
             report["error"] = f"{told} (line {line})" if line else told
         modes = gpu.are_on()
-    report["tampered"] = [*guard.changed()[0], *([] if modes else ["torch's modes"])]
+    report["tampered"] = [*asked[:8], *(f"{name}, which it replaced" for name in guard.changed()[0]), *([] if modes else ["torch's modes"])]
     if log.training:
         report["figures"] = figures(log, gpu)
     if report["runs"] or log.training:

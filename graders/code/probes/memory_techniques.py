@@ -15,6 +15,7 @@ from training_log import Forward, TrainingLog
 
 HALF = 0.5
 LEAST_RECOMPUTED, WHOLE_MODEL = 0.05, 0.8  # shares of a forward pass's work
+LEAST_PACKED = 0.02  # of the bytes that the products of the training passes make: a block's input is a fourteenth
 LEAST_MOVED = 0.2  # share of the parameters that is copied each way in a step, or of the saved bytes that is packed
 STATE_BYTES, TRANSIENT_BYTES = 8, 4  # a parameter's, with the starter's AdamW(foreach=True)
 LOW_BYTES = 2
@@ -126,7 +127,7 @@ def zero_grad_set_to_none(log: TrainingLog) -> Finding:
 
 
 def no_grad_eval(log: TrainingLog) -> Finding:
-    evaluations = [f for f in log.forwards if not f.is_training]
+    evaluations = [f for f in log.forwards if not f.backwards]
     if not evaluations:
         return no("no evaluation is run")
     if any(f.with_grad for f in evaluations):
@@ -149,7 +150,8 @@ def sdpa_flash_attention(log: TrainingLog) -> Finding:
 def low_memory_optimizer(log: TrainingLog) -> Finding:
     if wrong := log.mended_by("foreach", "optim"):
         return no(f"the optimizer can't be made: {wrong[0]}", wrong[1])
-    if not log.steps:
+    steps = log.training_steps
+    if not steps:
         return no("no update of the parameters was seen")
     name = ", ".join(sorted(set(log.optimizer_names.values()))) or "a hand-written update"
     first = next((f.number for f in log.training if f.updated >= HALF * log.n_parameters), len(log.forwards))
@@ -157,9 +159,9 @@ def low_memory_optimizer(log: TrainingLog) -> Finding:
     state = min(held, default=sum(log.optimizer_bytes.values())) / log.n_parameters
     if state < 0.9 * STATE_BYTES:
         return yes(f"{name} keeps {max(state, 0):.1f} bytes a parameter on the GPU; the starter's keeps {STATE_BYTES}")
-    last = log.steps[-1]
-    most = median(step.transient_bytes for step in log.steps[1:] or log.steps)
-    transient = most - (sum(log.optimizer_bytes.values()) if len(log.steps) == 1 else 0)
+    last = steps[-1]
+    most = median(step.transient_bytes for step in steps[1:] or steps)
+    transient = most - (sum(log.optimizer_bytes.values()) if len(steps) == 1 else 0)
     if log.mended_by("inplace operation") and log.calls["foreach step"]:
         return no(f"{name} takes the foreach path, which copies the parameters in a step, as the starter does")
     if last.in_backward:
@@ -201,13 +203,15 @@ def in_place_ops(log: TrainingLog) -> Finding:
 
 
 def del_and_empty_cache(log: TrainingLog) -> Finding:
-    deleted = log.freed[0][2] if log.freed else 0
+    trained = {f.number + 1 for f in log.training}
+    freed = [entry for entry in log.freed if entry[0] in trained]
+    deleted = freed[0][2] if freed else 0
     in_time = [(number, line) for number, line in log.emptied if number < len(log.forwards)]
     if not log.emptied:
         return no("torch.cuda.empty_cache() is never called", deleted)
     if not in_time:
         return no("torch.cuda.empty_cache() is called at the end only", log.emptied[0][1])
-    if not any(number <= emptied for number, _, _ in log.freed for emptied, _ in in_time):
+    if not any(number <= emptied for number, _, _ in freed for emptied, _ in in_time):
         return no("nothing large is deleted before the cache is emptied", in_time[0][1])
     return yes("large tensors are deleted in the loop and the cache is emptied while training goes on", deleted, in_time[0][1])
 
@@ -223,7 +227,8 @@ def activation_offload(log: TrainingLog) -> Finding:
     line = log.lines.get("packed", 0)
     totals = {name: sum(f.packed[name] for f in log.training) for name in ("whole", "offloaded", "smaller")}
     better = totals["offloaded"] + totals["smaller"]
-    if better and better >= LEAST_MOVED * sum(totals.values()):
+    made = sum(f.activation_bytes for f in log.training)
+    if better >= LEAST_MOVED * sum(totals.values()) and better > LEAST_PACKED * made:
         how = "moved to the host" if totals["offloaded"] >= totals["smaller"] else "packed smaller"
         return yes(f"{better / max(sum(totals.values()), 1):.0%} of what autograd saves through the hooks is {how}", line)
     return no(

@@ -9,6 +9,7 @@ The arithmetic is the CPU's. Not covered: streams (they do nothing), CUDA graphs
 from __future__ import annotations
 
 import contextlib
+import functools
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 GPU, HOST = "gpu", "host"
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 GIB = 1 << 30
+CARD = "NVIDIA H100 80GB HBM3"
 Tensor = torch.Tensor
 TO_ANOTHER = {Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory}
 # What a GPU refuses when one of its arguments is elsewhere; 0-dimensional numbers may be on either side.
@@ -105,12 +107,14 @@ class Devices(TorchFunctionMode):
         self.storages = storages
         self.pinned: Any = WeakIdKeyDictionary()
         self.watch: Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None] = lambda *call: None
+        self.calling: Callable[[Any, tuple[Any, ...]], None] = lambda *call: None  # before a call
         # A call that raised: other arguments to try, or None.
         self.failed: Callable[[Any, tuple[Any, ...], dict[str, Any], Exception], Any] = lambda *call: None
         # A copy from one side to the other: source, result, non_blocking, was the source pinned.
         self.moved: Callable[[Tensor, Tensor, bool, bool], None] = lambda *move: None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calling(func, args)
         self.storages.calls += 1
         try:
             out = self._call(func, args, dict(kwargs or {}))
@@ -147,6 +151,8 @@ class Devices(TorchFunctionMode):
             return (CUDA if on_gpu else CPU,) if owner is Tensor.device else (on_gpu == (owner is Tensor.is_cuda),)
         if func is Tensor.get_device:
             return (0 if self.storages.place(args[0]) == GPU else -1,)
+        if func is Tensor.record_stream:
+            return (None,)
         if func is Tensor.is_pinned:
             return (args[0].untyped_storage() in self.pinned,)
         return None
@@ -224,6 +230,14 @@ def function_modes() -> list[Any]:
     return list(_get_current_function_mode_stack())  # type: ignore[no-untyped-call]
 
 
+def _put(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    """A function in the place of another, wherever that can be called."""
+    with contextlib.suppress(AttributeError):
+        function = functools.wraps(getattr(owner, name))(function)
+    for home in (owner, torch.cuda.memory) if hasattr(torch.cuda.memory, name) else (owner,):
+        setattr(home, name, function)
+
+
 class Stream:
     """Streams and events: they order what a GPU does by itself, and here nothing does."""
 
@@ -275,23 +289,23 @@ class PretendGpu:
 
     def _say_cuda_is_there(self) -> None:
         storages = self.storages
-        properties = types.SimpleNamespace(name="pretended GPU", total_memory=80 * GIB, major=9, minor=0, multi_processor_count=132)
+        properties = types.SimpleNamespace(name=CARD, total_memory=80 * GIB, major=9, minor=0, multi_processor_count=132)
         answers: dict[str, Any] = {
-            "is_available": True, "device_count": 1, "current_device": 0, "get_device_name": "pretended GPU", "is_initialized": True,
+            "is_available": True, "device_count": 1, "current_device": 0, "get_device_name": CARD, "is_initialized": True,
             "get_device_capability": (9, 0), "get_device_properties": properties, "is_bf16_supported": True, "init": None,
             "set_device": None, "synchronize": None, "manual_seed": None, "manual_seed_all": None, "reset_max_memory_allocated": None,
             "mem_get_info": (70 * GIB, 80 * GIB), "memory_summary": "", "ipc_collect": None, "memory_stats": {}, "get_rng_state": None,
+            "reset_peak_memory_stats": None, "set_per_process_memory_fraction": None, "reset_accumulated_memory_stats": None,
         }  # fmt: skip
         for name, answer in answers.items():
-            setattr(torch.cuda, name, lambda *args, _answer=answer, **kwargs: _answer)
+            _put(torch.cuda, name, lambda *args, _answer=answer, **kwargs: _answer)
         for name in ("memory_allocated", "memory_reserved"):
-            setattr(torch.cuda, name, lambda *args, **kwargs: storages.bytes_now)
+            _put(torch.cuda, name, lambda *args, **kwargs: storages.bytes_now)
         for name in ("max_memory_allocated", "max_memory_reserved"):
-            setattr(torch.cuda, name, lambda *args, **kwargs: storages.peak)
+            _put(torch.cuda, name, lambda *args, **kwargs: storages.peak)
         for name in ("Stream", "Event", "stream", "device", "current_stream", "default_stream"):
             setattr(torch.cuda, name, Stream)
-        torch.cuda.reset_peak_memory_stats = lambda *args, **kwargs: None
-        torch.cuda.empty_cache = self._emptied
+        _put(torch.cuda, "empty_cache", self._emptied)
         torch.cuda.amp.common.amp_definitely_not_available = lambda: False
         torch.version.cuda = "12.8"
         torch.nn.attention.sdpa_kernel = _any_kernel

@@ -68,6 +68,7 @@ def _autocast(log: TrainingLog) -> None:
     cls: Any = torch.amp.autocast_mode.autocast
     enter = cls.__enter__
 
+    @functools.wraps(enter)
     def entered(self: Any) -> Any:
         if self.is_for_gpu and self._enabled:
             log.saw("autocast")
@@ -121,6 +122,7 @@ def _clipping(log: TrainingLog) -> None:
     for name in ("clip_grad_norm_", "clip_grad_value_"):
         original = getattr(torch.nn.utils, name)
 
+        @functools.wraps(original)
         def clip(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
             log.saw("clip" if log.unscaled else "clip scaled")
             return _original(*args, **kwargs)
@@ -186,6 +188,7 @@ class OptimizedModule(torch.nn.Module):
 
 
 def _compile(log: TrainingLog) -> None:
+    @functools.wraps(torch.compile)
     def compile_it(model: Any = None, **options: Any) -> Any:
         if model is None:
             return lambda thing: compile_it(thing, **options)
@@ -212,6 +215,7 @@ def _loader(gpu: PretendGpu) -> None:
                     gpu.devices.pinned[tensor.untyped_storage()] = True
             yield batch
 
+    @functools.wraps(original)
     def start(self: Any) -> Iterator[Any]:
         return batches(self, bool(self.pin_memory))
 
@@ -222,6 +226,7 @@ def _options(log: TrainingLog) -> None:
     """The options that a program's parser knows."""
     original = argparse.ArgumentParser.parse_known_args
 
+    @functools.wraps(original)
     def parse(self: Any, *args: Any, **kwargs: Any) -> Any:
         log.options |= set(self._option_string_actions)
         return original(self, *args, **kwargs)
@@ -234,6 +239,7 @@ def _constructors(log: TrainingLog) -> None:
     for cls in (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adagrad):
         original = cls.__init__
 
+        @functools.wraps(original)
         def init(self: Any, params: Any, *args: Any, _original: Any = original, **kwargs: Any) -> None:
             params = list(params)
             try:
@@ -249,6 +255,7 @@ def _constructors(log: TrainingLog) -> None:
 def _optimizers(log: TrainingLog, gpu: PretendGpu) -> None:
     zero_grad = torch.optim.Optimizer.zero_grad
 
+    @functools.wraps(zero_grad)
     def zeroing(self: Any, set_to_none: bool = True) -> None:
         log.saw("dropped gradients" if set_to_none else "zeroed gradients")
         zero_grad(self, set_to_none)

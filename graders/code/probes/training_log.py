@@ -1,7 +1,7 @@
 """What a training program did: its forward and backward passes, updates, copies and calls. Runs INSIDE the sandbox.
 
 Facts only; probes/memory_techniques.py makes verdicts of them. A forward pass begins when images (4 dimensions, 3
-channels) meet a convolution. It is a training pass once a backward pass has followed it, else an evaluation. An update
+channels) meet a convolution. It is a training pass once a backward pass reaches its parameters, else an evaluation. An update
 is a write to parameters that a forward pass used, so that no optimizer need be known by its name. Work is counted in
 multiplications, so that what is done on a decoy beside the model weighs nothing.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from pretend_gpu import GPU, PretendGpu, Tensor
 from torch.utils._pytree import tree_leaves
+from training_calls import attention_kind, behind, channels_last, is_in_place, leaves_behind, work_of
 
 PRODUCTS = {
     "linear", "matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "addmm", "baddbmm", "einsum", "conv2d",
@@ -25,7 +26,6 @@ PRODUCTS = {
 }  # fmt: skip
 LOW = (torch.float16, torch.bfloat16)
 LARGE_BYTES = 16384
-MOST_VIEWS = 5
 
 
 @dataclass
@@ -43,19 +43,21 @@ class Forward:
     in_place: list[tuple[str, int]] = field(default_factory=list)
     convolutions: list[bool] = field(default_factory=list)  # in channels-last layout?
     parameters: dict[int, tuple[int, torch.dtype]] = field(default_factory=dict)
-    head_rows: list[tuple[int, int, int]] = field(default_factory=list)  # rows of logits made at once; line; bytes held then
+    head_rows: list[tuple[int, int, int]] = field(default_factory=list)  # rows of logits made at once; line; bytes as wide held before
     losses: list[tuple[int, float]] = field(default_factory=list)  # rows, mean loss
+    activation_bytes: int = 0  # what its products make
     packed: Counter[str] = field(default_factory=Counter)  # bytes by what became of them
     copies: list[tuple[bool, bool, int]] = field(default_factory=list)  # of its images: non_blocking, pinned, line
     tokens: int = 0
     backwards: int = 0
+    reached: set[int] = field(default_factory=set)  # of its parameters, those that a backward pass leads to
     roots: list[float] = field(default_factory=list)
     grads_before: list[str] = field(default_factory=list)  # none, zero or kept, at each backward pass
     updated: int = 0  # parameters written after it and before the next
 
     @property
     def is_training(self) -> bool:
-        return self.backwards > 0
+        return 2 * sum(n for i, (n, _) in self.parameters.items() if i in self.reached) >= self.n_parameters > 0
 
     @property
     def n_parameters(self) -> int:
@@ -83,6 +85,7 @@ class TrainingLog:
         self.scale = 1.0
         self.parameters: dict[int, weakref.ref[Tensor]] = {}
         self.vocabulary = 0
+        self.wide_bytes = 0  # of what forward passes made as wide as the vocabulary
         self.moved_shapes: Counter[tuple[str, int]] = Counter()  # (direction, forward number) -> parameter-shaped elements
         self.state_bytes: list[tuple[int, int]] = []  # passes begun by then; bytes on the GPU beside models and gradients
         self.optimizer_bytes: dict[int, int] = {}
@@ -98,34 +101,36 @@ class TrainingLog:
         self._deleting: list[tuple[weakref.ref[Any], int, int]] = []
         self._known: tuple[tuple[int, int], set[int]] = ((0, 0), set())
         self._graphs: list[tuple[int, weakref.ref[Any]]] = []
-        self._copies: list[tuple[bool, bool, int]] = []
+        self._copies: list[tuple[torch.Size, tuple[bool, bool, int]]] = []
         self._window = (0, 0)  # bytes at the end of the last backward pass, the most since
-        gpu.devices.watch, gpu.storages.watch = self.called, self.dispatched
+        gpu.devices.calling, gpu.devices.watch, gpu.storages.watch = self.calling, self.called, self.dispatched
         gpu.devices.moved, gpu.packing, gpu.cache_emptied = self.moved, self.packing, self.cache_emptied
         gpu.unpacking, gpu.devices.failed = self.unpacking, self.failed
 
     # --- calls of the program ---
 
+    def calling(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Before a call: a pass begins with its first convolution, so that what this saves is the new pass's."""
+        if getattr(func, "__name__", "") == "conv2d" and not self.in_backward and args[0].dim() == 4 and args[0].shape[1] == 3:
+            self._begin_forward(args[0])
+
     def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         name = getattr(func, "__name__", "")
-        if name == "conv2d" and not self.in_backward and args[0].dim() == 4 and args[0].shape[1] == 3:
-            self._begin_forward(args[0])
         if not self.forwards:
             return
+        self._use_in(args, kwargs, out)
         if name in PRODUCTS and isinstance(tree_leaves(out)[0], Tensor):
             self._product(name, args, kwargs, tree_leaves(out)[0])
         elif name in ("softmax", "_softmax") and isinstance(out, Tensor) and out.dim() >= 3 and out.shape[-1] == out.shape[-2] > 8:
             self.now.attention.append(("by hand", self.line()))
         elif name == "cross_entropy" and not self.in_backward:
             self._loss(args, kwargs, out)
-        elif _is_in_place(name, kwargs):
+        elif is_in_place(name, kwargs):
             self._in_place(name, args)
         elif name in ("cat", "stack") and isinstance(out, Tensor) and out.dim() > 1 and out.shape[-1] == self.vocabulary:
-            self.now.head_rows.append((out.numel() // out.shape[-1], self.line(), self.gpu.storages.bytes_now))
-        elif name == "embedding" and len(args) > 1:
-            self._use(args[1])
-            if args[0].dim() > 1:
-                self.now.tokens = max(self.now.tokens, args[0].numel())
+            self.now.head_rows.append((out.numel() // out.shape[-1], self.line(), self.wide_bytes))
+        elif name == "embedding" and args[0].dim() > 1:
+            self.now.tokens = max(self.now.tokens, args[0].numel())
 
     @property
     def now(self) -> Forward:
@@ -147,7 +152,8 @@ class TrainingLog:
         if self.steps:
             self.state_bytes.append((len(self.forwards), self.gpu.storages.bytes_now - self._bytes_of_model()))
         self.forwards.append(Forward(len(self.forwards), images.shape[0], torch.is_grad_enabled()))
-        self.now.copies, self._copies = self._copies, []
+        self.now.copies = [copy for shape, copy in self._copies if shape == images.shape[1:]]
+        self._copies = []
 
     def _alive(self) -> list[Tensor]:
         """The parameters that a forward pass used and that are still there."""
@@ -161,29 +167,39 @@ class TrainingLog:
         return sum(t.nbytes for t in tensors if self.gpu.storages.place(t) == GPU)
 
     def _product(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-        now, work = self.now, _work_of(args, out)
+        now, work = self.now, work_of(args, out)
         if self.in_backward:
             now.recomputed += work
             return
         now.work += work
+        now.activation_bytes += out.nbytes
         now.work_by[f"low:{str(out.dtype).removeprefix('torch.')}"] += work if out.dtype in LOW else 0
         if torch.is_autocast_enabled() and out.dtype in LOW:
             now.work_by["autocast"] += work
         if self.compiled_depth:
             now.work_by["compiled"] += work
         if name == "conv2d":
-            now.convolutions.append(_channels_last(args[0]) or _channels_last(args[1]))
+            now.convolutions.append(channels_last(args[0]) or channels_last(args[1]))
         if name in ("scaled_dot_product_attention", "multi_head_attention_forward"):
-            now.attention.append((_attention_kind(name, args, kwargs), self.line()))
+            now.attention.append((attention_kind(name, args, kwargs), self.line()))
         for argument in args[1:3]:
             self._use(argument)
-        if out.dim() > 1 and out.shape[-1] >= 1000 and (not self.vocabulary or out.shape[-1] == self.vocabulary):
+        if out.dim() > 1 and out.shape[-1] >= 1000 and self.vocabulary in (0, out.shape[-1]):
+            held = self.wide_bytes - out.nbytes if self.vocabulary else 0
             self.vocabulary = out.shape[-1]
-            now.head_rows.append((out.numel() // out.shape[-1], self.line(), self.gpu.storages.bytes_now))
+            now.head_rows.append((out.numel() // out.shape[-1], self.line(), held))
+
+    def _use_in(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """The parameters among the arguments of a call that makes a graph."""
+        first = out[0] if isinstance(out, tuple) and out else out
+        if isinstance(first, Tensor) and first.grad_fn is not None and not self.in_backward:
+            for argument in (*args, *kwargs.values()):
+                if isinstance(argument, Tensor) and argument.is_leaf:
+                    self._use(argument)
 
     def _use(self, weight: Any) -> None:
         """A parameter that a forward pass used, as it is or through a copy, a cast or a view."""
-        for parameter in [weight] if not isinstance(weight, Tensor) or weight.is_leaf else _behind(weight):
+        for parameter in [weight] if not isinstance(weight, Tensor) or weight.is_leaf else behind(weight):
             if isinstance(parameter, Tensor) and parameter.requires_grad:
                 self.now.parameters[id(parameter)] = (parameter.numel(), weight.dtype)
                 self.parameters.setdefault(id(parameter), weakref.ref(parameter))
@@ -208,11 +224,22 @@ class TrainingLog:
         most = self.gpu.storages.bytes_now
         if most > self._window[1]:
             self._window = (self._window[0], most)
+        if self.vocabulary and not self.in_backward and isinstance(out, Tensor) and out.dim() > 1 and out.shape[-1] == self.vocabulary:
+            if func._schema.returns[0].alias_info is None:
+                self._hold_wide(out)
         if func._schema.is_mutable and self.forwards and not torch.is_grad_enabled():
             targets = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
             written = sum(t.numel() for t in targets if isinstance(t, Tensor) and self._is_parameter(t))
             if written and self.now.is_training:
                 self._update(written)
+
+    def _hold_wide(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        self.wide_bytes += storage.nbytes()
+        weakref.finalize(storage, self._dropped_wide, storage.nbytes())
+
+    def _dropped_wide(self, size: int) -> None:
+        self.wide_bytes -= size
 
     def _is_parameter(self, tensor: Tensor) -> bool:
         known = self.parameters.get(id(tensor))
@@ -240,9 +267,10 @@ class TrainingLog:
         now = self.now
         now.backwards += 1
         now.grads_before.append(self._grads())
-        now.roots.append(sum(float(t.detach().float().sum()) for t in tensors) / self.scale if tensors else 0.0)
+        now.roots.append(sum(float(t.detach().float()) for t in tensors if t.numel() == 1) / self.scale)  # others hand on gradients
         for tensor in tensors:
             self._watch_graph(tensor)
+            now.reached |= leaves_behind(tensor)
 
     def after_backward(self) -> None:
         held = self.gpu.storages.bytes_now
@@ -278,7 +306,7 @@ class TrainingLog:
         if self.packing_depth:
             return
         if to_gpu and result.dim() == 4 and result.shape[1] == 3 and not source.requires_grad:
-            self._copies.append((non_blocking, pinned, self.line()))
+            self._copies.append((result.shape[1:], (non_blocking, pinned, self.line())))
         if not self.forwards:
             return
         shapes = {tuple(p.shape) for p in self._alive()}
@@ -325,8 +353,17 @@ class TrainingLog:
 
     def deleting(self, line: int, things: list[Any]) -> None:
         """Called before a `del` statement with what it names."""
-        storages = [t.untyped_storage() for t in things if isinstance(t, Tensor) and self.gpu.storages.place(t) == GPU]
+        on_gpu = [t for t in things if isinstance(t, Tensor) and self.gpu.storages.place(t) == GPU]
+        storages = [t.untyped_storage() for t in on_gpu if self._is_of_training(t)]
         self._deleting = [(weakref.ref(s), s.nbytes(), line) for s in storages]
+
+    def _is_of_training(self, tensor: Tensor) -> bool:
+        """A batch, an activation, logits or a gradient, and no tensor made to be deleted."""
+        is_batch = tensor.dim() == 4 or not tensor.is_floating_point()
+        return is_batch or tensor.grad_fn is not None or tensor.shape[-1:] == (self.vocabulary,) or self._is_gradient(tensor)
+
+    def _is_gradient(self, tensor: Tensor) -> bool:
+        return any(tensor.shape == p.shape for p in self._alive())
 
     def deleted(self) -> None:
         for ref, size, line in self._deleting:
@@ -341,6 +378,12 @@ class TrainingLog:
         return [f for f in self.forwards if f.is_training and 2 * f.n_parameters >= self.n_parameters]
 
     @property
+    def training_steps(self) -> list[Step]:
+        """The updates of the model; those of a toy are none."""
+        trained = {f.number for f in self.training}
+        return [step for step in self.steps if step.after in trained]
+
+    @property
     def n_parameters(self) -> int:
         return max((f.n_parameters for f in self.forwards), default=0)
 
@@ -349,53 +392,5 @@ class TrainingLog:
         return next(((error, line) for error, line in self.mended if any(word in error for word in words)), None)
 
 
-def _behind(tensor: Tensor) -> list[Tensor]:
-    """The parameter that a tensor is a copy, a cast or a view of; nothing if it was computed from more."""
-    node = tensor.grad_fn
-    for _ in range(MOST_VIEWS):
-        inputs = [n for n, _ in node.next_functions if n is not None] if node is not None else []
-        if len(inputs) != 1:
-            return []
-        node = inputs[0]
-        if hasattr(node, "variable"):
-            return [node.variable]
-    return []
-
-
 class _Mark:
     """Lives as long as the graph node that holds it."""
-
-
-def _work_of(args: tuple[Any, ...], out: Tensor) -> float:
-    """Multiplications of a product, from the sizes of its arguments."""
-    first = args[0] if isinstance(args[0], Tensor) else next(t for t in tree_leaves(args) if isinstance(t, Tensor))
-    second = next((t for t in args[1:] if isinstance(t, Tensor)), first)
-    if first.dim() == 4 and second.dim() == 4 and first.shape[1] != second.shape[1] and out.dim() == 4:
-        return float(out.numel() * second[0].numel())
-    return float(out.numel() * first.shape[-1])
-
-
-def _channels_last(tensor: Any) -> bool:
-    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
-
-
-def _attention_kind(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    mask = kwargs.get("attn_mask", args[3] if name.startswith("scaled") and len(args) > 3 else None)
-    causal = kwargs.get("is_causal", args[5] if name.startswith("scaled") and len(args) > 5 else False)
-    if causal:
-        return "fused"
-    if not isinstance(mask, Tensor):
-        return "fused without mask"
-    square = mask.reshape(-1, *mask.shape[-2:])[0]
-    seen = square if square.dtype == torch.bool else square == 0
-    if name.startswith("multi") and square.dtype == torch.bool:
-        seen = ~seen
-    return "fused" if bool((seen == torch.ones_like(seen).tril()).all()) else "fused without mask"
-
-
-def _is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
-    if kwargs.get("inplace") is True:
-        return True
-    if name in ("requires_grad_", "zero_", "copy_", "retain_grad", "share_memory_", "resize_", "fill_", "detach_"):
-        return False
-    return (name.endswith("_") and not name.startswith("_")) or name in ("__iadd__", "__imul__", "__isub__", "__itruediv__")
