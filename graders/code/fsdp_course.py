@@ -21,28 +21,36 @@ def distributed_sampler(run: Run) -> Verdict:
         if run.over:
             return no("no rank trains on any data", *where, category="not_trained")
         return unsure("no rows of data were seen in a forward pass", *where)
-    epochs = int(run.options.get("epochs", 2))
+    epochs = 1 if one_epoch(run) else int(run.options.get("epochs", 2))
     if any(len(r) < epochs for r in rows):
         return unsure("it stopped before two epochs were over", *where)
     parts = [_split(r, epochs) for r in rows]
-    known = run.data if any(row in run.data for r in rows for row in r) else None
-    for epoch in range(epochs):
-        sets = [set(part[epoch]) for part in parts]
-        shared = set.intersection(*sets)
-        if len(set.union(*sets)) < sum(map(len, sets)):
-            how = "the same rows" if shared == sets[0] else f"{len(shared)} rows in common"
-            return no(f"the ranks read {how} in epoch {epoch}: {_why_shared(loader, sampler, run)}", *where, category="no_sampler")
-        if known is not None and len(set.union(*sets)) < int(run.options.get("n-samples", 0)) - run.world * 4 + 1:
-            return no(
-                f"epoch {epoch} reads {len(set.union(*sets))} of {run.options.get('n-samples')} rows", *where, category="data_left_out"
-            )
+    if wrong := _wrong_parts(run, parts, where, _why_shared(loader, sampler, run)):
+        return wrong
     same = [p for p in parts if any(p[i] == p[i + 1] for i in range(epochs - 1))]
     if same and run.over:
         why = "set_epoch is never called" if sampler and not set_epoch else "the order does not depend on the epoch"
         return no(f"every epoch has the same order: {why}", *where, category="no_set_epoch")
+    if epochs == 1 and len({e.number("epoch") for e in run.all("set_epoch")}) < 2:
+        return unsure("one epoch is trained, so that the order of the next is not seen", *where)
     if same:
         return unsure("the epochs can't be compared: the program stopped early", *where)
     return yes("the ranks read parts of their own that cover the data, in a new order every epoch", *where)
+
+
+def _wrong_parts(run: Run, parts: Sequence[Sequence[Sequence[int]]], where: Sequence[Event], why: str) -> Verdict | None:
+    """In an epoch ranks read the same row, or rows are read by none."""
+    n = int(run.options.get("n-samples", 0))
+    known = any(row in run.data for part in parts for rows in part for row in rows)
+    for epoch in range(len(parts[0])):
+        sets = [set(part[epoch]) for part in parts]
+        read = set.union(*sets)
+        if shared := sum(map(len, sets)) - len(read):
+            how = "the same rows" if all(rows == sets[0] for rows in sets) else f"{shared} rows in common"
+            return no(f"the ranks read {how} in epoch {epoch}: {why}", *where, category="no_sampler")
+        if known and len(read) < n - run.world * 4 + 1:
+            return no(f"epoch {epoch} reads {len(read)} of {n} rows", *where, category="data_left_out")
+    return None
 
 
 # --- the process group ---
@@ -113,41 +121,71 @@ def broken(run: Run) -> Verdict | None:
 def untrained(run: Run) -> Verdict | None:
     if plain := plain_training(run):
         return Verdict(False, f"{run.name}: {plain.text}", plain.lines, plain.category)
-    if twice := _one_gpu_twice(run):
-        return twice
-    for rank in run.ranks:
-        forwards = [e for e in rank.all("forward") if e.flag("grad") and e.text("model") in TRAINED]
-        if inner := next((e for e in rank.all("forward") if e.text("model") == "inner"), None):
-            return no(f"{run.name}: training goes through the module inside FSDP, not through FSDP", inner, category="plain_forward")
-        if not forwards:
-            return no(
-                f"{run.name}: rank {rank.rank} makes no forward pass through a sharded model that could learn", category="not_trained"
-            )
-        steps = rank.all("step")
-        if not steps:
-            return no(f"{run.name}: the optimizer never steps", forwards[0], category="not_trained")
-        if steps[-1].number("of_model") < steps[-1].number("model"):
-            text = f"the optimizer holds {steps[-1].number('of_model')} of the sharded model's {steps[-1].number('model')} parameters"
-            return no(f"{run.name}: {text}", steps[-1], category="optimizer_before_wrap")
-        if steps[-1].number("no_grad", 0) >= steps[-1].number("params"):
-            return no(f"{run.name}: no parameter has a gradient when the optimizer steps", steps[-1], category="not_trained")
-    if unsharded := next((e for e in run.all("wrap") if e.text("strategy") == "NO_SHARD"), None):
-        return no("NO_SHARD keeps every parameter whole on every rank", unsharded, category="plain_ddp")
-    return _loss(run)
+    rules = (_in_a_group_of_one, one_gpu_twice, _unlearned, _trained_once, _apart, _whole, _loss)
+    return next((wrong for rule in rules if (wrong := rule(run))), None)
+
+
+def _in_a_group_of_one(run: Run) -> Verdict | None:
+    return no(f"{run.name}: every process trains in a group of its own", run.alone, category="lone_group") if run.alone else None
+
+
+def _unlearned(run: Run) -> Verdict | None:
+    return next((wrong for rank in run.ranks if (wrong := _unlearned_by(rank, run.name))), None)
+
+
+def _unlearned_by(rank: Rank, name: str) -> Verdict | None:
+    forwards = [e for e in rank.all("forward") if e.flag("grad") and e.text("model") in TRAINED]
+    if inner := next((e for e in rank.all("forward") if e.text("model") == "inner"), None):
+        return no(f"{name}: training goes through the module inside FSDP, not through FSDP", inner, category="plain_forward")
+    if not forwards:
+        return no(f"{name}: rank {rank.rank} makes no forward pass through a sharded model that could learn", category="not_trained")
+    if (last := rank.last("step")) is None:
+        return no(f"{name}: the optimizer never steps", forwards[0], category="not_trained")
+    if last.number("of_model") < last.number("model"):
+        text = f"the optimizer holds {last.number('of_model')} of the sharded model's {last.number('model')} parameters"
+        return no(f"{name}: {text}", last, category="optimizer_before_wrap")
+    if last.number("no_grad", 0) >= last.number("params"):
+        return no(f"{name}: no parameter has a gradient when the optimizer steps", last, category="not_trained")
+    if last.at < forwards[len(forwards) // 2].at:
+        return no(f"{name}: the optimizer steps in the first half of training only", last, category="not_trained")
+    if not any(e.flag("moved") for e in rank.all("stepped")):
+        return no(f"{name}: the optimizer's steps change no parameter", last, category="not_trained")
+    return None
+
+
+def _trained_once(run: Run) -> Verdict | None:
+    text = f"{run.name}: one epoch is trained of {run.options.get('epochs')}"
+    return no(text, run.ranks[0].last("step"), category="not_trained") if one_epoch(run) else None
+
+
+def _apart(run: Run) -> Verdict | None:
+    if not run.apart or not run.over:
+        return None
+    text = f"ranks end with different values of {', '.join(run.apart[:2])}: its gradient is not reduced over all of them"
+    return no(f"{run.name}: {text}", run.ranks[0].last("step"), category="not_reduced")
+
+
+def _whole(run: Run) -> Verdict | None:
+    wrap = next((e for e in run.all("wrap") if e.text("strategy") == "NO_SHARD"), None)
+    return no("NO_SHARD keeps every parameter whole on every rank", wrap, category="plain_ddp") if wrap else None
 
 
 def _loss(run: Run) -> Verdict | None:
+    where = run.ranks[0].first("loss")
+    first = second = 0.0
     for rank in run.ranks:
         losses = [e.facts.get("value") for e in rank.all("loss")]
         values = [float(v) for v in losses if isinstance(v, (int, float))]
-        where = rank.first("loss")
         if not values:
             return no(f"{run.name}: no loss was computed", where, category="not_trained")
         if len(values) < len(losses):
             return no(f"{run.name}: the loss is not finite", where, category="not_finite")
         half = max(1, len(values) // 2)
-        if len(values) > 1 and sum(values[-half:]) / half >= sum(values[:half]) / half:
-            return no(f"{run.name}: the loss does not fall ({values[0]:.3f} to {values[-1]:.3f})", where, category="not_trained")
+        first += sum(values[:half]) / half / run.world
+        second += sum(values[-half:]) / half / run.world
+        alone = len(values) == 1
+    if second >= first and not alone:  # over all ranks: each of them has other rows in the next epoch
+        return no(f"{run.name}: the loss does not fall ({first:.3f} to {second:.3f})", where, category="not_trained")
     return None
 
 
@@ -168,7 +206,7 @@ def _end_lines(rank: Rank) -> tuple[int, ...]:
     return tuple(n for n in rank.end.items("lines") if isinstance(n, int))[:2] if rank.end else ()
 
 
-def _one_gpu_twice(run: Run) -> Verdict | None:
+def one_gpu_twice(run: Run) -> Verdict | None:
     taken: dict[tuple[int, int], Rank] = {}
     for rank in run.ranks:
         init = rank.first("init")
@@ -190,6 +228,14 @@ def _rows(rank: Rank) -> list[int]:
         if rows := [int(row) for e in events for row in e.items("rows") if isinstance(row, int)]:
             return rows
     return []
+
+
+def one_epoch(run: Run) -> bool:
+    """Was the starter's data gone through once only, where two epochs are asked for?"""
+    rows = [_rows(rank) for rank in run.ranks]
+    seen = [row for r in rows for row in r]
+    known = bool(run.data) and all(row in run.data for row in seen)
+    return known and 0 < len(seen) <= int(run.options.get("n-samples", 0)) and all(len(set(r)) == len(r) for r in rows)
 
 
 def _split(rows: Sequence[int], epochs: int) -> list[list[int]]:

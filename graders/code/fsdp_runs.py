@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ONE_NODE, TWO_NODES, ONE_GPU_NODES = "one node", "two nodes", "two nodes, one GPU each"
+ONE_NODE, SEVERAL_NODES = "one node", "three nodes"
 TRAINED = ("fsdp1", "fsdp2", "partly")
 FIELDS = {
     "name": str, "nodes": int, "per_node": int, "gpus": int, "mends": list, "hung": str, "wall_s": float, "options": dict, "total": int,
-    "sharded": int,
+    "sharded": int, "apart": list,
     "no_weights": str, "data": list, "ranks": list,
 }  # fmt: skip
 RANK_FIELDS = {
@@ -92,6 +92,7 @@ class Run:
     options: Mapping[str, Any]
     total: int
     sharded: int
+    apart: tuple[str, ...]
     no_weights: str
     data: frozenset[int]
     ranks: tuple[Rank, ...]
@@ -111,6 +112,11 @@ class Run:
 
     def all(self, kind: str) -> list[Event]:
         return [e for rank in self.ranks for e in rank.all(kind)]
+
+    @property
+    def alone(self) -> Event | None:
+        """Where a process joins a group of its own, in which it is the only rank."""
+        return next((e for e in self.all("init") if e.flag("alone")), None)
 
     @property
     def n_parameters(self) -> int:
@@ -158,7 +164,8 @@ def _run(data: Mapping[str, Any]) -> Run:
     ranks = tuple(_rank(r) for r in data["ranks"])
     rows = frozenset(n for n in data["data"] if isinstance(n, int))
     plain = {name: data[name] for name in ("name", "nodes", "gpus", "hung", "options", "total", "sharded", "no_weights")}
-    return Run(**plain, mends=frozenset(str(m) for m in data["mends"]), data=rows, ranks=ranks)
+    apart = tuple(str(name) for name in data["apart"])
+    return Run(**plain, apart=apart, mends=frozenset(str(m) for m in data["mends"]), data=rows, ranks=ranks)
 
 
 def _rank(data: Mapping[str, Any]) -> Rank:

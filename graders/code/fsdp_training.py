@@ -1,4 +1,4 @@
-"""fsdp_training: decides the seven criteria by running the submission as torchrun would, on one node and on two.
+"""fsdp_training: decides the seven criteria by running the submission as torchrun would, on one node and on three.
 
 A probe (probes/fsdp_probe.py) forks the ranks of each launch in a sandbox, on the CPU with gloo. The submission is shown
 nodes with GPUs and NCCL: CUDA calls are played on the CPU and recorded, and what a GPU or NCCL would refuse is refused.
@@ -7,7 +7,7 @@ file that is written beside the weights that training ended with. Words in the s
 
 A program that breaks at a known mistake is run again with that mended, so that the rest of it is judged too; what can
 still not be seen is `undecided` with the reason. Not covered: real GPUs and NCCL (no probe has been run on one, and the
-CPU is always used), more than two ranks, data that does not pass a model as rows of tokens, and programs that act
+CPU is always used), more than three ranks, data that does not pass a model as rows of tokens, and programs that act
 otherwise with more ranks or larger options. Recorder and submission share a process: a program that reaches into its own
 recording is given no pass, but is not proven guilty.
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 from graders.code import sha256_of_files
 from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
-from graders.code.fsdp_course import broken
+from graders.code.fsdp_course import broken, one_gpu_twice
 from graders.code.fsdp_runs import ONE_NODE, Run, check_report, read_runs, strict
 from graders.code.fsdp_source import Doubts, doubts
 from graders.code.fsdp_verdict import Verdict
@@ -34,7 +34,17 @@ from graders.sandbox import Limits
 from tasks.task import Criterion, Task
 
 PROBE = "fsdp_probe.py"
-PARTS = ("fsdp_record", "fsdp_gpus", "fsdp_group", "fsdp_units", "fsdp_training_hooks", "fsdp_weights", "fsdp_rank", "fsdp_launch")
+PARTS = (
+    "fsdp_record",
+    "fsdp_gpus",
+    "fsdp_node",
+    "fsdp_group",
+    "fsdp_units",
+    "fsdp_training_hooks",
+    "fsdp_weights",
+    "fsdp_rank",
+    "fsdp_launch",
+)
 MODULES = tuple(f"{name}.py" for name in PARTS)
 KEYS = (
     "local_rank_device", "wrap_policy", "full_state_dict", "param_count", "distributed_sampler", "init_destroy", "runs_multi_node",
@@ -93,7 +103,7 @@ class FSDPTrainingGrader:
         tell = on_progress or (lambda stage: None)
         text = read_source(source)
         tell("starting the sandbox")
-        tell("running on one node and on two")
+        tell("running on one node and on three")
         wall_s = timeout_s or TIMEOUT_S
         limits = Limits(wall_s=wall_s, processes=512, output_mb=16)
         answer = ask_probe(PROBE, MODULES, source, check=check_report, limits=limits, backend=backend, preload=FOR_TRAINING)
@@ -133,10 +143,12 @@ class Seen:
         """Why no pass can be read, or ""."""
         if reaching := self.doubts.reaching:
             return f"line {reaching[0].line} uses {reaching[0].text}, with which a program can alter what is seen of it"
-        if key != "runs_multi_node":
-            return ""
+        if key != "runs_multi_node" or any(verdict.passed is False for verdict in self.verdicts.values()):
+            return ""  # it is the script as a whole that gets no pass, and it has none
         if replacing := self.doubts.replacing:
             return f"line {replacing[0].line} replaces a library's own or leaves its process: {replacing[0].text}"
+        if unseen := self.doubts.unseen:
+            return f"line {unseen[0].line} may go another way at sizes that were not run: {unseen[0].text}"
         names = [str(n) for run in self.runs for e in run.all("tampered") for n in e.items("names")]
         return f"the program replaced {names[0]}: what is seen of it can't be relied on" if names else ""
 
@@ -146,7 +158,8 @@ def _run_facts(answer: Answer, runs: Sequence[Run]) -> tuple[bool | None, str | 
     if answer.facts is not None:
         first = strict(runs, ONE_NODE)
         stopped = broken(first) if first else Verdict(False, "no launch was made")
-        ran = first is not None and first.over
+        refused = one_gpu_twice(first) if first else None
+        ran, stopped = first is not None and first.over and refused is None, stopped or refused
         return ran, stopped.text if stopped else None, stopped.category if stopped else ""
     return without_report(answer)
 

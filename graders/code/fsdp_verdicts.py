@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from graders.code.fsdp_course import broken, distributed_sampler, init_destroy, untrained
-from graders.code.fsdp_runs import ONE_GPU_NODES, ONE_NODE, TWO_NODES, Event, Rank, Run, furthest, strict
+from graders.code.fsdp_runs import ONE_NODE, SEVERAL_NODES, Event, Rank, Run, furthest, strict
 from graders.code.fsdp_verdict import Verdict, no, plain_training, unsure, yes
 
 TOTAL = re.compile(r"^Total parameters: (\d+)[ \t]*$", re.MULTILINE)
@@ -22,14 +22,16 @@ class Judge:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = list(runs)
-        names = (ONE_NODE, TWO_NODES)
+        names = (ONE_NODE, SEVERAL_NODES)
         self.strict = [r for name in names if (r := strict(runs, name))]
         self.best = [r for name in names if (r := furthest(runs, name))]
 
     def nothing_sharded(self) -> bool:
-        """Were units made in which every rank keeps the whole of its parameters, on one node and on two?"""
+        """Were units made in which every rank keeps the whole of its parameters, on one node and on several?"""
         if any(e.text("strategy") == "NO_SHARD" for run in self.best for e in run.all("wrap")):
             return False  # asked for, and judged where it matters
+        if any(run.alone for run in self.best):
+            return False  # sharded over the one rank of its group, and judged there
         known = [run for run in self.best if run.total and not run.no_weights]
         return bool(known) and all(run.sharded == 0 for run in known)
 
@@ -55,7 +57,7 @@ class Judge:
                     return Verdict(verdict.passed, f"{run.name}: {verdict.text}", verdict.lines, verdict.category)
         lines = tuple(dict.fromkeys(n for v in found for n in v.lines))[:4]
         if len(self.best) == 1:
-            return Verdict(None, "not seen on two nodes: the program did not end in time on one", lines)
+            return Verdict(None, "not seen on several nodes: the program did not end in time on one", lines)
         return Verdict(True, found[-1].text, lines)
 
     # --- the device ---
@@ -74,23 +76,19 @@ class Judge:
                     return no(f"{run.name}: rank {rank.rank} puts nothing on a GPU", category="no_device")
                 used += [e for e in events if e.text("what") in ("set_device", "mesh", "device_id", "init")][:2] or events[:1]
         if len(self.best) == 1:
-            return unsure("not seen on two nodes: the program did not end in time on one", *used)
-        return yes("every rank uses the GPU that LOCAL_RANK names, on one node and on two", *used)
+            return unsure("not seen on several nodes: the program did not end in time on one", *used)
+        return yes("every rank uses the GPU that LOCAL_RANK names, on one node and on several", *used)
 
     def _wrong_device(self, run: Run, rank: Rank, wrong: Event) -> Verdict:
         index = wrong.number("index")
         where = f"{run.name}: rank {rank.rank} (LOCAL_RANK {rank.local_rank}) uses cuda:{index}"
         if wrong.text("what") != "set_device" and wrong.facts.get("chosen") is False:
             return no(f"{where}, the default device: no device was set", wrong, category="bare_cuda")
-        if index == rank.rank and self._breaks_on_one_gpu_nodes():
+        if index == rank.rank and any(e.text("what") == "invalid" for e in run.all("device")):
             return no(f"{where}: the global rank is taken as the device", wrong, category="global_rank")
         if index == rank.rank:
             return no(f"{where}: not its own, a guess from rank and device_count", wrong, category="rank_modulo")
         return no(where, wrong, category="wrong_device")
-
-    def _breaks_on_one_gpu_nodes(self) -> bool:
-        run = strict(self.runs, ONE_GPU_NODES)
-        return run is not None and any(e.text("what") == "invalid" for e in run.all("device"))
 
     # --- units ---
 
@@ -134,6 +132,8 @@ class Judge:
             return lone
         if plain := plain_training(run):
             return plain
+        if alone := run.alone:
+            return no("every process is a group of its own: nothing is put together from shards", alone, category="lone_group")
         if self.nothing_sharded():
             return no("nothing is sharded, so nothing is gathered", *run.all("save")[:1], category="no_fsdp")
         if dcp := next(iter(run.all("dcp")), None):
@@ -237,13 +237,8 @@ class Judge:
                 return wrong
         if self.nothing_sharded():
             return no("the model that is trained is not sharded: every rank keeps whole parameters", category="no_fsdp")
-        small = strict(self.runs, ONE_GPU_NODES)
-        if small is not None and (invalid := next((e for e in small.all("device") if e.text("what") == "invalid"), None)):
-            return no(
-                "on nodes with one GPU each the second asks for a device it lacks: invalid device ordinal", invalid, category="global_rank"
-            )
         steps = [rank.first("step") for run in self.strict for rank in run.ranks[:1]]
-        return yes("ends with exit code 0 on one node and on two, and trains the sharded model", *steps)
+        return yes("ends with exit code 0 on one node and on three, and trains the sharded model", *steps)
 
 
 def _units(tree: Event) -> str:

@@ -19,7 +19,7 @@ import torch.utils._device
 from fsdp_record import DISTRIBUTED, TORCH, Recorder, called_by_torch
 from torch.overrides import TorchFunctionMode
 
-NAME, MEMORY = "NVIDIA A100-SXM4-80GB", 80 << 30
+MEMORY = 80 << 30
 CPU = torch.device("cpu")
 HIGHER = (torch.nn.functional.cross_entropy, torch.nn.functional.nll_loss)
 
@@ -27,8 +27,9 @@ HIGHER = (torch.nn.functional.cross_entropy, torch.nn.functional.nll_loss)
 class Gpus:
     """The devices of this node and the one that is current."""
 
-    def __init__(self, rec: Recorder, count: int, local_rank: int) -> None:
-        self.rec, self.count, self.local_rank = rec, count, local_rank
+    def __init__(self, rec: Recorder, count: int, local_rank: int, name: str) -> None:
+        self.rec, self.count, self.local_rank, self.name = rec, count, local_rank, name
+        self.capability = (9, 0) if "H100" in name else (8, 0)
         self.current, self.ready, self.chosen = 0, False, False
 
     def index_of(self, device: Any) -> int:
@@ -129,7 +130,8 @@ class DeviceGuard:
 
 def properties(gpus: Gpus, device: Any) -> SimpleNamespace:
     gpus.index_of(device)
-    return SimpleNamespace(name=NAME, total_memory=MEMORY, major=8, minor=0, multi_processor_count=108)
+    major, minor = gpus.capability
+    return SimpleNamespace(name=gpus.name, total_memory=MEMORY, major=major, minor=minor, multi_processor_count=108)
 
 
 def install(rec: Recorder, gpus: Gpus) -> Mode:
@@ -143,7 +145,7 @@ def install(rec: Recorder, gpus: Gpus) -> Mode:
         "init": lambda: None,
         "get_device_name": lambda device=None: properties(gpus, device).name,
         "get_device_properties": lambda device=None: properties(gpus, device),
-        "get_device_capability": lambda device=None: (8, 0),
+        "get_device_capability": lambda device=None: gpus.capability,
         "is_bf16_supported": lambda *a, **k: True,
         "device": lambda device: DeviceGuard(gpus, device),
         "mem_get_info": lambda device=None: (MEMORY, MEMORY),

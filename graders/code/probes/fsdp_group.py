@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from fsdp_gpus import Gpus, site_of
 from fsdp_record import Recorder, called_by_torch
+from torch._C._distributed_c10d import HashStore
 from torch.distributed import device_mesh
 from torch.distributed import distributed_c10d as c10d
 
@@ -55,16 +56,30 @@ class Group:
             implicit = called_by_torch()
             fixed = self._fixed(init_method, world_size, rank)
             self.backend = str(backend or "nccl").lower()
-            self.rec.tell("init", backend=self.backend, fixed=fixed, implicit=implicit, store=rest.get("store") is not None)
+            self.rec.tell(
+                "init",
+                backend=self.backend,
+                fixed=fixed,
+                implicit=implicit,
+                alone=self._is_one(world_size),
+                store=rest.get("store") is not None,
+            )
             if rest.get("device_id") is not None:
                 self.gpus.use("init", rest["device_id"])
             if dist.is_initialized() and "init" in self.rec.mends:
                 return None
+            if self._is_one(world_size):
+                return real("gloo", timeout=TIMEOUT, store=HashStore(), rank=0, world_size=1)
             if fixed:
                 self._refuse(fixed)
             return real("gloo", timeout=TIMEOUT)
 
         return init
+
+    @staticmethod
+    def _is_one(world_size: int) -> bool:
+        """A group of one: it meets nobody, so it comes about in every process."""
+        return (int(world_size) if world_size != -1 else int(os.environ.get("WORLD_SIZE", "0"))) == 1
 
     def _fixed(self, init_method: Any, world_size: int, rank: int) -> list[str]:
         """What does not come from the launcher."""
@@ -94,7 +109,7 @@ class Group:
         def destroy(group: Any = None) -> Any:
             if not called_by_torch():
                 self.rec.tell("destroy", live=dist.is_initialized(), whole=group is None or group is dist.group.WORLD)
-            return real(group)
+            return None if "destroyed" in self.rec.mends else real(group)
 
         return destroy
 

@@ -21,10 +21,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import fsdp_node
 import fsdp_weights
 import torch
 from fsdp_rank import Place, run_rank
 from fsdp_record import mark
+from fsdp_weights import Joined
 from torch._C._distributed_c10d import TCPStore
 
 IDLE_S, POLL_S = 3.0, 0.05
@@ -42,6 +44,11 @@ class Launch:
     per_node: int
     gpus: int
     options: Mapping[str, Any]
+    managed: bool = False
+
+    @property
+    def gpu(self) -> str:
+        return "NVIDIA H100 80GB HBM3" if self.managed else "NVIDIA A100-SXM4-80GB"
 
     @property
     def world(self) -> int:
@@ -81,7 +88,7 @@ class Rank:
 def perform(launch: Launch, source: str, mends: Sequence[str], wall_s: float) -> dict[str, Any]:
     """Run a launch and say what happened."""
     base = os.path.abspath(f"run-{launch.name}-{len(mends)}-{time.monotonic_ns()}")
-    os.makedirs(base)
+    fsdp_node.put_tool(f"{base}/bin", launch.gpu)
     port, agent = _start_store(launch.world)
     ranks: list[Rank] = []
     began = time.monotonic()
@@ -107,6 +114,7 @@ def perform(launch: Launch, source: str, mends: Sequence[str], wall_s: float) ->
         "options": dict(launch.options),
         "total": sum(w.numel() for w in weights.whole.values()),
         "sharded": weights.sharded,
+        "apart": list(weights.apart)[:8],
         "no_weights": weights.why,
         "data": _data(launch),
         "ranks": [_facts(rank, str(launch.options["out"]), weights) for rank in ranks],
@@ -148,10 +156,16 @@ def _start(launch: Launch, number: int, scene: Scene) -> Rank:
     place = Place(
         rank=number,
         local_rank=local,
-        env={**_env(launch, number, scene.port), "TORCHELASTIC_ERROR_FILE": f"{base}/error-{number}.json"},
+        env={
+            **_env(launch, number, scene.port),
+            **fsdp_node.environment(launch.managed, node, launch.nodes, launch.gpus),
+            "PATH": f"{base}/bin:{os.environ.get('PATH', os.defpath)}",
+            "TORCHELASTIC_ERROR_FILE": f"{base}/error-{number}.json",
+        },
         folder=folder,
         path=path,
         gpus=launch.gpus,
+        gpu=launch.gpu,
         argv=launch.argv(),
         n_layers=int(launch.options["n-layers"]),
         mends=frozenset(scene.mends),
@@ -282,16 +296,6 @@ def _end(rank: Rank) -> None:
 # --- what is left -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Joined:
-    """The weights at the end: whole, by name; names of buffers; how many elements are sharded; why there are none."""
-
-    whole: dict[str, Any] = field(default_factory=dict)
-    buffers: list[str] = field(default_factory=list)
-    sharded: int = 0
-    why: str = ""
-
-
 def _events(rank: Rank) -> list[dict[str, Any]]:
     """What the rank told, as far as the marks are right."""
     events: list[dict[str, Any]] = []
@@ -315,8 +319,7 @@ def _weights(ranks: Sequence[Rank]) -> Joined:
             if hashlib.sha256(data).hexdigest() not in told[-1:]:
                 return Joined(why=f"the weights of rank {rank.place.rank} are not those that it told of")
             dumps.append(fsdp_weights.read(data))
-        whole, sharded = fsdp_weights.join(dumps)
-        return Joined(whole, [str(n) for n in dumps[0]["buffers"]], sharded)
+        return fsdp_weights.join(dumps)
     except Exception as error:
         return Joined(why=f"{type(error).__name__}: {error}"[:300])
     finally:

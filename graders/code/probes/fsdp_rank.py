@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import fsdp_gpus
+import fsdp_node
 import torch
 import torch.distributed.checkpoint.state_dict
 import torch.distributed.fsdp.wrap
@@ -36,6 +37,7 @@ WATCHED = (
 HIDDEN = (
     "fsdp_record",
     "fsdp_gpus",
+    "fsdp_node",
     "fsdp_group",
     "fsdp_units",
     "fsdp_training_hooks",
@@ -56,6 +58,7 @@ class Place:
     folder: str
     path: str
     gpus: int
+    gpu: str
     argv: list[str]
     n_layers: int
     mends: frozenset[str]
@@ -73,10 +76,11 @@ def run_rank(place: Place) -> None:
     try:
         _streams(place)
         rec = Recorder(place.events, place.path, place.mends, place.key)
-        gpus = fsdp_gpus.Gpus(rec, place.gpus, place.local_rank)
+        gpus = fsdp_gpus.Gpus(rec, place.gpus, place.local_rank, place.gpu)
         units = Units(rec, gpus, place.n_layers)
         _environment(place)
         mode = fsdp_gpus.install(rec, gpus)
+        fsdp_node.install(rec, place.env)
         group = Group(rec, gpus, place.env)
         training = Training(rec, units, mode)
         for part in (group, units, training):

@@ -16,7 +16,7 @@ import torch
 import torch.utils.data
 from fsdp_gpus import Mode, put, site_of
 from fsdp_record import Recorder, called_by_torch
-from fsdp_units import Units
+from fsdp_units import Units, is_unit
 from torch import nn
 from torch.distributed import fsdp
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, distributed
 
-MAX_ROWS, LONGEST_SLEEP_S = 256, 0.2
+MAX_ROWS, LONGEST_SLEEP_S, LEAST_CHANGE = 256, 0.2, 1e-7
 
 
 class Training:
@@ -35,7 +35,8 @@ class Training:
         self.rec, self.units, self.mode = rec, units, mode
         self.depth, self.inside_fsdp, self.checked = 0, 0, False
         self.root: nn.Module | None = None
-        self.trees: set[str] = set()
+        self.before: list[torch.Tensor] = []
+        self.moved = False
 
     def install(self) -> None:
         replace = self.rec.replace
@@ -174,7 +175,7 @@ class Training:
     def _tell_forward(self, module: nn.Module, args: Any) -> None:
         if torch._C._current_graph_task_id() != -1:
             return  # recomputed in a backward pass
-        kind = "fsdp1" if isinstance(module, FSDP) else "fsdp2" if isinstance(module, fsdp.FSDPModule) else "plain"
+        kind = "plain" if not is_unit(module) else "fsdp1" if isinstance(module, FSDP) else "fsdp2"
         if kind == "plain" and any(module is part for root in self.units.roots for part in root.modules()):
             kind = "inner"
             self.rec.mends_it("inner", "a forward pass goes to the module inside FSDP and not through FSDP")
@@ -218,8 +219,15 @@ class Training:
         empty = sum(p.grad is None for p in held)
         self.rec.tell("step", params=len(ours), of_model=len(ours & there), model=len(there), sharded=sharded, no_grad=empty)
 
+        if not self.moved:
+            self.before = [p.detach().clone() for p in held]
+
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self.rec.tell("stepped", once=True)
+        """Do the steps change anything? Looked at until one does."""
+        if not self.moved:
+            held = [p for group in optimizer.param_groups for p in group["params"]]
+            self.moved = any(_change(p, before) > LEAST_CHANGE for p, before in zip(held, self.before, strict=False))
+            self.rec.tell("stepped", moved=self.moved)
 
     # --- files ---
 
@@ -266,6 +274,11 @@ class Compiled(nn.Module):
         if name == "_orig_mod":
             return self._modules["_orig_mod"]
         return getattr(self._modules["_orig_mod"], name)
+
+
+def _change(now: torch.Tensor, before: torch.Tensor) -> float:
+    now, before = (t.to_local() if isinstance(t, DTensor) else t for t in (now.detach(), before))
+    return float((now - before).abs().max()) if now.shape == before.shape and now.numel() else 0.0
 
 
 def _tensors(obj: Any, depth: int = 0) -> Any:

@@ -22,6 +22,7 @@ from torch import nn
 from torch.distributed import device_mesh, fsdp
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp import wrap as policies
+from torch.distributed.fsdp._fully_shard._fsdp_state import _get_module_fsdp_state as fully_shard_state
 from torch.distributed.tensor import DTensor
 
 INNER = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod", "module")
@@ -323,7 +324,7 @@ class Units:
 
     @staticmethod
     def is_sharded(module: Any) -> bool:
-        return isinstance(module, (FSDP, fsdp.FSDPModule)) or any(isinstance(m, (FSDP, fsdp.FSDPModule)) for m in module.modules())
+        return any(is_unit(m) for m in module.modules())
 
     def blocks(self, root: nn.Module) -> list[nn.Module]:
         """The transformer blocks: the members of a list of n_layers modules of one class."""
@@ -354,12 +355,21 @@ class Units:
         inside = 0
         below = {id(m) for b in blocks for m in b.modules()} - {id(b) for b in blocks}
         for module in root.modules():
-            if isinstance(module, (FSDP, fsdp.FSDPModule)):
+            if is_unit(module):
                 core = self._inner(module)
                 owners[id(core)] = True
                 units.append(type(core).__name__)
                 inside += id(core) in below
         wrapped = sum(id(b) in owners for b in blocks)
-        is_root = isinstance(root, (FSDP, fsdp.FSDPModule))
+        is_root = is_unit(root)
         name = type(blocks[0]).__name__ if blocks else ""
         return {"blocks": len(blocks), "wrapped": wrapped, "inside": inside, "root": is_root, "block": name, "units": units[:60]}
+
+
+def is_unit(module: Any) -> bool:
+    """Did FSDP take this module's parameters? Its class says nothing: a subclass may leave the work out."""
+    if isinstance(module, FSDP):
+        return "_handle" in vars(module)
+    is_fsdp2 = isinstance(module, fsdp.FSDPModule)
+    state = fully_shard_state(module) if is_fsdp2 else None
+    return state is not None and (bool(state._fsdp_param_groups) or all(isinstance(p, DTensor) for p in module.parameters()))

@@ -11,6 +11,7 @@ import io
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,7 +42,6 @@ def dump(root: nn.Module) -> bytes:
         flat = handle.flat_param
         prefix = clean(f"{name}." if name else "")
         local = getattr(flat, "_local_shard", flat)
-        ranks = torch.distributed.get_process_group_ranks(handle.process_group) if torch.distributed.is_initialized() else []
         flats.append(
             {
                 "names": [prefix + clean(n) for n in flat._fqns],
@@ -49,8 +49,7 @@ def dump(root: nn.Module) -> bytes:
                 "numels": list(flat._numels_with_padding),
                 "pads": list(flat._is_padding_mask),
                 "local": local.detach().clone(),
-                "ranks": ranks,
-                "sharded": bool(handle.uses_sharded_strategy),
+                "index": handle.rank if handle.uses_sharded_strategy else 0,
             }
         )
         taken |= {prefix + clean(n) for n in flat._fqns}
@@ -78,26 +77,45 @@ def _of(param: torch.Tensor) -> dict[str, Any]:
     return {"shape": list(param.shape), "local": param.to_local().detach().clone(), "dim": dim, "index": index}
 
 
-def join(dumps: Sequence[Mapping[str, Any]]) -> tuple[dict[str, torch.Tensor], int]:
-    """(name -> the whole parameter, how many elements lie in shards), from the dumps of all ranks in order."""
+@dataclass(frozen=True)
+class Joined:
+    """The whole parameters by name, how many elements lie in shards, and names whose copies on the ranks differ."""
+
+    whole: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    buffers: Sequence[str] = ()
+    sharded: int = 0
+    apart: Sequence[str] = ()
+    why: str = ""
+
+
+def join(dumps: Sequence[Mapping[str, Any]]) -> Joined:
+    """What the dumps of all ranks, in order, come to."""
     whole: dict[str, torch.Tensor] = {}
+    apart: list[str] = []
     sharded = 0
     for i, flat in enumerate(dumps[0]["flats"]):
-        ranks = flat["ranks"] or list(range(len(dumps)))
-        parts = [dumps[r]["flats"][i]["local"] for r in ranks] if flat["sharded"] else [flat["local"]]
-        values, names, shapes = torch.cat([p.reshape(-1) for p in parts]), iter(flat["names"]), iter(flat["shapes"])
+        shards = _shards([d["flats"][i] for d in dumps], flat["names"], apart)
+        values, names, shapes = torch.cat([part.reshape(-1) for part in shards]), iter(flat["names"]), iter(flat["shapes"])
         at = 0
         for numel, pad in zip(flat["numels"], flat["pads"], strict=True):
             if not pad:
                 whole[next(names)] = values[at : at + numel].reshape(next(shapes)).clone()
-                sharded += numel if flat["sharded"] else 0
+                sharded += numel if len(shards) > 1 else 0
             at += numel
     for name, first in dumps[0]["plain"].items():
-        shards = {d["plain"][name]["index"]: d["plain"][name]["local"] for d in dumps}
-        joined = first["local"] if first["dim"] < 0 else torch.cat([shards[i] for i in sorted(shards)], first["dim"])
+        shards = _shards([d["plain"][name] for d in dumps], [name], apart)
+        joined = torch.cat(shards, first["dim"]) if len(shards) > 1 else shards[0]
         whole[name] = joined.reshape(first["shape"])
-        sharded += joined.numel() if first["dim"] >= 0 else 0
-    return whole, sharded
+        sharded += joined.numel() if len(shards) > 1 else 0
+    return Joined(whole, [str(n) for n in dumps[0]["buffers"]], sharded, apart)
+
+
+def _shards(held: Sequence[Mapping[str, Any]], names: Sequence[str], apart: list[str]) -> list[torch.Tensor]:
+    """The shards in order. Where ranks hold the same one with other values, its names are told as `apart`."""
+    first = {part["index"]: part["local"] for part in reversed(held)}
+    if not all(torch.allclose(part["local"], first[part["index"]], rtol=1e-3, atol=1e-6, equal_nan=True) for part in held):
+        apart += names
+    return [first[index] for index in sorted(first)]
 
 
 def read(data: bytes) -> Any:
