@@ -52,10 +52,11 @@ def ask_probe(
     limits: Limits,
     backend: str,
     preload: Sequence[str] = (),
+    order: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Run probes/<probe> on `source` in a sandbox. `check` says what is wrong with a report, or "".
 
-    `preload`: what the probe imports beside torch; probes with the same share a warm parent.
+    `preload`: what the probe imports beside torch; probes with the same share a warm parent. `order`: what else it is told.
     """
     nonce = secrets.token_hex(32)
     # no name there tells a submission that looks around where it runs
@@ -63,8 +64,8 @@ def ask_probe(
     files["run/main.py"] = (PROBES / probe).read_bytes()
     files |= {f"run/{_cached_name(name)}": _compiled(PROBES / name, (PROBES / name).stat().st_mtime_ns) for name in modules}
     files["submission.py"] = source
-    order = json.dumps({"nonce": nonce, "path": "submission.py"}).encode()
-    result = sandbox.run(files, ["python", "-B", "run/main.py"], limits, backend, stdin=order, warm=True, preload=preload)
+    told = json.dumps({**(order or {}), "nonce": nonce, "path": "submission.py"}).encode()
+    result = sandbox.run(files, ["python", "-B", "run/main.py"], limits, backend, stdin=told, warm=True, preload=preload)
     if not result.channel:
         return Answer(result, None)
     return _read(result, nonce, check)

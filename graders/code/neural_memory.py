@@ -6,9 +6,9 @@ replaced: what is written when the old state is zero, whether the write vanishes
 parameters scale what is carried, what is left of the memory when the blend's gate is at one end. Names, comments and
 style have no part in it.
 
-What can't be told for sure is `undecided` with the reason. Not covered: compiled code, and programs that act otherwise
-in eval mode than in training, which is what is traced. Probe and submission share a process: a program that uses means
-to alter its own trace (frames, ctypes, exec) is given no pass, but is not proven guilty either.
+What can't be told for sure is `undecided` with the reason. torch.compile compiles nothing here. Probe and submission
+share a process: a program that uses means to alter its own trace (frames, ctypes, exec) is given no pass, but is not
+proven guilty either.
 """
 
 from __future__ import annotations

@@ -103,6 +103,14 @@ def test_writing_that_ends_after_some_tokens_is_no_chain_that_grows():
                 "recurrent_update", because="no more steps")  # fmt: skip
 
 
+def test_a_program_that_counts_its_calls_in_an_object_of_its_own_is_judged_by_the_later_ones():
+    meter = "class Meter:\n    n = 0\nmeter = Meter()\n"
+    source = meter + program(memory="self.mem(h) if meter.n < 40 else h").replace(
+        "        h = self.ln(x)", "        h = self.ln(x)\n        meter.n += 1"
+    )
+    assert "memory_class" in failed(source)
+
+
 def test_a_program_that_looks_for_a_recorder_finds_none():
     asks = "import torch.utils._python_dispatch as d\nwatched = d._get_current_dispatch_mode_stack\n"
     gate = "torch.sigmoid(self.both(torch.cat([v[:, t], r], -1)) if watched() else self.net(x[:, t]))"
@@ -114,6 +122,11 @@ def test_a_forgotten_import_hides_nothing_else():
     found = grade(program(init="self.scale = math.sqrt(d)").replace("import math\n", ""))
     assert (found.runs, found.passed) == (False, False) and "math" in (found.error or "")
     assert all(c.passed and c.rationale.startswith("with math imported") for c in found.criteria)
+
+
+def test_a_view_of_what_lies_in_pieces_hides_nothing_else():
+    found = grade(program(memory="self.mem(h).mT.view(x.shape[0], T, -1)"))
+    assert found.runs is False and all(c.passed and "taken as reshape" in c.rationale for c in found.criteria)
 
 
 def test_a_forward_pass_that_leaves_the_process_computes_nothing():

@@ -27,7 +27,7 @@ from guard import OURS, Guard
 from memory_course import course
 from memory_fusion import Fusion
 from modes import TRAINING, Mode
-from repair import imported, missing_import
+from repair import VIEW, imported, is_view_of_parts, missing_import, view_or_reshape
 from trial import CONTRACT, Broken, Trial, check_logits, last_try
 from unseen import keep_unseen
 from verdicts import Verdict, agree, is_stuck, no
@@ -98,7 +98,8 @@ def decide(trial: Trial, guard: Guard) -> tuple[dict[str, Verdict], dict[str, li
         found = both(found, again(trial, guard, size, trial.sizes))
     for mode in trial.modes():
         found = both(found, again(trial, guard, trial.sizes, size, mode))
-    if found["recurrent_update"].says == "yes" and trial.steps_stop(trial.sizes[1], size[1]):
+    if found["recurrent_update"].says == "yes" and (length := trial.steps_stop(trial.sizes[1], size[1])):
+        found = both(found, again(trial, guard, (size[0], length), size))
         found["recurrent_update"] = no("from some length on no more steps are made: the chain does not grow", *short.outputs[-1:])
     if trial.counts():
         found = both(found, again(trial, guard, trial.sizes, size))
@@ -164,26 +165,34 @@ def _line_of_exit(path: str) -> str:
     return f" (line {rows[-1].lineno})" if rows else ""
 
 
-def mended(path: str, given: dict[str, Any], seed: int, error: BaseException | None) -> Trial | None:
-    """The submission with the imports that it forgot, if it runs with them."""
-    while error is not None and (name := missing_import(error)) and name not in given:
-        given[name] = imported(name)
+def mended(path: str, given: dict[str, Any], seed: int, error: BaseException | None) -> tuple[Trial | None, list[str]]:
+    """The submission without its trivial mistakes, if it runs without them, and what was done."""
+    notes: list[str] = []
+    while error is not None:
+        if (name := missing_import(error)) and name not in given:
+            given[name] = imported(name)
+            notes.append(f"{name} imported")
+        elif is_view_of_parts(error) and torch.Tensor.view is not view_or_reshape:
+            torch.Tensor.view = view_or_reshape  # type: ignore[method-assign]
+            notes.append("view taken as reshape")
+        else:
+            break
         try:
-            return started(path, given, seed)
+            return started(path, given, seed), notes
         except BaseException as next_error:
             error = next_error
-    return None
+    return None, notes
 
 
 def unrunnable(path: str, given: dict[str, Any], seed: int, guard: Guard, error: BaseException | None) -> dict[str, Verdict]:
     """What there is to see of a submission that stopped with this error."""
     if isinstance(error, Left):
         return {key: no(f"{error}: nothing is computed") for key in KEYS}
-    before = set(given)
-    if trial := mended(path, given, seed, error):
+    trial, notes = mended(path, given, seed, error)
+    if trial:
         found = decide(trial, guard)[0]
         for verdict in found.values():
-            verdict.text = f"with {', '.join(sorted(set(given) - before))} imported: {verdict.text}"
+            verdict.text = f"with {' and '.join(notes)}: {verdict.text}"
         return found
     partial = last_try()
     return salvage(partial, path, seed) if partial else {}
@@ -192,7 +201,7 @@ def unrunnable(path: str, given: dict[str, Any], seed: int, guard: Guard, error:
 def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None, seed: int = 0) -> dict[str, Any]:
     """The report: runs, error, verdicts, tampered, trace_error."""
     report: dict[str, Any] = {"runs": False, "error": None, "trace_error": None, "n_parameters": 0, "course": {}}
-    keep_unseen(path)
+    keep_unseen()
     leave, os._exit = os._exit, told_exit
     guard = Guard()
     given = asked.watched(watch()) if watch else {}
@@ -211,6 +220,8 @@ def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None,
     if not report["runs"]:
         with contextlib.suppress(BaseException):
             found = unrunnable(path, given, seed, guard, stopped)
+        if torch.Tensor.view is view_or_reshape:
+            torch.Tensor.view = VIEW  # type: ignore[method-assign]
     report["verdicts"] = {key: {"says": v.says, "text": v.text, "lines": v.lines, "category": v.category} for key, v in found.items()}
     report["tampered"], report["replaced"] = guard.changed()
     os._exit = leave

@@ -1,10 +1,12 @@
-"""Imports that a submission forgot, given to it so that the rest can be looked at. Runs INSIDE the sandbox."""
+"""Trivial mistakes that keep a submission from running, mended so that the rest can be looked at. Runs INSIDE the sandbox."""
 
 from __future__ import annotations
 
 import importlib
 import typing
 from typing import Any
+
+import torch
 
 MODULES = ("math", "random", "copy", "itertools", "functools", "os", "json", "re", "time", "warnings", "collections", "contextlib", "torch")
 FROM = {
@@ -13,6 +15,19 @@ FROM = {
     "deepcopy": "copy:deepcopy", "dataclass": "dataclasses:dataclass", "field": "dataclasses:field", "deque": "collections:deque",
     "namedtuple": "collections:namedtuple", "reduce": "functools:reduce", "einsum": "torch:einsum", "ABC": "abc:ABC",
 }  # fmt: skip
+VIEW = torch.Tensor.view
+
+
+def is_view_of_parts(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith("view size is not compatible")
+
+
+def view_or_reshape(tensor: torch.Tensor, *shape: Any) -> torch.Tensor:
+    """What `view` is evidently meant to do where its tensor does not lie in one piece."""
+    try:
+        return VIEW(tensor, *shape)
+    except RuntimeError:
+        return tensor.reshape(*shape)
 
 
 def missing_import(error: BaseException) -> str:

@@ -23,7 +23,7 @@ BATCHES, LENGTHS, LONGER = (3, 5), (6, 7, 9), (19, 21, 23)  # sizes that a state
 LONGEST = (70, 50, 33)  # the longest that a program takes is run to see that steps go on being made
 LATER_CALLS = 64
 CALMER = 0.4
-LOOKED_AT = 400  # values of the program's own that are compared to see whether it counts its calls
+LOOKED_AT = 4000  # values of the program's own that are compared to see whether it counts its calls
 
 
 class Broken(Exception):
@@ -132,15 +132,15 @@ class Trial:
             base = other
         return found
 
-    def steps_stop(self, short: int, long: int) -> bool:
-        """Does the work stop growing with the length somewhere beyond `long`?"""
+    def steps_stop(self, short: int, long: int) -> int:
+        """A length beyond `long` at which the work has stopped growing, or 0."""
         for length in LONGEST:
             try:
                 a, b, c = (self._operations(n) for n in (short, long, length))
             except Exception:  # noqa: S112 (it takes no more tokens than that)
                 continue
-            return (c - b) / (length - long) < 0.5 * (b - a) / (long - short)
-        return False
+            return length if (c - b) / (length - long) < 0.5 * (b - a) / (long - short) else 0
+        return 0
 
     def _operations(self, length: int) -> int:
         with torch.no_grad(), Counter() as counter:
@@ -231,9 +231,8 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def _numbers(model: torch.nn.Module, module: ModuleType) -> Iterator[str]:
     """The program's own plain values: of its modules, its classes, its functions and itself."""
-    owners: list[dict[str, Any]] = [vars(m) for m in model.modules()]
     own = [v for v in vars(module).values() if (v if isinstance(v, (type, FunctionType)) else type(v)).__module__ == module.__name__]
-    owners += [vars(module), *map(_own_values, own)]
+    owners: list[dict[str, Any]] = [vars(module), *map(_own_values, own), *(vars(m) for m in model.modules())]
     seen = 0
     for owner in owners:
         for key, value in list(owner.items()):
@@ -241,8 +240,8 @@ def _numbers(model: torch.nn.Module, module: ModuleType) -> Iterator[str]:
                 seen += 1
                 yield f"{key} {text}"
     for function in own:
-        for cell in (function.__closure__ or ()) if isinstance(function, FunctionType) else ():
-            yield _plain(cell.cell_contents)
+        if isinstance(function, FunctionType):
+            yield _plain([function.__defaults__, *(cell.cell_contents for cell in function.__closure__ or ())])
 
 
 def _own_values(thing: object) -> dict[str, Any]:

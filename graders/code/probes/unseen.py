@@ -1,11 +1,11 @@
 """Keeps the recorder out of a submission's sight: nothing that it can ask for tells that its operations are recorded.
 
-torch itself goes on seeing the truth: only calls from the submission's own lines are answered otherwise. Runs INSIDE
-the sandbox.
+torch itself goes on seeing the truth: calls from anywhere else are answered otherwise. Runs INSIDE the sandbox.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -23,19 +23,22 @@ ANSWERS: tuple[tuple[Any, str, Callable[[], Any]], ...] = (
 )
 
 
-def keep_unseen(path: str) -> None:
+INSIDE = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.abspath(__file__)) + os.sep)
+
+
+def keep_unseen() -> None:
     for owner, name, answer in ANSWERS:
         if hasattr(owner, name):
-            setattr(owner, name, _answering(path, getattr(owner, name), answer))
+            setattr(owner, name, _answering(getattr(owner, name), answer))
     torch.compile = _as_it_is
     torch.backends.mha.set_fastpath_enabled(False)  # one operation that hides attention; torch takes it where nothing is trained
 
 
-def _answering(path: str, real: Callable[..., Any], answer: Callable[..., Any]) -> Callable[..., Any]:
+def _answering(real: Callable[..., Any], answer: Callable[..., Any]) -> Callable[..., Any]:
     getframe = sys._getframe
 
     def asked(*args: Any) -> Any:
-        return answer(*args) if getframe(1).f_code.co_filename == path else real(*args)
+        return real(*args) if getframe(1).f_code.co_filename.startswith(INSIDE) else answer(*args)
 
     return asked
 
