@@ -72,8 +72,8 @@ def sentences(scope: Scope) -> list[Sentence]:
 
 
 def _no_labels(scope: Scope) -> Sentence:
-    who = f"{scope.judge} with people" if scope.judge else "people with each other"
-    return Sentence("Labels", "unsure", f"No output has a score by a person in this mode, so nothing can be said of {who}.")
+    who = f"how far {scope.judge} agrees with people" if scope.judge else "how far people agree with each other"
+    return Sentence("Labels", "unsure", f"No output has a score by a person in this mode, so nobody can say {who}.")
 
 
 def ceiling(scope: Scope) -> Sentence:

@@ -9,7 +9,7 @@ from django.db.models import Count, QuerySet
 from reviewapp.models import Grader, Job, Output
 
 PAGE = 50
-SHOWN = 8
+SHOWN = 4
 
 
 @dataclass(frozen=True)
