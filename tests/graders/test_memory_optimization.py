@@ -167,3 +167,20 @@ def test_every_parameter_that_training_uses_is_counted_however_it_is_called():
     )
     found = MemoryOptimizationGrader().grade(task(), source)
     assert found.error is None and {c.key for c in found.criteria if c.passed} == {"sdpa_flash_attention"}
+
+
+@pytest.mark.parametrize(
+    ("place", "mistake"),
+    [
+        (
+            "            optimizer.zero_grad",
+            "            images = images.to(memory_format=torch.channels_last_3d)\n            optimizer.zero_grad",
+        ),
+        (CALL, f"with torch.autocast(device.type, dtype=7):\n                {CALL}"),
+        ("return self.net(images)", "images = self.net.lean(images)\n        return self.net(images)"),
+    ],
+)
+def test_a_program_that_an_error_ends_is_judged_for_the_rest(place, mistake):
+    found = seen((place, mistake), (OPTIMIZER, "lr=args.lr, fused=True"), (KEPT, "history.append(loss.item())"))
+    assert {key for key, passed in found.items() if passed} == {"low_memory_optimizer", "loss_item_detach"}
+    assert None not in found.values()

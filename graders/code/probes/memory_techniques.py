@@ -217,6 +217,8 @@ def del_and_empty_cache(log: TrainingLog) -> Finding:
 
 
 def channels_last(log: TrainingLog) -> Finding:
+    if wrong := log.mended_by("channels_last", "memory_format"):
+        return no(f"the layout can't be had: {wrong[0][:200]}", wrong[1])
     seen = [is_last for f in log.training for is_last in f.convolutions]
     if seen and sum(seen) >= HALF * len(seen):
         return yes(f"{sum(seen)} of {len(seen)} convolutions of the training passes work on channels-last data")
@@ -247,6 +249,8 @@ def param_dtype_bf16(log: TrainingLog) -> Finding:
 
 
 def loss_item_detach(log: TrainingLog) -> Finding:
+    if wrong := log.mended_by("through the graph a second time"):
+        return no(f"a loss is kept with its graph, which the backward pass has freed: {wrong[0][:120]}", wrong[1])
     if log.kept_graphs > 2:
         return no(f"losses are kept with their graph: {log.kept_graphs} graphs of earlier passes are alive at once")
     return yes("no loss of an earlier pass is kept with its graph")
