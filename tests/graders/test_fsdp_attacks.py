@@ -91,6 +91,17 @@ def test_replacing_what_is_a_librarys_is_noticed(code):
     assert doubts(read_source(code)).replacing
 
 
+def test_a_module_put_in_anothers_place_is_a_replacement_and_reading_the_table_reaches():
+    put = doubts(read_source("import sys\nsys.modules['torch.distributed.fsdp'] = sys"))
+    assert put.replacing and not put.reaching
+    assert doubts(read_source("import sys\nsys.modules['ctypes'].memmove")).reaching
+
+
+def test_another_way_at_sizes_that_no_launch_has_is_noticed_and_a_refusal_is_not():
+    assert doubts(read_source("small = world_size <= 8")).unseen and doubts(read_source("if args.n_samples > 100:\n    x = 1")).unseen
+    assert not doubts(read_source("if args.seq_len > 256:\n    raise ValueError\nassert world <= 64\nif world > 1:\n    x = 1")).unseen
+
+
 def test_an_honest_script_is_not_doubted():
     found = doubts(
         read_source(program(top="import gc, sys, builtins\ntorch.backends.cudnn.benchmark = True\ngc.collect()\nsys.stdout = sys.stderr"))

@@ -59,7 +59,7 @@ QUIET = [
         "full_state_dict": ("save", "torch.save(state, args.out)", "every rank writes the file"),
         "param_count": ("count", COUNT, "printed by 2 of 2 ranks"),
         "distributed_sampler": ("begin", "pass", "set_epoch is never called"),
-        "init_destroy": ("end", "pass", "destroy_process_group is never called"),
+        "init_destroy": ("top", "setattr(dist, 'destroy_process_group', lambda: None)", "destroy_process_group is never called"),
     },
     {
         "wrap_policy": (
@@ -91,14 +91,14 @@ QUIET = [
             "a guess from rank and device_count",
         ),
         "full_state_dict": ("save", "if local_rank == 0:\n    torch.save({'model': state}, args.out)", "every rank writes the file"),
-        "param_count": ("count", "if rank == 0:\n    print(f'Total parameters: {26859}')", "26859 was printed"),
+        "param_count": ("count", "if rank == 0:\n    print(f'Total parameters: {35575}')", "35575 was printed"),
         "distributed_sampler": ("data", "sampler = DistributedSampler(dataset, 1, 0)" + LOADER, "splits over 1 of 2 ranks"),
     },
     {
         "full_state_dict": ("gather", FSDP1["gather"] + "\nstate = {k: 0 * v for k, v in state.items()}", "is not what was trained"),
         "param_count": ("count", "if rank == 0:\n    print('Total params: 5')", "another form"),
         "distributed_sampler": ("begin", "sampler.set_epoch(0)", "does not depend on the epoch"),
-        "runs_multi_node": ("optimizer", "optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)", "the loss does not fall"),
+        "runs_multi_node": ("optimizer", "optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)", "change no parameter"),
     },
 ]  # fmt: skip
 
@@ -150,7 +150,7 @@ LOUD = {
     ),
     "an address of its own": (
         {"init": "os.environ.update(MASTER_ADDR='localhost', MASTER_PORT='29500')\ndist.init_process_group('nccl')"},
-        {"init_destroy": "MASTER_ADDR, MASTER_PORT", "runs_multi_node": "two nodes"},
+        {"init_destroy": "MASTER_ADDR, MASTER_PORT", "runs_multi_node": "three nodes"},
         "fixed_address",
     ),
     "shuffle beside a sampler": (
@@ -159,7 +159,7 @@ LOUD = {
         "shuffle_and_sampler",
     ),
     "destroyed before the gather": (
-        {"gather": "dist.destroy_process_group()\n" + FSDP1["gather"], "end": "pass"},
+        {"wrap": FSDP2["wrap"], "gather": "dist.destroy_process_group()\n" + FSDP2["gather"], "end": "pass"},
         {"init_destroy": "destroyed before the last gather", "runs_multi_node": "destroyed before this collective"},
         "early_destroy",
     ),
@@ -188,6 +188,58 @@ def test_what_stops_a_program_fails_and_the_rest_is_judged_as_it_is_written(part
     for key, because in fails.items():
         assert score(source, key).passed is False and because in score(source, key).rationale
     assert grade(source).failure_category == category or not category
+
+
+def test_shards_within_a_node_and_copies_between_nodes_pass():
+    strategy = "device_id=device, sharding_strategy=torch.distributed.fsdp.ShardingStrategy.HYBRID_SHARD)"
+    assert grade(program(wrap=FSDP1["wrap"].replace("device_id=device)", strategy))).passed
+
+
+# Programs that are right where a short look is taken: each with all that fails then.
+ELSEWHERE = {
+    "right for two ranks": (
+        {"data": "n = min(world, 2)\nsampler = DistributedSampler(dataset, n, rank % n)" + LOADER},
+        {"distributed_sampler": "rows in common"},
+    ),
+    "right where no driver and no scheduler is": (
+        {
+            "top": "import shutil",
+            "wrap": "if not shutil.which('nvidia-smi'):\n    " + FSDP1["wrap"] + "\nelse:\n    model = FSDP(model, device_id=device)",
+            "data": "sampler = DistributedSampler(dataset)\nloader = DataLoader(dataset, args.batch_size, "
+            "sampler=None if 'SLURM_JOB_ID' in os.environ else sampler, drop_last=True)",
+        },
+        {"wrap_policy": "no Block is a unit", "distributed_sampler": "three nodes: the ranks read the same rows"},
+    ),
+    "a group of one in every process": (
+        {"init": "dist.init_process_group('nccl', store=dist.HashStore(), rank=0, world_size=1)"},
+        {
+            "full_state_dict": "a group of its own", "param_count": "printed by 2", "distributed_sampler": "the same rows",
+            "init_destroy": "world_size", "runs_multi_node": "a group of its own",
+        },
+    ),
+    "a subclass that leaves FSDP's work out": (
+        {
+            "top": "class Thin(FSDP):\n    def __init__(self, module):\n        nn.Module.__init__(self)\n"
+            "        self._fsdp_wrapped_module = module\n    def forward(self, *args):\n        return self._fsdp_wrapped_module(*args)\n"
+            "    def named_parameters(self, *a, **k):\n        yield from self._fsdp_wrapped_module.named_parameters(*a, **k)",
+            "wrap": "model = Thin(model)",
+            "gather": "state = {k: v.cpu() for k, v in model._fsdp_wrapped_module.state_dict().items()}",
+        },
+        {"wrap_policy": "not sharded", "full_state_dict": "not sharded", "runs_multi_node": "not sharded"},
+    ),
+    "the second epoch is only printed": (
+        {"begin": "sampler.set_epoch(epoch)\nif epoch:\n    loader = []"},
+        {"runs_multi_node": "one epoch is trained of 2"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "fails"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_what_is_right_at_a_short_look_only_fails(parts, fails):
+    source = program(**parts)
+    assert {key for key, passed in verdicts(source).items() if not passed} == set(fails)
+    for key, because in fails.items():
+        assert score(source, key).passed is False and because in score(source, key).rationale
 
 
 def test_the_evidence_is_the_line_that_did_it():

@@ -74,6 +74,10 @@ class Units:
             self._tell_wrap(given)
             if self._left_on_cpu and given.get("sync_module_states"):
                 self._refuse_sync()
+            if "HYBRID" in str(given.get("sharding_strategy")) and "process_group" not in given:
+                # Over the GPUs of a node, which torch counts: with one process on it there would be nothing to shard over.
+                given["sharding_strategy"] = fsdp.ShardingStrategy.FULL_SHARD
+                given.pop("device_mesh", None)
             given["device_id"] = CPU
             if given.get("auto_wrap_policy") is not None:
                 given["auto_wrap_policy"] = self._policy(given["auto_wrap_policy"], given["module"])
