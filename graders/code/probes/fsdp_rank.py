@@ -76,7 +76,9 @@ def run_rank(place: Place) -> None:
     try:
         _streams(place)
         rec = Recorder(place.events, place.path, place.mends, place.key)
-        gpus = fsdp_gpus.Gpus(rec, place.gpus, place.local_rank, place.gpu)
+        # mp.spawn counts the GPUs of its machine as its ranks: mended, they are those of the launch.
+        count = int(place.env["WORLD_SIZE"]) if "spawn" in place.mends else place.gpus
+        gpus = fsdp_gpus.Gpus(rec, count, place.local_rank, place.gpu)
         units = Units(rec, gpus, place.n_layers)
         _environment(place)
         mode = fsdp_gpus.install(rec, gpus)
