@@ -80,8 +80,7 @@ def both(one: dict[str, Verdict], other: dict[str, Verdict]) -> dict[str, Verdic
 
 def decide(trial: Trial, guard: Guard) -> tuple[dict[str, Verdict], dict[str, list[float]]]:
     """(the verdicts of a program that runs, its memory over time). Raises Broken where it does not run after all."""
-    size = trial.longer()
-    first = trial.run(*size).detach()
+    first, size = trial.longer(), trial.long
     long = try_trace(trial, *size, backward=False)  # right after the untraced run of the same size
     oddity = trial.oddity(first, long)
     short = try_trace(trial, *trial.sizes)
@@ -98,7 +97,7 @@ def decide(trial: Trial, guard: Guard) -> tuple[dict[str, Verdict], dict[str, li
         found = both(found, again(trial, guard, size, trial.sizes))
     for mode in trial.modes():
         found = both(found, again(trial, guard, trial.sizes, size, mode))
-    if found["recurrent_update"].says == "yes" and (length := trial.steps_stop(trial.sizes[1], size[1])):
+    if found["recurrent_update"].says == "yes" and (length := trial.steps_stop()):
         found = both(found, again(trial, guard, (size[0], length), size))
         found["recurrent_update"] = no("from some length on no more steps are made: the chain does not grow", *short.outputs[-1:])
     if trial.counts():

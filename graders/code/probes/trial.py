@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 CONTRACT = (2, 16)
 BATCHES, LENGTHS, LONGER = (3, 5), (6, 7, 9), (19, 21, 23)  # sizes that a state, a head or a layer seldom has
-LONGEST = (70, 50, 33)  # the longest that a program takes is run to see that steps go on being made
+LONGEST = (50, 33)  # the longest that a program takes is run to see that steps go on being made
 LATER_CALLS = 64
 CALMER = 0.4
 LOOKED_AT = 4000  # values of the program's own that are compared to see whether it counts its calls
@@ -107,13 +107,15 @@ class Trial:
         again = self.run(*first.shape[:2]).detach()
         return "watched" if _distance(again, first) < 0.01 * off else "calls"
 
-    def longer(self) -> tuple[int, int]:
-        """A size of more tokens than the contract's, if the program takes so many."""
+    def longer(self) -> torch.Tensor:
+        """The logits of more tokens than the contract's, if the program takes so many; `long` is then their size."""
         try:
-            check_logits(self.run(*self.long), *self.long)
+            logits = self.run(*self.long)
+            check_logits(logits, *self.long)
         except Exception:
             self.long = CONTRACT
-        return self.long
+            logits = self.run(*CONTRACT)
+        return logits.detach()
 
     def modes(self) -> list[Mode]:
         """In which other modes does the program compute something else (or, where no two calls are alike, may it)?"""
@@ -132,14 +134,15 @@ class Trial:
             base = other
         return found
 
-    def steps_stop(self, short: int, long: int) -> int:
+    def steps_stop(self) -> int:
         """A length beyond `long` at which the work has stopped growing, or 0."""
+        long = self.long[1]
         for length in LONGEST:
             try:
-                a, b, c = (self._operations(n) for n in (short, long, length))
+                before, after = self._operations(long), self._operations(length)
             except Exception:  # noqa: S112 (it takes no more tokens than that)
                 continue
-            return length if (c - b) / (length - long) < 0.5 * (b - a) / (long - short) else 0
+            return length if (after - before) / (length - long) < 0.25 * before / long else 0
         return 0
 
     def _operations(self, length: int) -> int:
