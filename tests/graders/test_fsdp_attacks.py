@@ -49,7 +49,8 @@ def graded(source: str, timeout_s: float = 90) -> Grade:
 def test_an_attack_is_no_pass(parts):
     found = graded(program(**parts))
     assert found.passed is not True
-    assert next(c for c in found.criteria if c.key == "runs_multi_node").passed is not True
+    if parts is not ATTACKS["replacing torch.distributed"]:  # it trains, and fails by what every rank writes and prints
+        assert next(c for c in found.criteria if c.key == "runs_multi_node").passed is not True
 
 
 def test_an_honest_script_passes_in_the_sandbox_and_says_how_it_was_run():
