@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,17 +17,20 @@ from typing import Any
 import numpy as np
 import orjson
 from django.core.cache import cache
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
-from graders.calibration.decision import majority
 from graders.calibration.recalibration import Recalibration, pass_chance, recalibrate
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
+from reviewapp.calibration.grades import raw
 from reviewapp.models import Calibrator, Grade, Output, Task
 from reviewapp.queues.design import read_design
 from reviewapp.queues.gold import gold_pairs
 
 PASS_CHANCE = 0.5
+LABEL = np.dtype([("output", np.int64), ("overall", np.float64), ("passed", np.float64)])
+SCORE = np.dtype([("output", np.int64), ("overall", np.float64)])
+PROMPT = np.dtype([("output", np.int64), ("prompt", np.int64)])
 REPORTED = ("mae_before", "mae_after", "bias_before", "bias_after", "log_loss_before", "log_loss_after")
 CACHED_S = 24 * 3600
 
@@ -79,7 +82,7 @@ class _Labels:
     judge: np.ndarray
     human: np.ndarray
     passed: np.ndarray
-    clusters: list[int]
+    clusters: np.ndarray
 
 
 def current_fit(task: Task, name: str, version: str) -> Fit:
@@ -118,7 +121,7 @@ def _keep(task: Task, name: str, version: str, labels: _Labels, made: Recalibrat
         "level": fitted.level,
         "spread": fitted.spread,
         "n": fitted.n,
-        "n_prompts": len(set(labels.clusters)),
+        "n_prompts": len(np.unique(labels.clusters)),
     }
     sha256 = hashlib.sha256(orjson.dumps([task.slug, task.rubric.sha256, name, version, content])).hexdigest()
     report = {figure: _reported(getattr(made, figure)) for figure in REPORTED}
@@ -134,29 +137,49 @@ def _read_labels(task: Task, name: str, version: str) -> _Labels:
     """By the task's rubric of now alone: scores by another one may mean something else."""
     grades = Grade.objects.filter(output__task=task, output__is_latest=True, rubric_id=task.rubric_id, retraction__isnull=True).order_by()
     blind = grades.filter(mode=Grade.Mode.BLIND)
-    newest = blind.values("output_id", "rater_name").annotate(newest=Max("id")).values("newest")
-    people: dict[int, list[tuple[float | None, bool | None]]] = defaultdict(list)
-    gold = gold_pairs(task)
-    rows = Grade.objects.filter(pk__in=newest).order_by("pk").values_list("output_id", "rater_name", "overall", "passed")
-    for output_id, rater, overall, passed in rows:
-        if (output_id, rater) not in gold:
-            people[output_id].append((overall, passed))
-    judged = grades.filter(mode=Grade.Mode.AUTOMATIC, grader__name=name, grader__version=version, output__in=blind.values("output_id"))
-    scores = {pk: overall for pk, overall in judged.order_by("id").values_list("output_id", "overall") if overall is not None}
-    ids = np.array(
-        sorted(pk for pk in people.keys() & scores.keys() if any(overall is not None for overall, _ in people[pk])), dtype=np.int64
-    )
-    ids = ids[read_design(task, ids, ids, [len(people[pk]) for pk in ids.tolist()]).is_counted].tolist()
-    prompts = Output.objects.filter(task=task, is_latest=True, grades__mode=Grade.Mode.BLIND, variant__prompt="", prompt__isnull=False)
-    cluster = dict(prompts.values_list("id", "prompt_id").distinct())
-    most = max((len(people[pk]) for pk in ids), default=0)
-    verdicts = np.full((len(ids), most), np.nan)
-    for row, pk in enumerate(ids):
-        for column, (_, passed) in enumerate(people[pk]):
-            verdicts[row, column] = np.nan if passed is None else float(passed)
+    people = _newest(blind, gold_pairs(task))
+    ids, row = np.unique(people["output"], return_inverse=True)
+    judged = grades.filter(mode=Grade.Mode.AUTOMATIC, grader__name=name, grader__version=version, overall__isnull=False)
+    scores = np.fromiter(raw(judged.order_by("id").values_list("output_id", "overall")), dtype=SCORE)
+    judge = _in_places(ids, scores["output"], scores["overall"])
+    scored, decided = ~np.isnan(people["overall"]), ~np.isnan(people["passed"])
+    n_scores, total = _sums(row[scored], people["overall"][scored], len(ids))
+    n_verdicts, passes = _sums(row[decided], people["passed"][decided], len(ids))
+    both = np.flatnonzero((n_scores > 0) & ~np.isnan(judge))
+    n_raters = np.bincount(row, minlength=len(ids))
+    kept = both[read_design(task, ids[both], ids[both], n_raters[both].tolist()).is_counted]
+    by_majority = np.where(2 * passes == n_verdicts, np.nan, 2 * passes > n_verdicts)  # a tie, or nobody: NaN
+    prompts = Output.objects.filter(task=task, is_latest=True, variant__prompt="", prompt__isnull=False)
+    prompt = np.fromiter(raw(prompts.values_list("id", "prompt_id")), dtype=PROMPT)
+    clusters = _in_places(ids, prompt["output"], prompt["prompt"])
     return _Labels(
-        judge=np.array([scores[pk] for pk in ids], dtype=np.float64),
-        human=np.array([np.mean([overall for overall, _ in people[pk] if overall is not None]) for pk in ids], dtype=np.float64),
-        passed=majority(verdicts) if most else np.full(len(ids), np.nan),
-        clusters=[cluster.get(pk, -pk) for pk in ids],
+        judge=judge[kept],
+        human=total[kept] / n_scores[kept],
+        passed=by_majority[kept],
+        clusters=np.where(np.isnan(clusters), -ids, clusters).astype(np.int64)[kept],
     )
+
+
+def _newest(blind: QuerySet[Grade], gold: Collection[tuple[int, str]]) -> np.ndarray:
+    """Of each output and person the newest grade, by their order; those of gold items are left out."""
+    newest = blind.values("output_id", "rater_name").annotate(newest=Max("id")).values("newest")
+    rows = raw(Grade.objects.filter(pk__in=newest).order_by("pk").values_list("output_id", "rater_name", "overall", "passed"))
+    given = ((of, _number(overall), _number(passed)) for of, rater, overall, passed in rows if (of, rater) not in gold)
+    return np.fromiter(given, dtype=LABEL)
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _in_places(ids: np.ndarray, outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Each id's value, NaN where there is none; of several the last. `ids` rise."""
+    found = np.full(len(ids), np.nan)
+    at = np.searchsorted(ids, outputs)
+    known = np.flatnonzero((at < len(ids)) & (ids[np.minimum(at, len(ids) - 1)] == outputs)) if len(ids) else []
+    found[at[known]] = values[known]
+    return found
+
+
+def _sums(rows: np.ndarray, values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.bincount(rows, minlength=n), np.bincount(rows, weights=values, minlength=n)

@@ -128,7 +128,7 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
 
 def _read_outputs(task: Task) -> Outputs:
     latest = Output.objects.filter(task=task, is_latest=True).order_by("id")
-    rows = list(_raw(latest.values_list("id", "prompt_id", "variant_id", "length", "model")))
+    rows = list(raw(latest.values_list("id", "prompt_id", "variant_id", "length", "model")))
     ids, prompts, variants, lengths, models = zip(*rows, strict=True) if rows else ((),) * 5
     numbers = [np.array([value or 0 for value in column], dtype=np.int64) for column in (ids, prompts, variants)]
     names = tuple(sorted(set(models)))
@@ -161,7 +161,7 @@ def _read_facts(grades: QuerySet[Grade], outputs: Outputs, gold: Collection[tupl
     `gold`: who graded which output as gold; these are left out.
     """
     who = Case(When(mode=Grade.Mode.AUTOMATIC, then=Value("")), default=F("rater_name"))
-    rows = list(_raw(grades.filter(retraction__isnull=True).annotate(who=who).values_list("id", "output_id", "who", "passed")))
+    rows = list(raw(grades.filter(retraction__isnull=True).annotate(who=who).values_list("id", "output_id", "who", "passed")))
     rows = [row for row in rows if row[1:3] not in gold] if gold else rows
     ids, of, names, passed = zip(*rows, strict=True) if rows else ((),) * 4
     people = tuple(sorted(set(names) - {""}))
@@ -191,7 +191,7 @@ def _read_scores(task: Task, judge: Grader | None, mode: str, criteria: tuple[Cr
         if criterion.kind == CATEGORICAL:
             codes = {value: float(i) for i, value in enumerate(criterion.values)}
             rows = of_task.filter(criterion__in=[pk for pk, c in known.items() if c.key == criterion.key], value__in=list(codes))
-            coded = ((grade, column, codes[value]) for grade, value in _raw(rows.values_list("grade_id", "value")))
+            coded = ((grade, column, codes[value]) for grade, value in raw(rows.values_list("grade_id", "value")))
             yield np.fromiter(coded, dtype=SCORE)
 
 
@@ -219,5 +219,5 @@ def _chunks(rows: QuerySet[Any]) -> Iterator[list[tuple[Any, ...]]]:
         yield from iter(lambda: cursor.fetchmany(FETCHED), [])
 
 
-def _raw(rows: QuerySet[Any]) -> Iterator[tuple[Any, ...]]:
+def raw(rows: QuerySet[Any]) -> Iterator[tuple[Any, ...]]:
     return chain.from_iterable(_chunks(rows))
