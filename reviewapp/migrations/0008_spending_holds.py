@@ -5,33 +5,32 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('reviewapp', '0007_tool_results'),
+        ("reviewapp", "0007_tool_results"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='SpendingHold',
+            name="SpendingHold",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=32, unique=True)),
-                ('scope', models.CharField(db_index=True, max_length=100)),
-                ('holder', models.CharField(max_length=36)),
-                ('usd', models.FloatField()),
-                ('is_lost', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.CharField(max_length=32, unique=True)),
+                ("scope", models.CharField(db_index=True, max_length=100)),
+                ("holder", models.CharField(max_length=36)),
+                ("usd", models.FloatField()),
+                ("is_lost", models.BooleanField(default=False)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
             ],
             options={
-                'ordering': ['id'],
+                "ordering": ["id"],
             },
         ),
         migrations.RemoveIndex(
-            model_name='llmcall',
-            name='llm_call_by_scope',
+            model_name="llmcall",
+            name="llm_call_by_scope",
         ),
         migrations.AddIndex(
-            model_name='llmcall',
-            index=models.Index(fields=['scope', 'cost_usd'], name='llm_call_by_scope'),
+            model_name="llmcall",
+            index=models.Index(fields=["scope", "cost_usd"], name="llm_call_by_scope"),
         ),
     ]
