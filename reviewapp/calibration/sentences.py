@@ -157,10 +157,20 @@ def _one_bias(scope: Scope, row: dict[str, Any]) -> Sentence:
         kind = "bad" if _matters(scope, found) else ""
         return Sentence("Bias", kind, f"{scope.judge} is {_size(scope, found)} too {word}{of}.", "error")
     if found["why_missing"] == all_agree(found["n"]):
-        text = f"On each of {counted(found['n'], 'score')}{of} {scope.judge} differs from people by {_unit(scope)(found['value'])}"
-        return Sentence("Bias", "unsure", f"{text}: {found['why_missing']}.", "error")
+        return _unvaried_bias(scope, found, of)
     kind, head = ("unsure", "One prompt alone shows") if found["ci"] is None else ("good", "No bias shows")
     return Sentence("Bias", kind, f"{head}{of}: {scope.judge} differs from people by {with_interval(found, _unit(scope))}.", "error")
+
+
+def _unvaried_bias(scope: Scope, found: dict[str, Any], of: str) -> Sentence:
+    """The judge is off by the same on every score, which says nothing of how sure the figure is."""
+    size, each = abs(found["value"]), f"each of {counted(found['n'], 'score')}"
+    if size <= ROUNDING:
+        text = f"{scope.judge} says{of} what people say, on {each}"
+    else:
+        much = _unit(scope)(size) if scope.is_binary else points(size)
+        text = f"{scope.judge} is {much} too {'generous' if found['value'] > 0 else 'harsh'}{of}, on {each}"
+    return Sentence("Bias", "unsure", f"{text}: with no difference among them there is no interval.", "error")
 
 
 def _biases(scope: Scope, rows: list[dict[str, Any]]) -> str:
