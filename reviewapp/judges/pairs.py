@@ -7,7 +7,6 @@ so the bias needs no labels.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,8 @@ from llm.budget import Budget
 from llm.port import Port, connect
 from reviewapp.catalog.sync import spec_of
 from reviewapp.judges.calls import DatabaseCalls, buckets_for, patiently, storable
-from reviewapp.models import Grader, JudgedPair, Output, OutputBody, Task
+from reviewapp.judges.chance import by_chance
+from reviewapp.models import Grader, JudgedPair, OutputBody, Task
 from tasks.task import Task as PlainTask
 
 SAYS = {"first": 1.0, "tie": 0.0, "second": -1.0}
@@ -49,7 +49,7 @@ def choose(task: Task, grader: Grader, limit: int) -> list[Pair]:
         groups[prompt or ("variant", variant)].append(pk)
     known = set(JudgedPair.objects.filter(grader=grader, task=task).values_list("first", "second"))
     found: list[Pair] = []
-    for pair in _in_rounds([sorted(group, key=_drawn) for group in groups.values()]):
+    for pair in _in_rounds([sorted(group, key=by_chance) for group in groups.values()]):
         if len(found) == limit:
             break
         if pair not in known and pair[::-1] not in known:
@@ -64,10 +64,6 @@ def _in_rounds(groups: Sequence[Sequence[int]]) -> Iterator[Pair]:
         for group in groups:
             if step < len(group):
                 yield from ((output, group[(place + step) % len(group)]) for place, output in enumerate(group))
-
-
-def _drawn(pk: int) -> bytes:
-    return hashlib.sha256(str(pk).encode()).digest()
 
 
 def compare_all(
@@ -143,6 +139,3 @@ def newest_of(grader: Grader, n: int = 10) -> list[JudgedPair]:
 
 def tasks_of(grader: Grader) -> list[Task]:
     return list(Task.objects.filter(judged_pairs__grader=grader).distinct().order_by("slug"))
-
-
-__all__ = ["Compared", "Output", "choose", "compare_all", "newest_of", "position_of", "summary_of", "tasks_of"]

@@ -5,7 +5,6 @@ Each version meets the same outputs in the same order, drawn by chance, so that 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,6 +12,7 @@ from django.http import QueryDict
 
 from graders.judge.grader import JudgeGrader
 from reviewapp.jobs import batch
+from reviewapp.judges.chance import by_chance
 from reviewapp.judges.queries import OnTask
 from reviewapp.models import Grade, Grader, Task
 from reviewapp.runs.estimate import Plan, plan_gradings
@@ -61,4 +61,4 @@ def trial_of(on: OnTask, row: Grader, plain: JudgeGrader | None, params: QueryDi
 def left_to_try(task: Task, row: Grader) -> list[int]:
     graded = set(Grade.objects.filter(grader=row, output__task=task, retraction__isnull=True).values_list("output_id", flat=True))
     left = (pk for pk in batch.select_outputs(task, row, "labelled") if pk not in graded)
-    return sorted(left, key=lambda pk: hashlib.sha256(str(pk).encode()).digest())
+    return sorted(left, key=by_chance)

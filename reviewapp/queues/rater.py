@@ -11,9 +11,9 @@ from graders.calibration.errors import bias
 from graders.calibration.rates import wilson
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
+from reviewapp.calibration.words import short
 from reviewapp.models import Rubric
 
-MINUS = "\u2212"
 NEAR = 0.1  # of the scale: what counts as agreeing where a rubric gives no verdict
 FEWEST = 5  # with fewer, a sentence says that it is too early
 
@@ -87,10 +87,10 @@ def _leans(difference: Estimate, lean: str) -> str:
 
 
 def signed(value: float) -> str:
-    text = f"{abs(value):.2f}".rstrip("0").rstrip(".")
-    return text if text == "0" else f"+{text}" if value > 0 else f"{MINUS}{text}"
+    text = short(value)
+    return f"+{text}" if value > 0 and text != "0" else text
 
 
 def _points(value: float) -> str:
-    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    text = short(value)
     return f"{text} point{'' if text == '1' else 's'}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -129,10 +129,14 @@ def _task_of(job: Job) -> spec.Task:
 
 
 def _write(plain: Grade, job: Job) -> Mapping[str, Any]:
-    Job.objects.filter(pk=job.pk).update(arguments={name: told for name, told in job.arguments.items() if name != "content"})
+    Job.objects.filter(pk=job.pk).update(arguments=_without_text(job))
     told = storable(plain.to_json())
     told |= {name: told[name][-LOG_CHARS:] for name in ("stdout", "stderr")}
     return {"text": "Graded.", "grade": told}
+
+
+def _without_text(job: Job) -> dict[str, Any]:
+    return {name: told for name, told in job.arguments.items() if name != "content"}
 
 
 # --- what it found ----------------------------------------------------------------------------------------
@@ -143,8 +147,7 @@ def read(ids: Collection[int]) -> dict[int, Job]:
     jobs = {job.pk: job for job in Job.objects.filter(pk__in=list(ids))}
     for job in jobs.values():
         if job.state == Job.State.FAILED and "content" in job.arguments:
-            left = {name: told for name, told in job.arguments.items() if name != "content"}
-            Job.objects.filter(pk=job.pk, state=Job.State.FAILED).update(arguments=left)
+            Job.objects.filter(pk=job.pk, state=Job.State.FAILED).update(arguments=_without_text(job))
     return jobs
 
 
@@ -174,8 +177,4 @@ def _forget_old() -> None:
     """Once an hour and process: what was graded KEPT ago. Deleted twice does no harm."""
     if cache.add("rewards:forget", 1, 3600):
         old = Job.objects.filter(kind=Job.Kind.REWARD, finished_at__lt=timezone.now() - KEPT)
-        Job.objects.filter(pk__in=_first(old.order_by("pk").values_list("pk", flat=True), 5_000)).delete()
-
-
-def _first(rows: Any, n: int) -> Sequence[int]:
-    return list(rows[:n])
+        Job.objects.filter(pk__in=list(old.order_by("pk").values_list("pk", flat=True)[:5_000])).delete()
