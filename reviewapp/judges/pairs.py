@@ -111,11 +111,13 @@ def _save(task: Task, row: Grader, pair: Pair, found: Comparison) -> None:
 
 def position_of(grader: Grader, task: Task) -> Estimate:
     """How much more often the judge prefers what stands first, quality apart. Each order of a pair is a comparison."""
-    rows = JudgedPair.objects.filter(grader=grader, task=task).exclude(winner="").order_by("pk").values_list("by_order", flat=True)
-    # Told by output; the second order shows the second output first.
-    places = np.array([[SAYS[one], -SAYS[two]] for one, two in rows])
-    if not len(places):
+    rows = list(JudgedPair.objects.filter(grader=grader, task=task).order_by("pk").values_list("winner", "by_order"))
+    if not rows:
         return Estimate.missing("not defined, because nothing is compared in pairs")
+    # Told by output; the second order shows the second output first.
+    places = np.array([[SAYS[one], -SAYS[two]] for winner, (one, two) in rows if winner])
+    if not len(places):
+        return Estimate.missing("not defined, because no answer about a pair could be used")
     return position_bias(places.ravel(), np.zeros(places.size), np.repeat(np.arange(len(places)), 2).tolist())
 
 

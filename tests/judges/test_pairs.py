@@ -100,6 +100,15 @@ def test_what_could_not_be_asked_is_listed_and_asked_again_next_time(api):
     assert (compare()[0], JudgedPair.objects.count()) == (0, 3)
 
 
+def test_answers_that_could_not_be_used_are_counted_and_say_nothing_of_the_place(api):
+    api.otherwise = lambda body: Says("I would rather not say.")
+    make_ideas(3)
+    out = io.StringIO()
+    call_command("compare_pairs", "--task", "idea_proposal", "--judge", "judge", stdout=out, stderr=io.StringIO())
+    assert "3 without a usable answer" in out.getvalue()
+    assert "not defined, because no answer about a pair could be used" in out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [(["--limit", "0"], "limit is 0, allowed: 1 to 10,000"), (["--limit-usd", "-1"], "limit-usd is -1.0, must be above 0")],

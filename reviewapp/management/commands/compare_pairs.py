@@ -73,6 +73,7 @@ def told(facts: dict[str, Any]) -> str:
     bias = f"prefers the first by {with_interval(place, percent)}" if place["value"] is not None else place["why_missing"]
     lines = [f"{facts['done']} pairs compared, {len(facts['failed'])} failed: {facts['url']}"]
     counts = f"{facts['decided']} decided, {facts['ties']} ties, {facts['contradicted']} contradicted by the other order"
+    counts += f", {facts['unusable']} without a usable answer" if facts["unusable"] else ""
     lines += [f"of {facts['pairs']} in all {counts}"]
     lines += [f"the place: {bias}", f"{facts['calls']} calls, {facts['tokens']:,} tokens, {cost_text(facts)}"]
     return "\n".join([*lines, *(f"  {row['first']} and {row['second']}: {row['reason']}" for row in facts["failed"])])
