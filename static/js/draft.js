@@ -24,19 +24,18 @@
   document.addEventListener("htmx:configRequest", ({ detail }) => {
     if (form() && isOurs(detail.path)) detail.left = { active, filled: filled(), row: current()?.id, quote: quoteOf(detail.elt)?.value };
   });
-  // A submit carries the whole form: a note's save that waited behind it would come too late. And what is typed after it
-  // would be lost with the page: the form rests until there is an answer.
+  // A submit carries the whole form: a note's save that waits behind it would come too late. And what is typed after it
+  // would be lost with the page: the form rests from the press, also while the submit waits for a save, until its answer.
+  document.addEventListener("htmx:confirm", ({ detail: { path } }) => form() && path.endsWith("/submit") && rest(true));
   document.addEventListener("htmx:beforeRequest", (event) => {
     const { path } = event.detail.requestConfig;
-    if (!form() || !isOurs(path)) return;
-    if (form().dataset.resting) event.preventDefault();
-    else if (path.endsWith("/submit")) rest(true);
+    if (form()?.dataset.resting && isOurs(path) && !path.endsWith("/submit")) event.preventDefault();
   });
-  document.addEventListener("htmx:afterRequest", ({ detail: { requestConfig: { left }, xhr } }) => {
+  document.addEventListener("htmx:afterRequest", ({ detail: { requestConfig: { left, path }, xhr } }) => {
     if (!form() || !left) return;
     delete form().dataset.unsaved;
     if (xhr.status >= 200 && xhr.status < 300) active = Math.max(0, active - left.active);
-    else rest(false);
+    else if (path.endsWith("/submit")) rest(false);
     if (xhr.status && xhr.status < 500) saved = left.filled; // what it refuses stays refused
     else say((form().dataset.unsaved = "not saved yet, trying again"));
     if (waiting && filled() === saved) waiting = void setTimeout(waiting);

@@ -79,14 +79,16 @@
   }, true);
   // Selected text becomes the quote that "Attach" sends.
   let selected = "";
-  document.addEventListener("selectionchange", () => {
+  function read() {
     const selection = getSelection();
     // A click in the panel takes the selection away too; what was selected is then still meant.
     if (document.querySelector("#content")?.contains(selection.anchorNode)) selected = selection.isCollapsed ? "" : selection.toString().trim();
-  });
+  }
+  document.addEventListener("selectionchange", read);
   document.addEventListener("click", ({ target }) => {
     const quote = target.closest("[data-attach]")?.closest("[data-row]").querySelector("[data-quote]");
     if (!quote) return;
+    read(); // a key may come before the news of the selection
     quote.value = selected;
     selected = "";
     getSelection().removeAllRanges();

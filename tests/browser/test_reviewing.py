@@ -183,6 +183,21 @@ def test_a_note_typed_just_before_the_submit_is_in_the_grade(signed_in):
     assert output.grades.get().criterion_scores.get(criterion__key="novelty").rationale == "typed at the last moment"
 
 
+def test_the_key_may_follow_the_selection_in_no_time(signed_in):
+    """A busy browser tells of a selection after it has handed out the next key."""
+    page = signed_in
+    output = make_output(make_task(), TEXT)
+    page.goto(f"/outputs/{output.pk}/")
+    page.evaluate(
+        """() => {
+          const node = document.querySelector("#content p").firstChild;
+          getSelection().setBaseAndExtent(node, 4, node, 10);
+          document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "x", bubbles: true }));
+        }"""
+    )
+    expect(row(page, "viability").locator(".quote")).to_contain_text("reward")
+
+
 @contextmanager
 def slow(page: Page, what: str, seconds: float = 2.0):
     """The server's answers to these posts come that much later."""
@@ -266,6 +281,22 @@ def test_the_form_rests_while_a_submit_is_on_its_way_and_goes_on_where_it_is_ref
     page.keyboard.type("!")
     expect(row(page, "upside").get_by_role("textbox")).to_have_value("Why!")
     assert row(page, "upside").locator("input:checked").count() == 0
+
+
+def test_the_form_rests_also_while_the_submit_waits_for_a_save(signed_in, refusals):
+    page = signed_in
+    output = make_output(make_task(), TEXT)
+    page.goto(f"/outputs/{output.pk}/")
+    with slow(page, "draft", 1):
+        page.keyboard.type("6jn")  # the score's save is on its way
+        page.keyboard.type("Why")
+        page.keyboard.press("Control+Enter")
+        page.keyboard.type("7 lost")
+        expect(page.locator("#total")).to_contain_text("Not answered: Upside")
+    expect(row(page, "upside").get_by_role("textbox")).to_have_value("Why")
+    page.keyboard.press("n")
+    page.keyboard.type("!")
+    expect(row(page, "upside").get_by_role("textbox")).to_have_value("Why!")
 
 
 def test_a_link_and_a_flag_wait_until_the_last_words_are_saved(signed_in):
