@@ -94,6 +94,18 @@ def test_the_calibrator_is_the_isotonic_regression_of_scikit_learn():
     assert found.predict(new) == pytest.approx(IsotonicRegression(out_of_bounds="clip").fit(judge, human).predict(new))
 
 
+@pytest.mark.parametrize("slope", [2.0, 0.3, 0.0, -1.0])
+def test_the_calibrator_pools_scores_of_any_slope_as_scikit_learn_does(slope):
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(17)
+    judge = rng.uniform(1, 5, 300).round(2)
+    human = np.clip(3 + slope * (judge - 3) + rng.normal(0, 1, 300), 1, 5)
+    found = recalibrate(judge, human, human >= 4, (1, 5), range(300), rng=rng).calibrator
+    new = np.linspace(1, 5, 81)
+    assert found.predict(new) == pytest.approx(IsotonicRegression(out_of_bounds="clip").fit(judge, human).predict(new))
+
+
 def test_benjamini_yekutieli_is_that_of_scipy():
     from scipy.stats import false_discovery_control
 
