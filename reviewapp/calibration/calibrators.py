@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 from django.core.cache import cache
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 
 from graders.calibration.recalibration import Recalibration, pass_chance, recalibrate
 from graders.calibration.resample import Resamples
@@ -28,7 +28,6 @@ from reviewapp.queues.design import read_design
 from reviewapp.queues.gold import gold_pairs
 
 PASS_CHANCE = 0.5
-LABEL = np.dtype([("output", np.int64), ("overall", np.float64), ("passed", np.float64)])
 SCORE = np.dtype([("output", np.int64), ("overall", np.float64)])
 PROMPT = np.dtype([("output", np.int64), ("prompt", np.int64)])
 REPORTED = ("mae_before", "mae_after", "bias_before", "bias_after", "log_loss_before", "log_loss_after")
@@ -137,14 +136,14 @@ def _read_labels(task: Task, name: str, version: str) -> _Labels:
     """By the task's rubric of now alone: scores by another one may mean something else."""
     grades = Grade.objects.filter(output__task=task, output__is_latest=True, rubric_id=task.rubric_id, retraction__isnull=True).order_by()
     blind = grades.filter(mode=Grade.Mode.BLIND)
-    people = _newest(blind, gold_pairs(task))
-    ids, row = np.unique(people["output"], return_inverse=True)
+    outputs, overall, passed = _newest(blind, gold_pairs(task))
+    ids, row = np.unique(outputs.astype(np.int64), return_inverse=True)
     judged = grades.filter(mode=Grade.Mode.AUTOMATIC, grader__name=name, grader__version=version, overall__isnull=False)
     scores = np.fromiter(raw(judged.order_by("id").values_list("output_id", "overall")), dtype=SCORE)
     judge = _in_places(ids, scores["output"], scores["overall"])
-    scored, decided = ~np.isnan(people["overall"]), ~np.isnan(people["passed"])
-    n_scores, total = _sums(row[scored], people["overall"][scored], len(ids))
-    n_verdicts, passes = _sums(row[decided], people["passed"][decided], len(ids))
+    scored, decided = ~np.isnan(overall), ~np.isnan(passed)
+    n_scores, total = _sums(row[scored], overall[scored], len(ids))
+    n_verdicts, passes = _sums(row[decided], passed[decided], len(ids))
     both = np.flatnonzero((n_scores > 0) & ~np.isnan(judge))
     n_raters = np.bincount(row, minlength=len(ids))
     kept = both[read_design(task, ids[both], ids[both], n_raters[both].tolist()).is_counted]
@@ -161,15 +160,10 @@ def _read_labels(task: Task, name: str, version: str) -> _Labels:
 
 
 def _newest(blind: QuerySet[Grade], gold: Collection[tuple[int, str]]) -> np.ndarray:
-    """Of each output and person the newest grade, by their order; those of gold items are left out."""
-    newest = blind.values("output_id", "rater_name").annotate(newest=Max("id")).values("newest")
-    rows = raw(Grade.objects.filter(pk__in=newest).order_by("pk").values_list("output_id", "rater_name", "overall", "passed"))
-    given = ((of, _number(overall), _number(passed)) for of, rater, overall, passed in rows if (of, rater) not in gold)
-    return np.fromiter(given, dtype=LABEL)
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
+    """(3, n): output, score and verdict of the newest grade of each output and person; gold items are left out."""
+    rows = sorted(raw(blind.values_list("id", "output_id", "rater_name", "overall", "passed")))
+    newest = {(of, rater): (of, overall, passed) for _, of, rater, overall, passed in rows if (of, rater) not in gold}
+    return np.array(list(newest.values()), dtype=float).reshape(-1, 3).T
 
 
 def _in_places(ids: np.ndarray, outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
