@@ -14,9 +14,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, cluster_numbers, score_array
+from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, cluster_numbers, how_many, score_array
 from graders.calibration.rates import wilson_bounds
 from graders.calibration.result import Estimate
+from graders.calibration.student import student_quantile
 
 MAX_WIDENING = 1.05  # an interval wider than that times the human one is not used
 
@@ -200,19 +201,16 @@ def _judge_weight(study: _Study) -> tuple[float, str]:
 
 def _effective_n(study: _Study, weight: float, level: float) -> float:
     """Return how many independent human labels would give the variance that the estimate has at this lambda."""
-    gain = max(_smoothed_variance(study, 0.0) / _smoothed_variance(study, weight), 1.0)
+    gain = max(_smoothed_variance(study, 0.0) / _smoothed_variance(study, weight), 1.0) if weight else 1.0
     n_effective = len(study.human) * gain
     clusters = _clusters_used(study, weight)
-    if len(np.unique(clusters)) == len(clusters):
+    if how_many(clusters) == len(clusters):
         return n_effective
     effect = _design_effect(study, weight, clusters)
-    n_prompts = len(np.unique(clusters[: len(study.human)]))
+    n_prompts = how_many(clusters[: len(study.human)])
     effect, freedom = (effect, n_prompts - 1) if effect > 1 else (1.0, max(len(study.human) - 1, 1))
-    from scipy.special import stdtrit  # noqa: PLC0415 - 0.4 s to import
-
     tail = (1 + level) / 2
-    student = float(stdtrit(freedom, tail))
-    return n_effective / effect * (NormalDist().inv_cdf(tail) / student) ** 2
+    return n_effective / effect * (NormalDist().inv_cdf(tail) / student_quantile(freedom, tail)) ** 2
 
 
 def _clusters_used(study: _Study, weight: float) -> Ints:
@@ -224,10 +222,9 @@ def _clusters_used(study: _Study, weight: float) -> Ints:
 
 def _smoothed_variance(study: _Study, weight: float) -> float:
     """Return the variance of the estimate, outputs independent, half an output added to each pair of verdicts."""
-    residual = np.concatenate([study.human - weight * study.judge, [0.0, 1.0, -weight, 1.0 - weight]])
-    counts = np.concatenate([np.ones(len(study.human)), np.full(4, 0.5)])
-    mean = np.average(residual, weights=counts)
-    variance = float(np.average((residual - mean) ** 2, weights=counts)) / len(study.human)
+    n, residual, added = len(study.human), study.human - weight * study.judge, np.array([0.0, 1.0, -weight, 1.0 - weight])
+    mean = (residual.sum() + added.sum() / 2) / (n + 2)
+    variance = float((((residual - mean) ** 2).sum() + ((added - mean) ** 2).sum() / 2) / (n + 2)) / n
     if weight:
         variance += weight**2 * float(np.concatenate([study.rest, [0.0, 1.0]]).var()) / len(study.rest)
     return variance
@@ -238,7 +235,7 @@ def _design_effect(study: _Study, weight: float, clusters: Ints) -> float:
 
     When nothing varies this can't be seen; a prompt then counts as one output.
     """
-    n_clusters = len(np.unique(clusters[: len(study.human)]))
+    n_clusters = how_many(clusters[: len(study.human)])
     residual = study.human - weight * study.judge
     parts = [(residual - residual.mean()) / len(residual)]
     if weight:

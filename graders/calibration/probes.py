@@ -13,6 +13,7 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints, Scores, check_level, cluster_numbers, mean_human, score_array
 from graders.calibration.resample import ROUNDING, Mask, all_agree
 from graders.calibration.result import Estimate
+from graders.calibration.student import student_quantile
 
 FEW_PROMPTS = "all outputs belong to one prompt"
 
@@ -196,11 +197,9 @@ def _fit(outcome: Floats, design: Floats, place: int, groups: Ints, *, level: fl
 
 
 def _with_error(value: float, variance: float, n: int, n_prompts: int, *, level: float, n_dropped: int = 0) -> Estimate:
-    from scipy.special import stdtrit  # noqa: PLC0415 - 0.4 s to import
-
     if n_prompts < 2:
         return Estimate(value, None, None, n, why_missing=FEW_PROMPTS, n_dropped=n_dropped)
-    half = float(stdtrit(n_prompts - 1, (1 + level) / 2)) * max(variance, 0.0) ** 0.5
+    half = student_quantile(n_prompts - 1, (1 + level) / 2) * max(variance, 0.0) ** 0.5
     if half <= ROUNDING * max(1.0, abs(value)):
         return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
     return Estimate(value, value - half, value + half, n, method=f"least squares, errors by {n_prompts} prompts", n_dropped=n_dropped)

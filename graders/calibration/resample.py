@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from graders.calibration.arrays import Floats, Ints, check_level, cluster_numbers
 from graders.calibration.result import Estimate
+from graders.calibration.student import student_quantile
 
 # With more, prompts are drawn in groups formed at random: valid too. The width of an interval is then off by 1 in 30 at
 # random (the root of 1 / (2 x 500)), as it is for drawing 2,000 resamples and not all there are.
@@ -169,9 +170,7 @@ def _percentiles(values: Floats, tail: float) -> tuple[float, float]:
 
 
 def _expanded_tail(level: float, n_prompts: int) -> float:
-    from scipy.special import stdtrit  # noqa: PLC0415 - 0.4 s to import
-
-    student = float(stdtrit(n_prompts - 1, (1 + level) / 2)) * (n_prompts / (n_prompts - 1)) ** 0.5
+    student = student_quantile(n_prompts - 1, (1 + level) / 2) * (n_prompts / (n_prompts - 1)) ** 0.5
     return NormalDist().cdf(-student)
 
 

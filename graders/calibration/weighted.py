@@ -19,6 +19,7 @@ from graders.calibration.arrays import (
     check_level,
     check_range,
     cluster_numbers,
+    how_many,
     mean_human,
     score_array,
     stratum_numbers,
@@ -26,6 +27,7 @@ from graders.calibration.arrays import (
 from graders.calibration.inference import MAX_WIDENING
 from graders.calibration.rates import wilson_bounds
 from graders.calibration.result import Estimate
+from graders.calibration.student import student_quantile
 
 WHY_NONE = "not defined, because no output has a human label that was drawn with a known probability"
 ONE_PROMPT = "all human labels belong to one prompt"
@@ -320,7 +322,7 @@ def _design_effect(study: _Study, added: Floats, weight: float) -> float:
     if study.clusters is None:
         return 1.0
     used = study.clusters[study.labelled]
-    n_prompts = len(np.unique(used))
+    n_prompts = how_many(used)
     if n_prompts == len(used) == len(study.judge):
         return 1.0
     alone = float((added**2).sum())
@@ -332,14 +334,12 @@ def _design_effect(study: _Study, added: Floats, weight: float) -> float:
 
 def _interval(study: _Study, fit: _Fit, level: float, *, is_rate: bool) -> tuple[float, float]:
     """Return Wilson's interval at the effective sample size, widened for few prompts, and of a mean for few labels."""
-    from scipy.special import stdtrit  # noqa: PLC0415 - 0.4 s to import
-
     tail, n = (1 + level) / 2, 1 / float((study.weights**2).sum())
-    is_alone = study.clusters is None or len(np.unique(study.clusters)) == len(study.clusters)
+    is_alone = study.clusters is None or how_many(study.clusters) == len(study.clusters)
     freedom = np.inf if is_rate and is_alone else n - 1
     if fit.is_clustered and study.clusters is not None:
-        freedom = min(freedom, len(np.unique(study.clusters[study.labelled])) - 1)
-    student = float(stdtrit(max(freedom, 1.0), tail)) if np.isfinite(freedom) else NormalDist().inv_cdf(tail)
+        freedom = min(freedom, how_many(study.clusters[study.labelled]) - 1)
+    student = student_quantile(max(freedom, 1.0), tail) if np.isfinite(freedom) else NormalDist().inv_cdf(tail)
     # A mean at an end of the scale has no spread of its own: that of made-up scores added to it counts.
     middle = (n * fit.value + study.pseudo / 2) / (n + study.pseudo)
     spread = fit.spread if is_rate else middle * (1 - middle)

@@ -9,6 +9,7 @@ from graders.calibration import agreement, alpha, decision, icc, probes, rank, r
 from graders.calibration.alt_test import benjamini_yekutieli
 from graders.calibration.passes import clopper_pearson, pass_at_k
 from graders.calibration.recalibration import recalibrate
+from graders.calibration.student import student_quantile
 
 
 def make_ratings(seed: int, n: int = 120, raters: int = 4, missing: float = 0.2) -> np.ndarray:
@@ -104,6 +105,14 @@ def test_the_calibrator_pools_scores_of_any_slope_as_scikit_learn_does(slope):
     found = recalibrate(judge, human, human >= 4, (1, 5), range(300), rng=rng).calibrator
     new = np.linspace(1, 5, 81)
     assert found.predict(new) == pytest.approx(IsotonicRegression(out_of_bounds="clip").fit(judge, human).predict(new))
+
+
+@pytest.mark.parametrize("freedom", [1, 2.5, 30, 59.9, 60, 61.5, 200, 54_000])
+@pytest.mark.parametrize("p", [0.5, 0.8, 0.975, 0.999])
+def test_the_quantile_of_student_is_that_of_scipy(freedom, p):
+    from scipy.special import stdtrit
+
+    assert student_quantile(freedom, p) == pytest.approx(stdtrit(freedom, p), rel=1e-7, abs=1e-12)
 
 
 def test_benjamini_yekutieli_is_that_of_scipy():
