@@ -1,22 +1,22 @@
-"""A task's grades as arrays: which output, which criterion, which person. Eight queries, whatever the size.
+"""A task's grades as arrays: which output, which criterion, which person. Seven queries, whatever the size.
 
-Rows go from the database into numpy one by one and are never held as objects: 10,000 labelled outputs with four criteria
-and four graders are 160,000 scores.
+A grade comes with all its scores in one row, and rows go into numpy a few at a time: 10,000 labelled outputs with four
+criteria and four graders are 160,000 scores, and what the driver makes for each is most of the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from django.db import connection
-from django.db.models import Case, F, Q, QuerySet, Value, When
+from django.db.models import Case, F, FilteredRelation, Q, QuerySet, Value, When
 
 from graders.calibration.arrays import Floats, Ints
-from reviewapp.models import Criterion, CriterionScore, Grade, Grader, Output, Task, Variant
+from reviewapp.models import Criterion, Grade, Grader, Output, Task, Variant
 from reviewapp.queues.design import Design, read_design
 from reviewapp.queues.gold import gold_pairs
 
@@ -27,9 +27,10 @@ GRADE_MODES = {
     "assisted": (Grade.Mode.ASSISTED, Grade.Mode.OVERRIDE),
     "any": (Grade.Mode.BLIND, Grade.Mode.ASSISTED, Grade.Mode.OVERRIDE, Grade.Mode.ADJUDICATION),
 }
-SCORE = np.dtype([("grade", np.int64), ("criterion", np.int64), ("score", np.float64)])
+FACT = (("grade", np.int64), ("output", np.int64), ("who", np.object_), ("passed", np.float64))
 CATEGORICAL = "categorical"
-FETCHED = 10_000  # rows at once
+FETCHED = 250  # rows at once: with thousands, the memory that they are made in is cold, and each takes half as long again
+JOINED = 24  # criteria in one query: SQLite joins at most 64 tables
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,16 @@ class Grades:
 
 @dataclass(frozen=True)
 class Facts:
-    """The grades that count, a column a field; all (g,). `grade` rises.
+    """The grades that count, a column a field; all (g,), in no order.
 
     `rater` is a place among `people`; for the judge it is their number.
     """
 
     people: tuple[str, ...]
-    grade: Ints
     output: Ints
     rater: Ints
     passed: Floats
+    scores: Floats  # (g, c)
 
 
 def judges_of(task: Task) -> list[Grader]:
@@ -97,7 +98,7 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
     """Everything that a study of one judge needs. Files with one name and version are one judge."""
     outputs = _read_outputs(task)
     criteria = tuple(task.rubric.criteria.all()) if task.rubric else ()
-    facts = _read_facts(_wanted(Grade.objects.all(), "", task, judge, mode), outputs, gold_pairs(task))
+    facts = _read_facts(task, judge, mode, criteria, outputs)
     n_people = len(facts.people)
     by_people = facts.rater < n_people
     labelled, row = np.unique(facts.output[by_people], return_inverse=True)
@@ -106,9 +107,7 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
     home = n_human + facts.output
     home[by_people] = row * n_people + facts.rater[by_people]
     passed, scores = np.full(n_human + len(outputs), np.nan), np.full((n_human + len(outputs), len(criteria)), np.nan)
-    passed[home] = facts.passed
-    for found in _read_scores(task, judge, mode, criteria):
-        _fill(scores, facts.grade, home, found)
+    passed[home], scores[home] = facts.passed, facts.scores
     n_raters = np.bincount(row, minlength=len(labelled)).tolist()
     design = read_design(task, outputs.id, outputs.id[labelled], n_raters, with_adjudications=mode == "any")
     kept = design.is_counted
@@ -146,70 +145,83 @@ def _clusters(task: Task, outputs: Outputs) -> Ints:
     return np.where(is_sampled, outputs.prompt, -outputs.id)
 
 
-def _wanted(rows: QuerySet[Any], grade: str, task: Task, judge: Grader | None, mode: str) -> QuerySet[Any]:
-    """Grades, or what belongs to a `grade`, of the people in this mode and of the judge."""
-    is_wanted = Q(**{f"{grade}mode__in": GRADE_MODES[mode]})
+def _wanted(task: Task, judge: Grader | None, mode: str) -> QuerySet[Grade]:
+    """Grades that were not taken back, of the people in this mode and of the judge."""
+    is_wanted = Q(mode__in=GRADE_MODES[mode])
     if judge is not None:
         files = list(Grader.objects.filter(name=judge.name, version=judge.version).values_list("id", flat=True))
-        is_wanted |= Q(**{f"{grade}mode": Grade.Mode.AUTOMATIC, f"{grade}grader_id__in": files})
-    return rows.filter(is_wanted, **{f"{grade}output__task": task, f"{grade}output__is_latest": True}).order_by()
+        is_wanted |= Q(mode=Grade.Mode.AUTOMATIC, grader_id__in=files)
+    return Grade.objects.filter(is_wanted, output__task=task, output__is_latest=True, retraction__isnull=True).order_by()
 
 
-def _read_facts(grades: QuerySet[Grade], outputs: Outputs, gold: Collection[tuple[int, str]] = ()) -> Facts:
-    """Of each person and output, and of the judge, the newest grade that was not taken back.
-
-    `gold`: who graded which output as gold; these are left out.
-    """
-    who = Case(When(mode=Grade.Mode.AUTOMATIC, then=Value("")), default=F("rater_name"))
-    rows = list(raw(grades.filter(retraction__isnull=True).annotate(who=who).values_list("id", "output_id", "who", "passed")))
-    rows = [row for row in rows if row[1:3] not in gold] if gold else rows
-    ids, of, names, passed = zip(*rows, strict=True) if rows else ((),) * 4
+def _read_facts(task: Task, judge: Grader | None, mode: str, criteria: tuple[Criterion, ...], outputs: Outputs) -> Facts:
+    """Of each person and output, and of the judge, the newest grade. What people gave as gold is left out."""
+    rows, scores = _read_rows(_wanted(task, judge, mode), criteria, _versions_of(task, criteria))
+    at = np.searchsorted(outputs.id, rows["output"])
+    counted = np.flatnonzero(_is_counted(rows, outputs.id, at, gold_pairs(task)))
+    order = counted[np.argsort(rows["grade"][counted])]
+    names = rows["who"][order].tolist()
     people = tuple(sorted(set(names) - {""}))
     code = {name: i for i, name in enumerate((*people, ""))}
-    grade, rater = np.array(ids, dtype=np.int64), np.fromiter(map(code.__getitem__, names), dtype=np.int64)
-    output = np.searchsorted(outputs.id, np.array(of, dtype=np.int64))
-    order = np.argsort(grade)
-    newest = np.full(len(outputs) * len(code), -1, dtype=np.int64)
-    newest[output[order] * len(code) + rater[order]] = order  # of several assignments the last one stays
-    kept = newest[newest >= 0]
-    kept = kept[np.argsort(grade[kept])]
-    return Facts(people, grade[kept], output[kept], rater[kept], np.array(passed, dtype=np.float64)[kept])
+    rater = np.fromiter(map(code.__getitem__, names), dtype=np.int64, count=len(names))
+    cells, newest = at[order] * len(code) + rater, np.full(len(outputs) * len(code), -1, dtype=np.int64)
+    newest[cells] = order  # of several assignments the last one stays
+    found = np.flatnonzero(newest >= 0)
+    kept = newest[found]
+    return Facts(people, found // len(code), found % len(code), rows["passed"][kept], scores[kept])
 
 
-def _read_scores(task: Task, judge: Grader | None, mode: str, criteria: tuple[Criterion, ...]) -> Iterator[np.ndarray]:
-    """Scores with the column of their criterion; a criterion that another rubric version had too counts by its key."""
-    keys = [criterion.key for criterion in criteria]
-    known = {c.pk: c for c in Criterion.objects.filter(rubric__task=task, key__in=keys)} if keys else {}
-    of_task = _wanted(CriterionScore.objects.all(), "grade__", task, judge, mode)
-    # Which criterion is looked at here: asked of SQLite, it would go through the index of criteria and hop between grades.
-    numeric = {pk: keys.index(c.key) for pk, c in known.items() if criteria[keys.index(c.key)].kind != CATEGORICAL}
-    if numeric:
-        rows = of_task.filter(score__isnull=False).values_list("grade_id", "criterion_id", "score")
-        found = [np.fromiter(chunk, dtype=SCORE, count=len(chunk)) for chunk in _chunks(rows)]
-        yield _with_columns(np.concatenate(found) if found else np.empty(0, dtype=SCORE), numeric)
+def _is_counted(rows: np.ndarray, outputs: Ints, at: Ints, gold: Collection[tuple[int, str]]) -> np.ndarray:
+    """Not as gold, and of an output (at this place) that was there when outputs were read."""
+    is_there = np.append(outputs, -1)[at] == rows["output"]
+    if gold:
+        is_there &= [pair not in gold for pair in zip(rows["output"].tolist(), rows["who"].tolist(), strict=True)]
+    return is_there
+
+
+def _versions_of(task: Task, criteria: tuple[Criterion, ...]) -> dict[str, list[int]]:
+    """The ids of each criterion: one that another rubric version had too counts by its key."""
+    found: dict[str, list[int]] = {criterion.key: [] for criterion in criteria}
+    for pk, key in Criterion.objects.filter(rubric__task=task, key__in=list(found)).order_by("id").values_list("id", "key"):
+        found[key].append(pk)
+    return found
+
+
+def _read_rows(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: dict[str, list[int]]) -> tuple[np.ndarray, Floats]:
+    """The grades, as FACT, and their scores (g, c). "who" is empty for the judge."""
+    who = Case(When(mode=Grade.Mode.AUTOMATIC, then=Value("")), default=F("rater_name"))
+    rows, scores = _read_some(grades.annotate(who=who), criteria[:JOINED], ids)
+    order, found = np.argsort(rows["grade"]), [scores]
+    for start in range(JOINED, len(criteria), JOINED):
+        more, scores = _read_some(grades.annotate(who=who), criteria[start : start + JOINED], ids)
+        is_known = np.isin(more["grade"], rows["grade"])  # a grade may have come in between
+        place = order[np.searchsorted(rows["grade"], more["grade"][is_known], sorter=order)]
+        found.append(np.full((len(rows), scores.shape[1]), np.nan))
+        found[-1][place] = scores[is_known]
+    return rows, np.concatenate(found, axis=1)
+
+
+def _read_some(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: dict[str, list[int]]) -> tuple[np.ndarray, Floats]:
+    """The same for criteria that fit into one query."""
+    fields, dtype = ["id", "output_id", "who", "passed"], list(FACT)
     for column, criterion in enumerate(criteria):
-        if criterion.kind == CATEGORICAL:
-            codes = {value: float(i) for i, value in enumerate(criterion.values)}
-            rows = of_task.filter(criterion__in=[pk for pk, c in known.items() if c.key == criterion.key], value__in=list(codes))
-            coded = ((grade, column, codes[value]) for grade, value in raw(rows.values_list("grade_id", "value")))
-            yield np.fromiter(coded, dtype=SCORE)
+        name, is_categorical = f"score{column}", criterion.kind == CATEGORICAL
+        of_criterion = Q(criterion_scores__criterion__in=ids[criterion.key])
+        grades = grades.annotate(**{name: FilteredRelation("criterion_scores", condition=of_criterion)})
+        fields.append(f"{name}__{'value' if is_categorical else 'score'}")
+        dtype.append((name, np.object_ if is_categorical else np.float64))
+    found = [np.fromiter(chunk, dtype=dtype, count=len(chunk)) for chunk in _chunks(grades.values_list(*fields))]
+    rows = np.concatenate(found) if found else np.empty(0, dtype=dtype)
+    scores = np.full((len(rows), len(criteria)), np.nan)
+    for column, criterion in enumerate(criteria):
+        given = rows[f"score{column}"]
+        scores[:, column] = _codes(given, criterion.values) if criterion.kind == CATEGORICAL else given
+    return rows, scores
 
 
-def _with_columns(scores: np.ndarray, columns: dict[int, int]) -> np.ndarray:
-    ids = np.array(sorted(columns), dtype=np.int64)
-    at = np.minimum(np.searchsorted(ids, scores["criterion"]), len(ids) - 1)
-    is_known = ids[at] == scores["criterion"]
-    scores["criterion"] = np.array([columns[pk] for pk in ids.tolist()], dtype=np.int64)[at]
-    return scores[is_known]
-
-
-def _fill(table: Floats, grades: Ints, home: Ints, scores: np.ndarray) -> None:
-    """Put each score into the row of its grade; those of grades that a newer one follows have none. `grades` rise."""
-    if not len(grades) or not len(scores):
-        return
-    at = np.minimum(np.searchsorted(grades, scores["grade"]), len(grades) - 1)
-    is_kept = grades[at] == scores["grade"]
-    table[home[at[is_kept]], scores["criterion"][is_kept]] = scores["score"][is_kept]
+def _codes(given: Sequence[str | None], values: Sequence[str]) -> Floats:
+    code = {value: float(i) for i, value in enumerate(values)}
+    return np.array([code.get(value, np.nan) for value in given], dtype=np.float64)
 
 
 def _chunks(rows: QuerySet[Any]) -> Iterator[list[tuple[Any, ...]]]:
