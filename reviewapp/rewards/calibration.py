@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reviewapp.calibration.calibrators import Fit, current_fit
-from reviewapp.models import Task
+from reviewapp.models import Calibrator, Task
 from reviewapp.rewards.labels import Label
 
 CALIBRATED_POLICY = "human-then-calibrated"
+# task slug, judge's name, version
+Key = tuple[str, str, str]
+# the three, the calibrator's hash, and where there is none, why
+ToldFit = tuple[str, str, str, str, str]
 
 
 class Calibration:
@@ -17,8 +21,9 @@ class Calibration:
 
     def __init__(self, graders: Mapping[int, tuple[str, str, str]]) -> None:
         self._graders = graders
-        # (task slug, judge's name, version) -> its fit
-        self.fits: dict[tuple[str, str, str], Fit] = {}
+        # Those that labels have asked for, and those that are known besides.
+        self.fits: dict[Key, Fit] = {}
+        self._ahead: dict[Key, Fit] = {}
         self._by_id: dict[tuple[str, int], Fit] = {}
 
     def label(self, label: Label, slug: str, grader_id: int) -> Label:
@@ -34,17 +39,42 @@ class Calibration:
         return found
 
     def _fit_of(self, slug: str, name: str, version: str) -> Fit:
-        if (slug, name, version) not in self.fits:
-            self.fits[slug, name, version] = current_fit(Task.objects.select_related("rubric").get(slug=slug), name, version)
-        return self.fits[slug, name, version]
+        key = slug, name, version
+        if key not in self.fits:
+            self.fits[key] = self._ahead.get(key) or _current(*key)
+        return self.fits[key]
 
-    def told(self) -> list[tuple[str, str, str, str]]:
-        """What `agrees` compares: task, judge, version and what they came to, of each fit so far."""
-        return [(*names, _identity(fit)) for names, fit in self.fits.items()]
+    def fit_ahead(self, slug: str, grader_id: int) -> None:
+        """Fit what labels are expected to ask for."""
+        key = slug, *self._graders[grader_id][:2]
+        self._ahead[key] = _current(*key)
 
-    def agrees(self, told: Iterable[tuple[str, str, str, str]]) -> bool:
-        """Did another process that writes this export come to the same calibrators?"""
-        return all(_identity(self._fit_of(slug, name, version)) == identity for slug, name, version, identity in told)
+    def known(self) -> list[ToldFit]:
+        """For `learn` of another process that writes this export."""
+        return _told(self._ahead | self.fits)
+
+    def used(self) -> list[ToldFit]:
+        """For `takes_over`."""
+        return _told(self.fits)
+
+    def learn(self, told: Iterable[ToldFit]) -> None:
+        """Take the other process's calibrators for those that this one has not fitted."""
+        for slug, name, version, sha256, why in told:
+            if (key := (slug, name, version)) not in self._ahead | self.fits:
+                self._ahead[key] = Fit(_kept(*key, sha256) if sha256 else None, why)
+
+    def takes_over(self, told: Sequence[ToldFit]) -> bool:
+        """Count what the other process used as used; False if it came to another calibrator, or to one that is not here."""
+        try:
+            self.learn(told)
+        except Calibrator.DoesNotExist:
+            return False
+        known = self._ahead | self.fits
+        used = {(slug, name, version): known[slug, name, version] for slug, name, version, *_ in told}
+        if sorted(_told(used)) != sorted(map(tuple, told)):
+            return False
+        self.fits |= used
+        return True
 
     def to_json(self) -> list[dict[str, Any]]:
         """For the manifest: each calibrator that was used, by its hash."""
@@ -64,5 +94,13 @@ class Calibration:
         ]
 
 
-def _identity(fit: Fit) -> str:
-    return fit.calibrator.sha256 if fit.calibrator else fit.why_missing
+def _told(fits: Mapping[Key, Fit]) -> list[ToldFit]:
+    return [(*key, fit.calibrator.sha256 if fit.calibrator else "", fit.why_missing) for key, fit in fits.items()]
+
+
+def _current(slug: str, name: str, version: str) -> Fit:
+    return current_fit(Task.objects.select_related("rubric").get(slug=slug), name, version)
+
+
+def _kept(slug: str, name: str, version: str, sha256: str) -> Calibrator:
+    return Calibrator.objects.get(task__slug=slug, judge_name=name, judge_version=version, sha256=sha256)

@@ -29,6 +29,8 @@ from reviewapp.rewards.spec import Spec
 from reviewapp.rewards.splits import SharedTexts, Splitter, prompt_key
 
 BATCH = 4000
+# Outputs that show which judges a task has.
+LOOKED_AT = 50
 # Characters of content held at once, so that a batch of very long outputs is read in parts.
 CHUNK_CHARS = 4_000_000
 OUTPUT_FIELDS = (
@@ -137,6 +139,16 @@ class Reader:
             bounds = numbered.annotate(rest=Mod("place", size)).filter(rest=0).order_by("place").values_list("external_id", flat=True)
             edges = [None, *bounds, None]
             yield from (Span(task.id, after, upto) for after, upto in pairwise(edges))
+
+    def fit_ahead(self) -> Iterator[None]:
+        """Fit the calibrators that labels will ask for, one a step, the last task first: by the judges of its first outputs."""
+        for task in reversed(self.catalog.tasks) if self.calibration else ():
+            first = fetch(self.outputs.filter(task_id=task.id).order_by("external_id").values_list("id")[:LOOKED_AT])
+            facts = self._read_grades([output_id for (output_id,) in first])
+            judges = [judge_label(of_output, task.primary_grader) for of_output in facts.values()]
+            for grader_id in dict.fromkeys(self._grades[judge.grade_ids[0]][2] for judge in judges if judge.source == "judge"):
+                self.calibration.fit_ahead(task.slug, grader_id)
+                yield
 
     def chunks(self, span: Span | None = None) -> Iterator[list[Labelled]]:
         """Labelled outputs (of the span, else all) whose texts fit in memory together, for `build`."""

@@ -3,6 +3,7 @@
 The second one (`python -m reviewapp.rewards`) reads lines of JSON: what to write at all, then one span after the other;
 for each it answers with a line. It ends when its input does, so it never outlives the export. What it wrote counts only
 where it saw what the first process sees (columns, calibrators); whatever it does not do, the first one does itself.
+Calibrators are fitted by whoever comes to need one first, and told to the other with the next line.
 """
 
 from __future__ import annotations
@@ -51,7 +52,6 @@ class SecondWriter:
 
     def __init__(self, reader: Reader, folder: Path) -> None:
         self._reader = reader
-        self._left = deque(reader.spans(SPAN))
         self._sent: deque[Span] = deque()
         # In the order of the spans: the second process begins with the last.
         self.written: deque[Written] = deque()
@@ -64,6 +64,7 @@ class SecondWriter:
         }
         command = [sys.executable, "-m", "reviewapp.rewards"]
         self._process = subprocess.Popen(command, cwd=settings.BASE_DIR, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._left: deque[Span] = deque()
         self._heard = b""
         self._is_ready = self._is_over = False
         self._tell(order)
@@ -83,6 +84,8 @@ class SecondWriter:
 
     def spans(self) -> Iterator[Span]:
         """The spans for this process to write, in order; each time the other one is given some too. Ends when all are written."""
+        self._left.extend(self._reader.spans(SPAN))
+        self._fit_while_it_starts()
         while True:
             self._listen(wait=False)
             if self._left:
@@ -90,6 +93,13 @@ class SecondWriter:
             elif self._sent:
                 self._listen(wait=True)
             else:
+                return
+
+    def _fit_while_it_starts(self) -> None:
+        """The calibrators of the last tasks, with which the other process begins."""
+        for _ in self._reader.fit_ahead():
+            self._listen(wait=False)
+            if self._is_ready or self._is_over:
                 return
 
     def _listen(self, *, wait: bool) -> None:
@@ -103,14 +113,15 @@ class SecondWriter:
             self._give_up()
         while self._is_ready and not self._is_over and self._left and len(self._sent) < IN_FLIGHT:
             self._sent.append(self._left.pop())
-            self._tell(list(self._sent[-1]))
+            fits = self._reader.calibration.known() if self._reader.calibration else []
+            self._tell({"span": list(self._sent[-1]), "fits": fits})
 
     def _takes(self, told: dict[str, Any]) -> bool:
         """Is it an answer by someone who sees what this process sees?"""
         if not self._is_ready:
             self._is_ready = list(told["criteria"].items()) == list(self._reader.table.criteria.items())
             return self._is_ready
-        if told["fits"] and not self._reader.calibration.agrees(told["fits"]):
+        if self._reader.calibration and not self._reader.calibration.takes_over(told["fits"]):
             return False
         self._sent.popleft()
         self.written.appendleft(Written(told["files"], told["counts"]))
@@ -145,10 +156,13 @@ def write_spans(orders: BinaryIO, answers: BinaryIO) -> None:
 
     answer({"criteria": reader.table.criteria})
     for number, line in enumerate(orders):
+        wanted = orjson.loads(line)
+        if reader.calibration:
+            reader.calibration.learn(wanted["fits"])
         reader.counts = Counts()
         with Files(file_format, folder, reader, prefix=f"{number}-") as files:
-            for chunk in reader.chunks(Span(*orjson.loads(line))):
+            for chunk in reader.chunks(Span(*wanted["span"])):
                 files.write(chunk)
         names = {split: str(path) for split, path in files.paths.items()}
-        fits = reader.calibration.told() if reader.calibration else []
+        fits = reader.calibration.used() if reader.calibration else []
         answer({"files": names, "counts": reader.counts.to_json(), "fits": fits})

@@ -8,19 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from reviewapp.models import Grader
+from reviewapp.rewards.calibration import Calibration
 from reviewapp.rewards.export import write_export
+from reviewapp.rewards.labels import Label
 from reviewapp.rewards.spec import Spec
 from tests.jobs.workers import database_url
 from tests.make import make_human_grade, make_judge_grade, make_output, make_task, make_user
 from tests.rewards.reading import make_prompt
 
-OUTPUTS = 40
+OUTPUTS = 120
 
 
 @pytest.fixture
 def study(transactional_db, monkeypatch):
-    """Outputs of two tasks, some by one prompt, some without a label; every export is a large one, in spans of two."""
-    monkeypatch.setattr("reviewapp.rewards.second_writer.SPAN", 2)
+    """Outputs of two tasks, some by one prompt, some without a label, enough with both for a calibrator.
+
+    Every export is a large one, in spans of five.
+    """
+    monkeypatch.setattr("reviewapp.rewards.second_writer.SPAN", 5)
     monkeypatch.setattr("reviewapp.rewards.second_writer.WORTH_IT", 0)
     monkeypatch.setenv("DATABASE_URL", database_url())
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "tests.settings")
@@ -32,7 +38,7 @@ def study(transactional_db, monkeypatch):
             output = make_output(task, f'Text {n} of {slug}, "quoted"\nand long enough to be one that is shared.', prompt=prompts[n // 2])
             if n % 5:
                 make_judge_grade(output, {"viability": n % 10})
-            if n % 3 == 0:
+            if n % 2 == 0:
                 make_human_grade(output, reviewer, {"viability": (n + 1) % 10})
 
 
@@ -68,6 +74,7 @@ def test_two_processes_write_the_bytes_that_one_writes(study, tmp_path, monkeypa
     write_export(spec, tmp_path / "two", waiting)
     assert waiting.seen, "the second process wrote nothing"
     assert files_of(tmp_path / "two") == by_one(spec, tmp_path / "one", monkeypatch)
+    assert [c["task"] for c in json.loads((tmp_path / "two" / "manifest.json").read_text())["calibrator"]] == ["ideas", "plans"]
     done = [done for stage, done in waiting.told if stage == "writing rows"]
     assert done == sorted(done) and done[-1] <= OUTPUTS
 
@@ -104,3 +111,30 @@ def test_an_export_that_is_stopped_takes_its_second_process_along(study, tmp_pat
         write_export(Spec(), tmp_path / "out", stop)
     running = subprocess.run(["pgrep", "-f", "reviewapp.rewards"], capture_output=True, text=True, check=False).stdout
     assert not running and list(tmp_path.iterdir()) == []
+
+
+def test_what_the_second_process_wrote_by_another_calibrator_does_not_count(study):
+    graders = {grader.pk: (grader.name, grader.version, grader.kind) for grader in Grader.objects.filter(kind="llm_judge")}
+    (grader_id,) = graders
+    mine, theirs = Calibration(graders), Calibration(graders)
+    for calibration in (mine, theirs):
+        calibration.fit_ahead("ideas", grader_id)
+        calibration.label(Label(score=6.0, source="judge"), "ideas", grader_id)
+    assert mine.takes_over(theirs.used())
+    ((*names, _, why),) = theirs.used()
+    assert not mine.takes_over([(*names, "another hash", why)])
+    assert not Calibration(graders).takes_over([(*names, "another hash", why)])
+
+
+def test_a_calibrator_that_the_other_process_used_is_taken_over_as_used(study):
+    graders = {grader.pk: (grader.name, grader.version, grader.kind) for grader in Grader.objects.filter(kind="llm_judge")}
+    (grader_id,) = graders
+    mine, theirs = Calibration(graders), Calibration(graders)
+    theirs.label(Label(score=6.0, source="judge"), "ideas", grader_id)
+    assert mine.to_json() == []
+    assert mine.takes_over(theirs.used())
+    assert mine.to_json() == theirs.to_json() != []
+    mine.fit_ahead("plans", grader_id)  # known, and not used
+    assert len(mine.to_json()) == 1
+    theirs.learn(mine.known())
+    assert len(theirs.to_json()) == 1

@@ -6,42 +6,54 @@ The file's metadata holds the writer's version and the schema, no time: the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-import pyarrow as pa
-from pyarrow import parquet
 
 from reviewapp.rewards.columns import Kind, Table
 
 NOTE = "Typed columns, zstd. `criteria_json`, `overrides` and `meta` are JSON texts, which every reader takes."
-TYPES: dict[Kind, pa.DataType] = {
-    "text": pa.string(),
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "flag": pa.bool_(),
-    "texts": pa.list_(pa.string()),
-    "integers": pa.list_(pa.int64()),
-    "json": pa.string(),
-}
 ROW_GROUP = 10_000
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@cache
+def types() -> dict[Kind, pa.DataType]:
+    import pyarrow as pa  # noqa: PLC0415 - 0.2 s to import, which other formats do without
+
+    return {
+        "text": pa.string(),
+        "integer": pa.int64(),
+        "number": pa.float64(),
+        "flag": pa.bool_(),
+        "texts": pa.list_(pa.string()),
+        "integers": pa.list_(pa.int64()),
+        "json": pa.string(),
+    }
 
 
 class ParquetWriter:
     """Gathers rows to row groups of one size, whatever the size of the batches."""
 
     def __init__(self, path: Path, table: Table) -> None:
+        import pyarrow as pa  # noqa: PLC0415 - as above
+        from pyarrow import parquet  # noqa: PLC0415
+
         self._kinds = list(table.flat(criteria_json=True))
-        self._schema = pa.schema([(name, TYPES[kind]) for name, kind in self._kinds])
+        self._schema = pa.schema([(name, types()[kind]) for name, kind in self._kinds])
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._table = table
         self._batches: list[pa.RecordBatch] = []
         self._held = 0
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        import pyarrow as pa  # noqa: PLC0415 - as above
+
         columns = zip(*(self._table.flat_values(row, criteria_json=True) for row in rows), strict=True)
-        arrays = [pa.array(_typed(values, kind), TYPES[kind]) for values, (_, kind) in zip(columns, self._kinds, strict=True)]
+        arrays = [pa.array(_typed(values, kind), types()[kind]) for values, (_, kind) in zip(columns, self._kinds, strict=True)]
         self._batches.append(pa.record_batch(arrays, schema=self._schema))
         self._held += len(arrays[0])
         if self._held >= ROW_GROUP:
@@ -56,6 +68,8 @@ class ParquetWriter:
         self._writer.close()
 
     def _flush(self) -> None:
+        import pyarrow as pa  # noqa: PLC0415 - as above
+
         self._writer.write_table(pa.Table.from_batches(self._batches), row_group_size=self._held)
         self._batches, self._held = [], 0
 
