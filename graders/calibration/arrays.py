@@ -52,8 +52,20 @@ def stratum_numbers(name: str, strata: Iterable[Hashable], length: int) -> Ints:
     named = strata if isinstance(strata, np.ndarray) else list(strata)
     array = np.asarray(named) if len(named) else np.empty(0, dtype=np.int64)
     if array.ndim == 1 and array.dtype.kind in "iu" and len(array) == length:
-        return np.asarray(np.unique(array, return_inverse=True)[1], dtype=np.int64)
+        return rising_numbers(array.astype(np.int64, copy=False))
     return cluster_numbers(name, named, length)
+
+
+def rising_numbers(ids: Ints) -> Ints:
+    """Return whole numbers as numbers from 0 that keep their order: numpy.unique's inverse, without a sort where they are small."""
+    if not len(ids) or ids.min() < 0 or ids.max() > 8 * len(ids):
+        return np.asarray(np.unique(ids, return_inverse=True)[1], dtype=np.int64)
+    return np.asarray((np.cumsum(np.bincount(ids) > 0) - 1)[ids])
+
+
+def how_many(numbers: Ints) -> int:
+    """Return how many different whole numbers from 0 there are."""
+    return int(np.count_nonzero(np.bincount(numbers)))
 
 
 def _numbered(ids: Ints) -> Ints:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, mean_human, score_array, stratum_numbers
+from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, mean_human, rising_numbers, score_array, stratum_numbers
 
 Policy = Literal["random", "stratified", "active", "disagreement"]
 POLICIES: tuple[Policy, ...] = ("random", "stratified", "active", "disagreement")
@@ -185,7 +185,7 @@ def score_strata(judge: Scores, groups: Iterable[Hashable] | None = None, n_quan
     for number in range(int(group.max(initial=-1)) + 1):
         mine = group == number
         level[mine] = strata_by(score_cuts(scores[mine], n_quantiles), scores[mine])
-    return np.asarray(np.unique(group * (n_quantiles + 1) + level, return_inverse=True)[1])
+    return rising_numbers(group * (n_quantiles + 1) + level)
 
 
 def predicted_error(judge: Scores, human: Scores, strata: Iterable[Hashable], scale: tuple[float, float]) -> Floats:
