@@ -1,0 +1,159 @@
+"""The interval of a figure from what it would be without each prompt in turn: for few prompts, where a bootstrap is too short.
+
+The standard error is the jackknife's. Student's quantile has fewer degrees of freedom where a few prompts make most of it
+(Satterthwaite). A figure with bounds is put on a scale on which it has none, and the ends are brought back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from graders.calibration.arrays import Floats
+from graders.calibration.student import student_quantile
+
+# A mean or a difference; a figure from -1 to 1; a share of outputs; a size of 0 or more; a gap, which is biased away from 0.
+Kind = Literal["points", "correlation", "share", "size", "gap"]
+FEWEST_DEGREES = 2.0
+UNSEEN, UNSEEN_SPREAD = 0.5, 0.25  # of an output more; of figures in which a large difference counts by its square, less
+EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
+NEGLIGIBLE = 1e-9
+
+Ends = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A standard error, and the degrees of freedom that it has: of the prompts, and fewer where some count for most."""
+
+    error: float
+    prompts: int
+    degrees: float
+
+    def half(self, level: float, *, by_prompts: bool = False) -> float:
+        """Return half the width of an interval of that level."""
+        return self.error * student_quantile(self.prompts - 1 if by_prompts else self.degrees, (1 + level) / 2)
+
+
+def spread_of(without: Floats) -> Spread:
+    """Return the spread of a figure from its values without each prompt (C,), C at least 2.
+
+    Degrees of freedom are those of a chi square with the variance that the squares' sum is seen to have,
+    2 / (g / C + 2 / (C - 1)), g the excess kurtosis: C - 1 at most, and 2 at least.
+
+    References
+    ----------
+    Efron and Stein (1981), Annals of Statistics 9:586-596, the variance. Satterthwaite (1946), Biometrics Bulletin
+    2:110-114. Joanes and Gill (1998), The Statistician 47:183-189, G2, for the kurtosis.
+
+    Examples
+    --------
+    Without each of the numbers 1, 2, 3, 6 their mean is 11/3, 10/3, 3, 2: the standard error is that of a mean, 1.08.
+
+    >>> round(spread_of(np.array([11, 10, 9, 6]) / 3).error, 4), round(np.std([1, 2, 3, 6], ddof=1) / 2, 4)
+    (1.0801, 1.0801)
+    """
+    n = len(without)
+    off = without - without.mean()
+    squares = float((off**2).sum())
+    error = ((n - 1) / n * squares) ** 0.5
+    if squares <= 0 or n < 4:
+        return Spread(error, n, max(n - 1.0, 1.0))
+    excess = n * float((off**4).sum()) / squares**2 - 3
+    excess = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * excess + 6)
+    return Spread(error, n, float(np.clip(2 / max(excess / n + 2 / (n - 1), 1e-9), FEWEST_DEGREES, n - 1)))
+
+
+def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Floats | None = None) -> Ends | None:
+    """Return the interval of a figure, None where it is the same without each prompt.
+
+    Parameters
+    ----------
+    value : float
+        The figure.
+    without : array (C,)
+        What it is without each of the prompts, C at least 2.
+    kind : Kind
+        "points": value and standard error as they are. "correlation": on Fisher's z scale. "share": Wilson's interval for
+        as many independent outputs as would have that standard error. "size": the same without an upper bound, for which
+        the variance grows with the mean. "gap": as points below, as a size above, from 0 to 1.
+    level : float
+        How often it should hold the true figure over many studies.
+    unseen : array (m,), optional
+        Of a correlation: what it would be with half an output more (or a quarter), to which everybody gives the same of m scores. Where
+        that would raise it by much, outputs of a kind that would show agreement are too rare to have been seen, and the
+        upper end is moved out by the root of the mean square of that.
+
+    References
+    ----------
+    Fisher (1921), Metron 1:3-32. Arvesen and Schmitz (1970), Biometrics 26:677-686, a jackknife on such a scale. Korn and
+    Graubard (1998), Survey Methodology 24:193-201, for "share".
+    """
+    spread = spread_of(without)
+    if spread.error <= NEGLIGIBLE * max(1.0, abs(value)):
+        return None
+    if kind == "correlation":
+        return _on_fishers_scale(value, spread, level, unseen)
+    if kind == "share":
+        return _share(value, spread, level)
+    half = spread.half(level)
+    if kind == "points":
+        return value - half, value + half
+    low, high = _size(value, half)
+    return (low, high) if kind == "size" else (max(value - half, 0.0), min(high, 1.0))
+
+
+def _on_fishers_scale(value: float, spread: Spread, level: float, unseen: Floats | None) -> Ends:
+    value = min(max(value, -1 + EDGE), 1 - EDGE)
+    middle, half = np.arctanh(value), spread.half(level) / (1 - value**2)
+    rise = 0.0
+    if unseen is not None and np.isfinite(unseen).any():
+        raised = np.arctanh(np.clip(unseen[np.isfinite(unseen)], -1 + EDGE, 1 - EDGE)) - middle
+        rise = float(np.mean(np.maximum(raised, 0.0) ** 2)) * student_quantile(spread.degrees, (1 + level) / 2) ** 2
+    return float(np.tanh(middle - half)), float(np.tanh(middle + (half**2 + rise) ** 0.5))
+
+
+def _share(value: float, spread: Spread, level: float) -> Ends:
+    """The roots of (p - value)^2 = half^2 p (1 - p) / (value (1 - value))."""
+    value = min(max(value, 0.0), 1.0)
+    ratio = spread.half(level, by_prompts=True) ** 2 / max(value * (1 - value), NEGLIGIBLE)
+    middle = (value + ratio / 2) / (1 + ratio)
+    half = (ratio * value * (1 - value) + ratio**2 / 4) ** 0.5 / (1 + ratio)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def _size(value: float, half: float) -> Ends:
+    """The roots of (m - value)^2 = half^2 m / value."""
+    if value <= NEGLIGIBLE:
+        return 0.0, value + half
+    ratio = half**2 / value
+    reach = (ratio * value + ratio**2 / 4) ** 0.5
+    return max(value + ratio / 2 - reach, 0.0), value + ratio / 2 + reach
+
+
+def ends_of_limit(middle: Floats, deviation: Floats, times: float, level: float) -> Ends | None:
+    """Return the interval of a mean plus so many standard deviations, from both: the whole's first, then without each prompt.
+
+    The interval of the mean, and that of the deviation on a log scale, are put together with their correlation (MOVER). None
+    where nothing differs, or would not without one of the prompts.
+
+    References
+    ----------
+    Zou (2013), Statistical Methods in Medical Research 22:630-642.
+    """
+    if not (deviation > NEGLIGIBLE).all():
+        return None
+    logs = np.log(deviation[1:])
+    of_mean, of_log = spread_of(middle[1:]), spread_of(logs)
+    off = middle[1:] - middle[1:].mean(), logs - logs.mean()
+    squares = float((off[0] ** 2).sum() * (off[1] ** 2).sum())
+    together = float((off[0] * off[1]).sum()) / squares**0.5 if squares > 0 else 0.0
+    half, reach = of_mean.half(level), of_log.half(level)
+    ends = []
+    for side in (-1.0, 1.0):
+        moved = times * float(deviation[0]) * (np.exp(side * reach if times > 0 else -side * reach) - 1)
+        square = half**2 + moved**2 + 2 * np.sign(times) * together * half * abs(moved)
+        ends.append(float(middle[0]) + times * float(deviation[0]) + side * max(square, 0.0) ** 0.5)
+    return ends[0], ends[1]
