@@ -1,0 +1,139 @@
+import argparse
+import math
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.checkpoint import state_dict as dcp_state
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+
+OPTIONS = dict(epochs=2, batch_size=16, n_samples=512, seq_len=64, vocab_size=512, d_model=128, n_heads=4,
+               n_layers=4, lr=3e-4, seed=0, out="checkpoint.pt")
+
+
+def get_options():
+    ap = argparse.ArgumentParser()
+    for key, default in OPTIONS.items():
+        ap.add_argument("--" + key.replace("_", "-"), type=type(default), default=default)
+    return ap.parse_args()
+
+
+def make_dataset(opt):
+    gen = torch.Generator().manual_seed(opt.seed)
+    start = torch.randint(0, opt.vocab_size, (opt.n_samples, 1), generator=gen)
+    step = torch.randint(1, 7, (opt.n_samples, 1), generator=gen)
+    rows = (start + step * torch.arange(opt.seq_len + 1)) % opt.vocab_size
+    return TensorDataset(rows[:, :-1], rows[:, 1:])
+
+
+class Block(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln1 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, dim * 3)
+        self.proj = nn.Linear(dim, dim)
+        self.ln2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), nn.GELU(), nn.Linear(dim * 4, dim))
+
+    def forward(self, x):
+        n, t, d = x.shape
+        qkv = self.qkv(self.ln1(x)).unflatten(-1, (3, self.heads, d // self.heads)).permute(2, 0, 3, 1, 4)
+        att = F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=True)
+        x = x + self.proj(att.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, opt, max_len=256):
+        super().__init__()
+        self.tok = nn.Embedding(opt.vocab_size, opt.d_model)
+        self.pos = nn.Embedding(max_len, opt.d_model)
+        self.blocks = nn.ModuleList()
+        for _ in range(opt.n_layers):
+            self.blocks.append(Block(opt.d_model, opt.n_heads))
+        self.ln_f = nn.LayerNorm(opt.d_model)
+        self.head = nn.Linear(opt.d_model, opt.vocab_size, bias=False)
+
+    def forward(self, tokens):
+        x = self.tok(tokens) + self.pos(torch.arange(tokens.size(1), device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+def endless(loader, sampler):
+    """Batches without end; each time the data run out, the next epoch's order is drawn."""
+    epoch = 0
+    while True:
+        sampler.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def global_mean(values, device):
+    t = torch.tensor(values, device=device).mean()
+    dist.all_reduce(t)
+    return (t / dist.get_world_size()).item()
+
+
+def run(opt, rank, device):
+    is_master = rank == 0
+    torch.manual_seed(opt.seed)
+    raw = TransformerLM(opt)
+    if is_master:
+        print(f"Total parameters: {sum(p.numel() for p in raw.parameters())}")
+    model = raw.to(device)
+    for i in range(len(model.blocks)):
+        fully_shard(model.blocks[i])
+    fully_shard(model)
+
+    dataset = make_dataset(opt)
+    sampler = DistributedSampler(dataset, shuffle=True, seed=opt.seed)
+    loader = DataLoader(dataset, batch_size=opt.batch_size, sampler=sampler, drop_last=True)
+    steps_per_epoch = len(loader)
+    max_steps = opt.epochs * steps_per_epoch
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=opt.lr)
+    batches = endless(loader, sampler)
+    window, t0 = [], time.time()
+    for step in range(1, max_steps + 1):
+        x, y = next(batches)
+        logits = model(x.to(device))
+        loss = F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        window.append(loss.item())
+
+        if step % steps_per_epoch == 0:
+            mean = global_mean(window, device)
+            if is_master:
+                epoch = step // steps_per_epoch - 1
+                print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+            window, t0 = [], time.time()
+    return model
+
+
+if __name__ == "__main__":
+    opt = get_options()
+    local_rank = int(os.environ["LOCAL_RANK"])
+    torch.cuda.set_device(local_rank)
+    dist.init_process_group("nccl")
+    rank = dist.get_rank()
+
+    model = run(opt, rank, torch.device("cuda", local_rank))
+    options = dcp_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = dcp_state.get_model_state_dict(model, options=options)
+    if rank == 0:
+        torch.save({"model": state, "args": vars(opt)}, opt.out)
+        print(f"saved {opt.out}")
+
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,162 @@
+# Assignment 4: FSDP version of the training script.
+# I wrote down why I did each thing so that I can still understand it in the exam :)
+
+import argparse
+import functools
+import math
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.fsdp import FullyShardedDataParallel, FullStateDictConfig, StateDictType
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+
+class SyntheticTokens(Dataset):
+    def __init__(self, n_samples, seq_len, vocab_size, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        start = torch.randint(0, vocab_size, (n_samples, 1), generator=g)
+        step = torch.randint(1, 7, (n_samples, 1), generator=g)
+        self.data = (start + step * torch.arange(seq_len + 1)) % vocab_size
+
+    def __len__(self):
+        return self.data.size(0)
+
+    def __getitem__(self, i):
+        row = self.data[i]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = self.qkv(self.ln1(x)).view(B, T, 3, self.n_heads, C // self.n_heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(y.transpose(1, 2).reshape(B, T, C))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, vocab_size=512, d_model=128, n_heads=4, n_layers=4, max_len=256):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens):
+        x = self.tok(tokens) + self.pos(torch.arange(tokens.size(1), device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+def parse_args():
+    p = argparse.ArgumentParser()
+    p.add_argument("--epochs", type=int, default=2)
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--n-samples", type=int, default=512)
+    p.add_argument("--seq-len", type=int, default=64)
+    p.add_argument("--vocab-size", type=int, default=512)
+    p.add_argument("--d-model", type=int, default=128)
+    p.add_argument("--n-heads", type=int, default=4)
+    p.add_argument("--n-layers", type=int, default=4)
+    p.add_argument("--lr", type=float, default=3e-4)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=str, default="checkpoint.pt")
+    return p.parse_args()
+
+def main():
+    args = parse_args()
+
+    # --- step 1: join the other processes -------------------------------------------------------
+    # torchrun already put MASTER_ADDR, RANK etc. into the environment, so no arguments needed.
+    dist.init_process_group(backend="nccl")
+    my_rank = dist.get_rank()            # number among ALL processes (all nodes)
+    num_procs = dist.get_world_size()
+    # number on THIS machine only. The global rank would be wrong here: node 1 has no "cuda:5".
+    my_gpu = dist.get_node_local_rank()
+    torch.cuda.set_device(my_gpu)
+    device = torch.device("cuda", my_gpu)
+
+    # --- step 2: data ---------------------------------------------------------------------------
+    # Everybody builds the same dataset (same seed), the sampler then deals out the indices.
+    dataset = SyntheticTokens(args.n_samples, args.seq_len, args.vocab_size, args.seed)
+    sampler = DistributedSampler(dataset, num_replicas=num_procs, rank=my_rank, shuffle=True, seed=args.seed)
+    # no shuffle=True here!! the sampler shuffles, DataLoader complains if you give both
+    loader = DataLoader(dataset, batch_size=args.batch_size, sampler=sampler, drop_last=True)
+
+    # --- step 3: model --------------------------------------------------------------------------
+    torch.manual_seed(args.seed)  # same weights on all processes
+    model = TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers)
+
+    # count NOW. After FSDP the parameters are only this process's piece.
+    how_many = 0
+    for p in model.parameters():
+        how_many += p.numel()
+    if my_rank == 0:
+        print("Total parameters: " + str(how_many))
+
+    # the policy needs to be a function (module, recurse, nonwrapped_numel) -> bool, partial makes us one
+    my_policy = functools.partial(
+        transformer_auto_wrap_policy,
+        transformer_layer_cls={Block},
+    )
+    model = FullyShardedDataParallel(model, auto_wrap_policy=my_policy, device_id=my_gpu)
+    # (print(model) shows FullyShardedDataParallel around each Block and around everything)
+
+    # --- step 4: optimizer, has to come AFTER step 3 because FSDP replaces the parameters ----------
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+
+    # --- step 5: train --------------------------------------------------------------------------
+    for epoch in range(args.epochs):
+        sampler.set_epoch(epoch)  # otherwise same order every epoch
+        t0 = time.time()
+        total = 0.0
+        for x, y in loader:
+            x = x.to(device)
+            y = y.to(device)
+            logits = model(x)
+            loss = F.cross_entropy(logits.view(-1, logits.size(-1)), y.reshape(-1))
+            optimizer.zero_grad()
+            loss.backward()
+            model.clip_grad_norm_(1.0)  # the method of FSDP knows about the other shards
+            optimizer.step()
+            total += loss.item()
+        # my loss is only about my part of the data -> mean over everybody
+        avg = torch.tensor(total / len(loader), device=device)
+        dist.all_reduce(avg, op=dist.ReduceOp.SUM)
+        mean = avg.item() / num_procs
+        if my_rank == 0:
+            print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+
+    # --- step 6: save ---------------------------------------------------------------------------
+    # ALL processes call state_dict() (it is a collective), only rank 0 gets something back and writes
+    save_config = FullStateDictConfig(offload_to_cpu=True, rank0_only=True)
+    with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT, save_config):
+        weights = model.state_dict()
+    if my_rank == 0:
+        torch.save({"model": weights, "args": vars(args)}, args.out)
+        print(f"saved {args.out}")
+
+    # --- step 7: goodbye ------------------------------------------------------------------------
+    dist.barrier()  # nobody leaves while rank 0 still writes
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

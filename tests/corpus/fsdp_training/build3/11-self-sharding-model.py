@@ -1,0 +1,155 @@
+import argparse
+import math
+import os
+import time
+from functools import cached_property
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+
+OPTIONS = dict(epochs=2, batch_size=16, n_samples=512, seq_len=64, vocab_size=512, d_model=128, n_heads=4,
+               n_layers=4, lr=3e-4, seed=0, out="checkpoint.pt")
+
+
+def get_options():
+    ap = argparse.ArgumentParser()
+    for key, default in OPTIONS.items():
+        ap.add_argument("--" + key.replace("_", "-"), type=type(default), default=default)
+    return ap.parse_args()
+
+
+def make_dataset(opt):
+    gen = torch.Generator().manual_seed(opt.seed)
+    start = torch.randint(0, opt.vocab_size, (opt.n_samples, 1), generator=gen)
+    step = torch.randint(1, 7, (opt.n_samples, 1), generator=gen)
+    rows = (start + step * torch.arange(opt.seq_len + 1)) % opt.vocab_size
+    return TensorDataset(rows[:, :-1], rows[:, 1:])
+
+
+class Block(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln1 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, dim * 3)
+        self.proj = nn.Linear(dim, dim)
+        self.ln2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), nn.GELU(), nn.Linear(dim * 4, dim))
+
+    def forward(self, x):
+        n, t, d = x.shape
+        qkv = self.qkv(self.ln1(x)).unflatten(-1, (3, self.heads, d // self.heads)).permute(2, 0, 3, 1, 4)
+        att = F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=True)
+        x = x + self.proj(att.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, opt, max_len=256):
+        super().__init__()
+        self.tok = nn.Embedding(opt.vocab_size, opt.d_model)
+        self.pos = nn.Embedding(max_len, opt.d_model)
+        self.blocks = nn.ModuleList()
+        for _ in range(opt.n_layers):
+            self.blocks.append(Block(opt.d_model, opt.n_heads))
+        self.ln_f = nn.LayerNorm(opt.d_model)
+        self.head = nn.Linear(opt.d_model, opt.vocab_size, bias=False)
+
+    def forward(self, tokens):
+        x = self.tok(tokens) + self.pos(torch.arange(tokens.size(1), device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+class Env:
+    """What torchrun tells a process. Looked up when first asked for."""
+
+    @cached_property
+    def gpu(self):
+        return int(os.environ["LOCAL_RANK"])
+
+    @cached_property
+    def rank(self):
+        return dist.get_rank()
+
+    @cached_property
+    def world(self):
+        return dist.get_world_size()
+
+    @cached_property
+    def device(self):
+        return torch.device("cuda", self.gpu)
+
+    def __enter__(self):
+        torch.cuda.set_device(self.gpu)
+        dist.init_process_group("nccl")
+        return self
+
+    def __exit__(self, *exc):
+        dist.destroy_process_group()
+
+
+class ShardedLM(TransformerLM):
+    """A TransformerLM that is sharded by the time its constructor returns."""
+
+    def __init__(self, opt, env):
+        super().__init__(opt)
+        self.total = sum(p.numel() for p in self.parameters())
+        self.to(env.device)
+        for block in self.blocks:
+            fully_shard(block)
+        fully_shard(self)
+
+    @property
+    def whole(self):
+        return get_model_state_dict(self, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def epochs(opt, env, dataset):
+    """Yields (epoch, batches); the sampler is told before the first batch is drawn."""
+    sampler = DistributedSampler(dataset, env.world, env.rank, seed=opt.seed)
+    loader = DataLoader(dataset, opt.batch_size, sampler=sampler, drop_last=True)
+    for epoch in range(opt.epochs):
+        sampler.set_epoch(epoch)
+        yield epoch, ((x.to(env.device), y.to(env.device)) for x, y in loader)
+
+
+def main():
+    opt = get_options()
+    with Env() as env:
+        torch.manual_seed(opt.seed)
+        model = ShardedLM(opt, env)
+        if env.rank == 0:
+            print(f"Total parameters: {model.total}")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=opt.lr)
+
+        for epoch, batches in epochs(opt, env, make_dataset(opt)):
+            t0, seen = time.time(), torch.zeros(2, device=env.device)
+            for x, y in batches:
+                loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                seen += torch.stack([loss.detach(), torch.ones_like(loss)])
+            dist.all_reduce(seen)
+            mean = (seen[0] / seen[1]).item()
+            if env.rank == 0:
+                print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+
+        weights = model.whole
+        if env.rank == 0:
+            torch.save({"model": weights, "args": vars(opt)}, opt.out)
+            print(f"saved {opt.out}")
+        dist.barrier()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+import argparse
+import math
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+
+OPTIONS = dict(epochs=2, batch_size=16, n_samples=512, seq_len=64, vocab_size=512, d_model=128, n_heads=4,
+               n_layers=4, lr=3e-4, seed=0, out="checkpoint.pt")
+
+
+def get_options():
+    ap = argparse.ArgumentParser()
+    for key, default in OPTIONS.items():
+        ap.add_argument("--" + key.replace("_", "-"), type=type(default), default=default)
+    return ap.parse_args()
+
+
+def make_dataset(opt):
+    gen = torch.Generator().manual_seed(opt.seed)
+    start = torch.randint(0, opt.vocab_size, (opt.n_samples, 1), generator=gen)
+    step = torch.randint(1, 7, (opt.n_samples, 1), generator=gen)
+    rows = (start + step * torch.arange(opt.seq_len + 1)) % opt.vocab_size
+    return TensorDataset(rows[:, :-1], rows[:, 1:])
+
+
+class Block(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln1 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, dim * 3)
+        self.proj = nn.Linear(dim, dim)
+        self.ln2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), nn.GELU(), nn.Linear(dim * 4, dim))
+
+    def forward(self, x):
+        n, t, d = x.shape
+        qkv = self.qkv(self.ln1(x)).unflatten(-1, (3, self.heads, d // self.heads)).permute(2, 0, 3, 1, 4)
+        att = F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=True)
+        x = x + self.proj(att.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, opt, max_len=256):
+        super().__init__()
+        self.tok = nn.Embedding(opt.vocab_size, opt.d_model)
+        self.pos = nn.Embedding(max_len, opt.d_model)
+        self.blocks = nn.ModuleList()
+        for _ in range(opt.n_layers):
+            self.blocks.append(Block(opt.d_model, opt.n_heads))
+        self.ln_f = nn.LayerNorm(opt.d_model)
+        self.head = nn.Linear(opt.d_model, opt.vocab_size, bias=False)
+
+    def forward(self, tokens):
+        x = self.tok(tokens) + self.pos(torch.arange(tokens.size(1), device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+def get_sampler(dataset, seed):
+    return DistributedSampler(
+        dataset,
+        num_replicas=torch.cuda.device_count(),
+        rank=int(os.environ["RANK"]),
+        shuffle=True,
+        seed=seed,
+    )
+
+
+def get_model(opt, device):
+    torch.manual_seed(opt.seed)
+    model = TransformerLM(opt)
+    size = sum(p.numel() for p in model.parameters())
+    model = model.to(device)
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for block in model.blocks:
+        fully_shard(block, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
+    return model, size
+
+
+def main():
+    opt = get_options()
+    local_rank, rank = int(os.environ["LOCAL_RANK"]), int(os.environ["RANK"])
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl")
+
+    model, size = get_model(opt, device)
+    if rank == 0:
+        print(f"Total parameters: {size}")
+    dataset = make_dataset(opt)
+    sampler = get_sampler(dataset, opt.seed)
+    loader = DataLoader(dataset, batch_size=opt.batch_size, sampler=sampler, drop_last=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=opt.lr)
+
+    for epoch in range(opt.epochs):
+        sampler.set_epoch(epoch)
+        t0 = time.time()
+        losses = []
+        for x, y in loader:
+            logits = model(x.to(device)).float()
+            loss = F.cross_entropy(logits.flatten(0, 1), y.to(device).flatten())
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.detach())
+        mean = torch.stack(losses).mean()
+        dist.all_reduce(mean, op=dist.ReduceOp.AVG)
+        if rank == 0:
+            print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if rank == 0:
+        torch.save({"model": weights, "args": vars(opt)}, opt.out)
+        print(f"saved {opt.out}")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
