@@ -23,6 +23,7 @@ from reviewapp.settings import *  # noqa: F403
 from reviewapp.settings import DATA_DIR, DATABASES
 
 DEMO = False
+WHITENOISE_AUTOREFRESH = True  # else each client of a test begins with a walk over all static files
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, so that the processes which tests start see the same database.
