@@ -9,7 +9,7 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Scores, check_range, score_array
 from graders.calibration.rates import with_some_width
-from graders.calibration.resample import Resamples, bootstrap, ratio
+from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
 
@@ -85,17 +85,19 @@ def decide(judge: Scores, human: Scores, resamples: Resamples | None = None) -> 
         raise ValueError(f"judge has {len(said)} outputs, human {len(truth)}; one row an output in both")
     both = ~np.isnan(said) & ~np.isnan(truth)
     j, h, n_dropped = _verdicts("judge", said[both]), _verdicts("human", truth[both]), int((~both).sum())
-    columns = np.stack([j * h, j * (1 - h), (1 - j) * h, (1 - j) * (1 - h)], axis=1)
-    true_pass, false_pass, false_fail, true_fail = (int(c) for c in columns.sum(axis=0))
-    part = resamples and resamples.of(both)
+    cells, part, n = (3 - 2 * j - h).astype(np.int64), resamples and resamples.of(both), len(j)
+    whole = np.bincount(cells, minlength=4)[None].astype(np.float64)
+    drawn = None if part is None else part.counts_of(cells, 4)
+    true_pass, false_pass, false_fail, true_fail = (int(count) for count in whole[0])
 
     def share(of: Callable[[Floats], Floats], out_of: Callable[[Floats], Floats], why: str) -> Estimate:
-        if not len(columns):
+        if not n:
             why = "no output has both a verdict of the judge and a majority of people"
-        elif out_of(columns.sum(axis=0)[None])[0] > 0:
-            made = bootstrap(columns, lambda sums: ratio(of(sums), out_of(sums)), part, n_dropped)
-            return made if part is None else with_some_width(made, part.of(out_of(columns) > 0))
-        return Estimate.missing(f"not defined, because {why}", len(columns), n_dropped)
+        elif out_of(whole)[0] > 0:
+            value = float(of(whole)[0] / out_of(whole)[0])
+            made = with_interval(value, None if drawn is None else ratio(of(drawn), out_of(drawn)), part, n, n_dropped)
+            return made if part is None else with_some_width(made, part.of(out_of(np.eye(4))[cells] > 0))
+        return Estimate.missing(f"not defined, because {why}", n, n_dropped)
 
     return Decision(
         true_pass,

@@ -128,7 +128,7 @@ def limits_of_agreement(judge: Scores, human: Scores, resamples: Resamples | Non
     difference, part = x - y, resamples and resamples.of(both)
     middle = float(difference.mean())
     centred = difference - middle
-    columns = np.stack([np.ones(n), centred, centred**2], axis=1)
+    columns = np.stack([np.ones(n), centred, centred**2]).T
     whole, drawn = columns.sum(axis=0)[None], None if part is None else part.sums(columns)
     ends = []
     for sign in (-1, 1):
@@ -138,7 +138,7 @@ def limits_of_agreement(judge: Scores, human: Scores, resamples: Resamples | Non
 
 
 def _mean(scores: Floats, resamples: Resamples | None, n_dropped: int) -> Estimate:
-    columns = np.stack([np.ones(len(scores)), scores], axis=1)
+    columns = np.stack([np.ones(len(scores)), scores]).T
     return bootstrap(columns, mean_statistic, resamples, n_dropped)
 
 

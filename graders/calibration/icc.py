@@ -90,7 +90,7 @@ def _estimate(table: Floats, given: Mask, used: Mask, what: str, resamples: Resa
     if n < 2:
         verb = "output has" if n == 1 else "outputs have"
         return Estimate.missing(f"not defined, because {n} {verb} {what}, and it takes 2", n, n_dropped)
-    scores, mask = table[used], given[used]
+    scores, mask = table.T[:, used].T, given.T[:, used].T  # columns in one piece
     seen = scores[mask]
     if np.ptp(seen) == 0:
         return Estimate.missing(f"not defined, because no two scores differ: all {seen.size} are {seen[0]:g}", n, n_dropped)
@@ -98,8 +98,8 @@ def _estimate(table: Floats, given: Mask, used: Mask, what: str, resamples: Resa
     count, total = mask.sum(axis=1).astype(np.float64), centred.sum(axis=1)
     base = [np.ones(n), count, count**2, total, (centred**2).sum(axis=1), total**2 / count]
     if two_way:
-        return bootstrap(np.stack([*base, *centred.T], axis=1), _two_way, resamples and resamples.of(used), n_dropped)
-    return bootstrap(np.stack(base, axis=1), _one_way, resamples and resamples.of(used), n_dropped)
+        return bootstrap(np.stack([*base, *centred.T]).T, _two_way, resamples and resamples.of(used), n_dropped)
+    return bootstrap(np.stack(base).T, _one_way, resamples and resamples.of(used), n_dropped)
 
 
 def _one_way(sums: Floats) -> Floats:

@@ -6,14 +6,14 @@ Fitted to labelled outputs, tested on prompts that it has not seen. Isotonic fro
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, cluster_numbers, score_array, scored_by_both
-from graders.calibration.resample import Resamples, bootstrap, mean_statistic
+from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
 MIN_LABELS = 20  # also what a 95 % interval for one prediction takes: 19 residuals
@@ -142,15 +142,17 @@ def recalibrate(
     heights = np.clip(knots[1], low, high)
     calibrator = Calibrator(method, tuple(map(float, knots[0])), tuple(map(float, heights)), low, high, half_width, level, n, spread)
     part = resamples and resamples.of(both)
+    errors = (np.abs(x - y), np.abs(after - y), x - y, after - y)
+    mae_before, mae_after, bias_before, bias_after = _means(errors, part, n_dropped)
     loss_before, loss_after = _log_losses((x - low) / (high - low), x, verdicts, folds, method=method, resamples=part, n_dropped=n_dropped)
     return Recalibration(
         calibrator,
         0,
         "",
-        mae_before=_mean(np.abs(x - y), part, n_dropped),
-        mae_after=_mean(np.abs(after - y), part, n_dropped),
-        bias_before=_mean(x - y, part, n_dropped),
-        bias_after=_mean(after - y, part, n_dropped),
+        mae_before=mae_before,
+        mae_after=mae_after,
+        bias_before=bias_before,
+        bias_after=bias_after,
         log_loss_before=loss_before,
         log_loss_after=loss_after,
     )
@@ -194,9 +196,20 @@ def _folds(prompts: Ints, rng: np.random.Generator) -> Ints:
 def _unseen(x: Floats, y: Floats, folds: Ints, method: Method) -> Floats:
     """Return the prediction of each output by a map fitted without its fold."""
     predicted = np.empty(len(x))
+    if method == "linear":
+        for fold in np.unique(folds):
+            mine = folds == fold
+            predicted[mine] = _apply(_knots(x[~mine], y[~mine], method), x[mine])
+        return predicted
+    values, code = np.unique(x, return_inverse=True)  # sums by score and fold: those of the others are what is left
+    cells, shape = folds * len(values) + code, (int(folds.max()) + 1, len(values))
+    counts, sums = (np.bincount(cells, w, minlength=shape[0] * shape[1]).reshape(shape) for w in (None, y))
     for fold in np.unique(folds):
         mine = folds == fold
-        predicted[mine] = _apply(_knots(x[~mine], y[~mine], method), x[mine])
+        n_others, others = counts.sum(axis=0) - counts[fold], np.delete(sums, fold, axis=0).sum(axis=0)
+        there = n_others > 0
+        knots = values[there], _rising(others[there] / n_others[there], n_others[there])
+        predicted[mine] = np.interp(values, *knots)[code[mine]]
     return predicted
 
 
@@ -245,9 +258,15 @@ def _log_losses(
     after = _unseen(x[known], y, folds[known], method)
     before, after = (np.clip(p, edge, 1 - edge) for p in (stated[known], after))
     losses = [-(y * np.log(p) + (1 - y) * np.log(1 - p)) for p in (before, after)]
-    return _mean(losses[0], part, n_dropped), _mean(losses[1], part, n_dropped)
+    loss_before, loss_after = _means(losses, part, n_dropped)
+    return loss_before, loss_after
 
 
-def _mean(values: Floats, resamples: Resamples | None, n_dropped: int) -> Estimate:
-    columns = np.stack([np.ones(len(values)), values], axis=1)
-    return bootstrap(columns, mean_statistic, resamples, n_dropped)
+def _means(columns: Sequence[Floats], resamples: Resamples | None, n_dropped: int) -> list[Estimate]:
+    """Return the mean of each of these columns (n,), from one pass over the resamples."""
+    n = len(columns[0])
+    drawn = None if resamples is None else resamples.sums(np.stack([np.ones(n), *columns]).T)
+    return [
+        with_interval(float(column.mean()), None if drawn is None else ratio(drawn[:, place], drawn[:, 0]), resamples, n, n_dropped)
+        for place, column in enumerate(columns, 1)
+    ]

@@ -57,7 +57,7 @@ def brier(stated: Scores, passed: Scores, resamples: Resamples | None = None) ->
     p, y, both = _both(stated, passed)
     if not len(p):
         return Estimate.missing(WHY_NONE, 0, len(both))
-    columns = np.stack([np.ones(len(p)), (p - y) ** 2], axis=1)
+    columns = np.stack([np.ones(len(p)), (p - y) ** 2]).T
     return bootstrap(columns, mean_statistic, resamples and resamples.of(both), int((~both).sum()))
 
 
@@ -97,11 +97,11 @@ def ece(stated: Scores, passed: Scores, resamples: Resamples | None = None, n_bi
         why = WHY_NONE if not len(p) else "not defined, because one output shows no share"
         return Estimate.missing(why, len(p), n_dropped)
     bins = _equal_mass(p, n_bins)
-    one_hot = (bins[:, None] == np.arange(bins.max() + 1)).astype(np.float64)
-    columns = np.concatenate([one_hot, one_hot * p[:, None], one_hot * y[:, None]], axis=1)
-    value = float(_debiased(columns.sum(axis=0)[None], 1)[0])
+    n_used, weights = int(bins.max()) + 1, (None, p, y)
+    value = float(_debiased(*(np.bincount(bins, w, minlength=n_used)[None].astype(np.float64) for w in weights), times=1)[0])
     part = resamples and resamples.of(both)
-    return with_interval(value, None if part is None else _debiased(part.sums(columns), 2), part, len(p), n_dropped)
+    drawn = None if part is None else _debiased(*(part.counts_of(bins, n_used, w) for w in weights), times=2)
+    return with_interval(value, drawn, part, len(p), n_dropped)
 
 
 def reliability_bins(stated: Scores, passed: Scores, n_bins: int = N_BINS, level: float = 0.95) -> tuple[Bin, ...]:
@@ -141,8 +141,8 @@ def _equal_mass(p: Floats, n_bins: int) -> Ints:
     return np.asarray(np.unique(bins, return_inverse=True)[1][code])
 
 
-def _debiased(sums: Floats, times: int) -> Floats:
-    count, stated, passed = np.split(sums, 3, axis=1)
+def _debiased(count: Floats, stated: Floats, passed: Floats, *, times: int) -> Floats:
+    """Return the error (b,) from sums over each bin (b, bins)."""
     safe = np.maximum(count, 1)
     share = passed / safe
     noise = times * share * (1 - share) / np.maximum(count - 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 
 from graders.calibration import agreement, alpha, decision, errors, icc, noise, probes, rank, recalibration, reliability
 from graders.calibration.alt_test import Scoring, alternative_annotator_test
-from graders.calibration.arrays import Floats
-from graders.calibration.resample import Resamples, bootstrap, mean_statistic
+from graders.calibration.arrays import Floats, Ints
+from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 from reviewapp.calibration.grades import Grades, Outputs
 from reviewapp.calibration.items import Items
@@ -49,19 +50,17 @@ def missing(why: str, n: int = 0) -> Figure:
 def human_group(items: Items, grades: Grades) -> Figure:
     """How far people agree among themselves: what no judge can be asked to beat."""
     draws = items.resamples
-    nominal = alpha.krippendorff_alpha(items.human, "nominal", draws)
     if items.is_categorical:
+        nominal = alpha.krippendorff_alpha(items.human, "nominal", draws)
         names = ("alpha_ordinal", "alpha_interval", "icc", "icc_2k", "reviews_needed", "mean")
         return {name: missing(NOT_A_SCALE) for name in names} | {"alpha_nominal": figure(nominal), "mean_by_model": {}}
-    single = icc.icc1(items.human, draws)
+    alphas, single = alpha.krippendorff_alphas(items.human, alpha.METRICS, draws), icc.icc1(items.human, draws)
     return {
-        "alpha_ordinal": figure(alpha.krippendorff_alpha(items.human, "ordinal", draws)),
-        "alpha_interval": figure(alpha.krippendorff_alpha(items.human, "interval", draws)),
-        "alpha_nominal": figure(nominal),
+        **{f"alpha_{metric}": figure(found) for metric, found in alphas.items()},
         "icc": figure(single),
         "icc_2k": figure(icc.icc2k(items.human, draws)),
         "reviews_needed": figure(noise.reviews_needed(single)),
-        "mean": figure(_mean_score(items.human, draws)),
+        "mean": figure(_mean_scores(items.human, np.zeros(len(items.human), dtype=np.int64), 1, draws)[0]),
         "mean_by_model": _mean_by_model(items, grades),
     }
 
@@ -171,14 +170,18 @@ def family_of(model: str) -> str:
     return next((family for family, names in FAMILIES.items() if any(w.startswith(names) for w in words if w)), "")
 
 
-def _mean_score(human: Floats, resamples: Resamples) -> Estimate:
-    """The mean over reviews, not over outputs."""
+def _mean_scores(human: Floats, groups: Ints, n_groups: int, resamples: Resamples) -> list[Estimate]:
+    """In each group of items (n,), the mean over reviews, not over outputs."""
     given = ~np.isnan(human)
-    if not given.any():
-        return Estimate.missing("not defined, because no output has a human score")
-    columns = np.stack([given.sum(axis=1), np.where(given, human, 0.0).sum(axis=1)], axis=1).astype(float)
-    found = bootstrap(columns, mean_statistic, resamples)
-    return Estimate(found.value, found.low, found.high, int(given.sum()), found.why_missing, found.method)
+    counts, totals = given.sum(axis=1).astype(float), np.where(given, human, 0.0).sum(axis=1)
+    n, total = (np.bincount(groups, weights=w, minlength=n_groups) for w in (counts, totals))
+    drawn = ratio(resamples.counts_of(groups, n_groups, totals), resamples.counts_of(groups, n_groups, counts))
+    found = [Estimate.missing("not defined, because no output has a human score")] * n_groups
+    for group in np.flatnonzero(n).tolist():
+        mine = groups == group
+        made = with_interval(float(total[group] / n[group]), drawn[:, group], resamples.of(mine), int(mine.sum()))
+        found[group] = replace(made, n=int(n[group]))
+    return found
 
 
 def _mean_by_model(items: Items, grades: Grades) -> Figure:
@@ -187,8 +190,11 @@ def _mean_by_model(items: Items, grades: Grades) -> Figure:
     named = {name: i for i in present if (name := grades.outputs.models[i])}
     if not 1 < len(named) <= MAX_MODELS:
         return {}
-    rows = {name: models == number for name, number in named.items()}
-    return {name: figure(_mean_score(items.human[mine], items.resamples.of(mine))) for name, mine in rows.items()}
+    place = np.full(len(grades.outputs.models), -1)
+    place[list(named.values())] = np.arange(len(named))
+    mine = place[models] >= 0
+    found = _mean_scores(items.human[mine], place[models][mine], len(named), items.resamples.of(mine))
+    return {name: figure(estimate) for name, estimate in zip(named, found, strict=True)}
 
 
 def _limits(limits: errors.Limits) -> Figure:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from django.db import connection
 from django.db.models import Case, F, FilteredRelation, Q, QuerySet, Value, When
+from django.db.models.functions import Coalesce
 
 from graders.calibration.arrays import Floats, Ints
 from reviewapp.models import Criterion, Grade, Grader, Output, Task, Variant
@@ -29,7 +30,7 @@ GRADE_MODES = {
 }
 FACT = (("grade", np.int64), ("output", np.int64), ("who", np.object_), ("passed", np.float64))
 CATEGORICAL = "categorical"
-FETCHED = 250  # rows at once: with thousands, the memory that they are made in is cold, and each takes half as long again
+FETCHED = 250  # rows at once: more make Python look for garbage, and the memory that they are made in is cold
 JOINED = 24  # criteria in one query: SQLite joins at most 64 tables
 
 
@@ -127,12 +128,13 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
 
 def _read_outputs(task: Task) -> Outputs:
     latest = Output.objects.filter(task=task, is_latest=True).order_by("id")
-    rows = list(raw(latest.values_list("id", "prompt_id", "variant_id", "length", "model")))
-    ids, prompts, variants, lengths, models = zip(*rows, strict=True) if rows else ((),) * 5
-    numbers = [np.array([value or 0 for value in column], dtype=np.int64) for column in (ids, prompts, variants)]
+    given = latest.values_list("id", Coalesce("prompt_id", 0), Coalesce("variant_id", 0), "length", "model")
+    rows = _table(given, [*((name, np.int64) for name in ("id", "prompt", "variant")), ("length", np.float64), ("model", np.object_)])
+    models = rows["model"].tolist()
     names = tuple(sorted(set(models)))
     place = {name: i for i, name in enumerate(names)}
-    return Outputs(*numbers, np.array(lengths, dtype=np.float64), np.array([place[m] for m in models], dtype=np.int64), names)
+    model = np.fromiter(map(place.__getitem__, models), dtype=np.int64, count=len(models))
+    return Outputs(*(rows[name].copy() for name in ("id", "prompt", "variant", "length")), model, names)
 
 
 def _clusters(task: Task, outputs: Outputs) -> Ints:
@@ -210,8 +212,7 @@ def _read_some(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: di
         grades = grades.annotate(**{name: FilteredRelation("criterion_scores", condition=of_criterion)})
         fields.append(f"{name}__{'value' if is_categorical else 'score'}")
         dtype.append((name, np.object_ if is_categorical else np.float64))
-    found = [np.fromiter(chunk, dtype=dtype, count=len(chunk)) for chunk in _chunks(grades.values_list(*fields))]
-    rows = np.concatenate(found) if found else np.empty(0, dtype=dtype)
+    rows = _table(grades.values_list(*fields), dtype)
     scores = np.full((len(rows), len(criteria)), np.nan)
     for column, criterion in enumerate(criteria):
         given = rows[f"score{column}"]
@@ -222,6 +223,11 @@ def _read_some(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: di
 def _codes(given: Sequence[str | None], values: Sequence[str]) -> Floats:
     code = {value: float(i) for i, value in enumerate(values)}
     return np.array([code.get(value, np.nan) for value in given], dtype=np.float64)
+
+
+def _table(rows: QuerySet[Any], dtype: list[tuple[str, Any]]) -> np.ndarray:
+    found = [np.fromiter(chunk, dtype=dtype, count=len(chunk)) for chunk in _chunks(rows)]
+    return np.concatenate(found) if found else np.empty(0, dtype=dtype)
 
 
 def _chunks(rows: QuerySet[Any]) -> Iterator[list[tuple[Any, ...]]]:
