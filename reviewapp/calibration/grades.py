@@ -1,26 +1,20 @@
-"""A task's grades as arrays: which output, which criterion, which person. Seven queries, whatever the size.
-
-A grade comes with all its scores in one row, and rows go into numpy a few at a time: 10,000 labelled outputs with four
-criteria and four graders are 160,000 scores, and what the driver makes for each is most of the time.
-"""
+"""A task's grades as arrays: which output, which criterion, which person. Seven queries, whatever the size."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
 
 import numpy as np
-from django.db import connection
-from django.db.models import Case, F, FilteredRelation, Q, QuerySet, Value, When
 from django.db.models.functions import Coalesce
 
 from graders.calibration.arrays import Floats, Ints
+from reviewapp.calibration.rows import CATEGORICAL, Rows, numbered, raw, read_rows, table_of
 from reviewapp.models import Criterion, Grade, Grader, Output, Task, Variant
 from reviewapp.queues.design import Design, read_design
 from reviewapp.queues.gold import gold_pairs
 
+__all__ = ["CATEGORICAL", "GRADE_MODES", "MODES", "Grades", "Outputs", "judge_versions", "judges_of", "raw", "read_grades"]
 MODES = ("blind", "assisted", "any")
 GRADE_MODES = {
     "blind": (Grade.Mode.BLIND,),
@@ -28,10 +22,6 @@ GRADE_MODES = {
     "assisted": (Grade.Mode.ASSISTED, Grade.Mode.OVERRIDE),
     "any": (Grade.Mode.BLIND, Grade.Mode.ASSISTED, Grade.Mode.OVERRIDE, Grade.Mode.ADJUDICATION),
 }
-FACT = (("grade", np.int64), ("output", np.int64), ("who", np.object_), ("passed", np.float64))
-CATEGORICAL = "categorical"
-FETCHED = 250  # rows at once: more make Python look for garbage, and the memory that they are made in is cold
-JOINED = 24  # criteria in one query: SQLite joins at most 64 tables
 
 
 @dataclass(frozen=True)
@@ -129,11 +119,8 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
 def _read_outputs(task: Task) -> Outputs:
     latest = Output.objects.filter(task=task, is_latest=True).order_by("id")
     given = latest.values_list("id", Coalesce("prompt_id", 0), Coalesce("variant_id", 0), "length", "model")
-    rows = _table(given, [*((name, np.int64) for name in ("id", "prompt", "variant")), ("length", np.float64), ("model", np.object_)])
-    models = rows["model"].tolist()
-    names = tuple(sorted(set(models)))
-    place = {name: i for i, name in enumerate(names)}
-    model = np.fromiter(map(place.__getitem__, models), dtype=np.int64, count=len(models))
+    rows = table_of(given, [*((name, np.int64) for name in ("id", "prompt", "variant")), ("length", np.float64), ("model", np.object_)])
+    names, model = numbered(rows["model"])
     return Outputs(*(rows[name].copy() for name in ("id", "prompt", "variant", "length")), model, names)
 
 
@@ -147,95 +134,25 @@ def _clusters(task: Task, outputs: Outputs) -> Ints:
     return np.where(is_sampled, outputs.prompt, -outputs.id)
 
 
-def _wanted(task: Task, judge: Grader | None, mode: str) -> QuerySet[Grade]:
-    """Grades that were not taken back, of the people in this mode and of the judge."""
-    is_wanted = Q(mode__in=GRADE_MODES[mode])
-    if judge is not None:
-        files = list(Grader.objects.filter(name=judge.name, version=judge.version).values_list("id", flat=True))
-        is_wanted |= Q(mode=Grade.Mode.AUTOMATIC, grader_id__in=files)
-    return Grade.objects.filter(is_wanted, output__task=task, output__is_latest=True, retraction__isnull=True).order_by()
-
-
 def _read_facts(task: Task, judge: Grader | None, mode: str, criteria: tuple[Criterion, ...], outputs: Outputs) -> Facts:
     """Of each person and output, and of the judge, the newest grade. What people gave as gold is left out."""
-    rows, scores = _read_rows(_wanted(task, judge, mode), criteria, _versions_of(task, criteria))
-    at = np.searchsorted(outputs.id, rows["output"])
+    rows = read_rows(task, judge, GRADE_MODES[mode], criteria)
+    at = np.searchsorted(outputs.id, rows.output)
     counted = np.flatnonzero(_is_counted(rows, outputs.id, at, gold_pairs(task)))
-    order = counted[np.argsort(rows["grade"][counted])]
-    names = rows["who"][order].tolist()
-    people = tuple(sorted(set(names) - {""}))
+    order = counted[np.argsort(rows.grade[counted])]
+    people = tuple(sorted({rows.names[place] for place in np.unique(rows.who[order]).tolist()} - {""}))
     code = {name: i for i, name in enumerate((*people, ""))}
-    rater = np.fromiter(map(code.__getitem__, names), dtype=np.int64, count=len(names))
+    rater = np.array([code.get(name, -1) for name in rows.names], dtype=np.int64)[rows.who[order]]
     cells, newest = at[order] * len(code) + rater, np.full(len(outputs) * len(code), -1, dtype=np.int64)
     newest[cells] = order  # of several assignments the last one stays
     found = np.flatnonzero(newest >= 0)
     kept = newest[found]
-    return Facts(people, found // len(code), found % len(code), rows["passed"][kept], scores[kept])
+    return Facts(people, found // len(code), found % len(code), rows.passed[kept], rows.scores[kept])
 
 
-def _is_counted(rows: np.ndarray, outputs: Ints, at: Ints, gold: Collection[tuple[int, str]]) -> np.ndarray:
+def _is_counted(rows: Rows, outputs: Ints, at: Ints, gold: Collection[tuple[int, str]]) -> np.ndarray:
     """Not as gold, and of an output (at this place) that was there when outputs were read."""
-    is_there = np.append(outputs, -1)[at] == rows["output"]
+    is_there = np.append(outputs, -1)[at] == rows.output
     if gold:
-        is_there &= [pair not in gold for pair in zip(rows["output"].tolist(), rows["who"].tolist(), strict=True)]
+        is_there &= [(output, rows.names[who]) not in gold for output, who in zip(rows.output.tolist(), rows.who.tolist(), strict=True)]
     return is_there
-
-
-def _versions_of(task: Task, criteria: tuple[Criterion, ...]) -> dict[str, list[int]]:
-    """The ids of each criterion: one that another rubric version had too counts by its key."""
-    found: dict[str, list[int]] = {criterion.key: [] for criterion in criteria}
-    for pk, key in Criterion.objects.filter(rubric__task=task, key__in=list(found)).order_by("id").values_list("id", "key"):
-        found[key].append(pk)
-    return found
-
-
-def _read_rows(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: dict[str, list[int]]) -> tuple[np.ndarray, Floats]:
-    """The grades, as FACT, and their scores (g, c). "who" is empty for the judge."""
-    who = Case(When(mode=Grade.Mode.AUTOMATIC, then=Value("")), default=F("rater_name"))
-    rows, scores = _read_some(grades.annotate(who=who), criteria[:JOINED], ids)
-    order, found = np.argsort(rows["grade"]), [scores]
-    for start in range(JOINED, len(criteria), JOINED):
-        more, scores = _read_some(grades.annotate(who=who), criteria[start : start + JOINED], ids)
-        is_known = np.isin(more["grade"], rows["grade"])  # a grade may have come in between
-        place = order[np.searchsorted(rows["grade"], more["grade"][is_known], sorter=order)]
-        found.append(np.full((len(rows), scores.shape[1]), np.nan))
-        found[-1][place] = scores[is_known]
-    return rows, np.concatenate(found, axis=1)
-
-
-def _read_some(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: dict[str, list[int]]) -> tuple[np.ndarray, Floats]:
-    """The same for criteria that fit into one query."""
-    fields, dtype = ["id", "output_id", "who", "passed"], list(FACT)
-    for column, criterion in enumerate(criteria):
-        name, is_categorical = f"score{column}", criterion.kind == CATEGORICAL
-        of_criterion = Q(criterion_scores__criterion__in=ids[criterion.key])
-        grades = grades.annotate(**{name: FilteredRelation("criterion_scores", condition=of_criterion)})
-        fields.append(f"{name}__{'value' if is_categorical else 'score'}")
-        dtype.append((name, np.object_ if is_categorical else np.float64))
-    rows = _table(grades.values_list(*fields), dtype)
-    scores = np.full((len(rows), len(criteria)), np.nan)
-    for column, criterion in enumerate(criteria):
-        given = rows[f"score{column}"]
-        scores[:, column] = _codes(given, criterion.values) if criterion.kind == CATEGORICAL else given
-    return rows, scores
-
-
-def _codes(given: Sequence[str | None], values: Sequence[str]) -> Floats:
-    code = {value: float(i) for i, value in enumerate(values)}
-    return np.array([code.get(value, np.nan) for value in given], dtype=np.float64)
-
-
-def _table(rows: QuerySet[Any], dtype: list[tuple[str, Any]]) -> np.ndarray:
-    found = [np.fromiter(chunk, dtype=dtype, count=len(chunk)) for chunk in _chunks(rows)]
-    return np.concatenate(found) if found else np.empty(0, dtype=dtype)
-
-
-def _chunks(rows: QuerySet[Any]) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows as the database's driver gives them: Django's own way to the same tuples takes twice as long."""
-    with connection.cursor() as cursor:
-        cursor.execute(*rows.query.sql_with_params())
-        yield from iter(lambda: cursor.fetchmany(FETCHED), [])
-
-
-def raw(rows: QuerySet[Any]) -> Iterator[tuple[Any, ...]]:
-    return chain.from_iterable(_chunks(rows))
