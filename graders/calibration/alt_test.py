@@ -15,6 +15,7 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints, Scores, score_array
 from graders.calibration.resample import Mask, Resamples, bootstrap, ratio
 from graders.calibration.result import Estimate
+from graders.calibration.student import student_probability
 
 Scoring = Literal["neg_rmse", "accuracy"]
 MIN_HUMANS = 2  # scores an output
@@ -191,10 +192,8 @@ def _p_value(difference: Floats, epsilon: float) -> float:
     """
     if np.ptp(difference) == 0:
         return 0.0 if difference[0] < epsilon else 1.0
-    from scipy.special import stdtr  # noqa: PLC0415 - 0.3 s to import
-
-    error = difference.std(ddof=1) / len(difference) ** 0.5
-    return float(stdtr(len(difference) - 1, (difference.mean() - epsilon) / error))
+    error = float(difference.std(ddof=1)) / len(difference) ** 0.5
+    return student_probability((float(difference.mean()) - epsilon) / error, len(difference) - 1)
 
 
 def _mean_share(sums: Floats) -> Floats:

@@ -117,7 +117,9 @@ class Resamples:
         by_prompt = np.bincount(self.clusters * n_cells + cells, weights=values, minlength=n_prompts * n_cells)
         table = by_prompt.reshape(n_prompts, n_cells)
         if values is None and n_prompts and table.sum(axis=1).max() * n_prompts < EXACT_IN_SINGLE:
-            return np.asarray((table.astype(np.float32).T @ self.counts_single.T).T.astype(np.float64))
+            counts, there = np.zeros((n_cells, self.n_boot)), np.flatnonzero(table.any(axis=0))  # of many cells few are used
+            counts[there] = table.T[there].astype(np.float32) @ self.counts_single.T
+            return counts.T
         return self._weigh(table.astype(np.float64))
 
     def fits(self, n_cells: int) -> bool:

@@ -1,10 +1,12 @@
-"""The quantile of Student's t distribution."""
+"""Quantile and probability of Student's t distribution."""
 
 from __future__ import annotations
 
+from math import exp, lgamma, log
 from statistics import NormalDist
 
 MANY = 60
+MOST_STEPS = 10_000
 
 
 def student_quantile(freedom: float, p: float) -> float:
@@ -30,3 +32,40 @@ def student_quantile(freedom: float, p: float) -> float:
         (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
     )
     return x + sum(term / freedom**power for power, term in enumerate(terms, 1))
+
+
+def student_probability(t: float, freedom: float) -> float:
+    """Return the probability of a value below t: scipy.special.stdtr, right to eight digits up to a million
+    degrees of freedom, without scipy's 0.3 s to import.
+
+    By the incomplete beta function: half of I_x(freedom / 2, 1 / 2), x = freedom / (freedom + t^2), lies beyond |t|.
+
+    Examples
+    --------
+    >>> round(student_probability(-2.0, 30), 4), student_probability(0.0, 30)
+    (0.0273, 0.5)
+    """
+    whole = freedom + t * t
+    beyond = _incomplete_beta(freedom / 2, 0.5, freedom / whole, t * t / whole) / 2
+    return beyond if t < 0 else 1 - beyond
+
+
+def _incomplete_beta(a: float, b: float, x: float, rest: float) -> float:
+    """Return I_x(a, b), rest = 1 - x, by its continued fraction (DLMF 8.17.22), from its front (Lentz 1976, Applied Optics 15:668)."""
+    if not x or not rest:
+        return float(not rest)
+    if x > (a + 1) / (a + b + 2):  # where it converges slowly, that of the other side
+        return 1 - _incomplete_beta(b, a, rest, x)
+    front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log(rest)) / a
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
+    found = d
+    for m in range(1, MOST_STEPS):
+        before = found
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for step in (even, odd):
+            c, d = 1 + step / c, 1 / (1 + step * d)
+            found *= c * d
+        if abs(found / before - 1) < 1e-15:
+            break
+    return front * found

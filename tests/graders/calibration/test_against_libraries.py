@@ -9,7 +9,7 @@ from graders.calibration import agreement, alpha, decision, icc, probes, rank, r
 from graders.calibration.alt_test import benjamini_yekutieli
 from graders.calibration.passes import clopper_pearson, pass_at_k
 from graders.calibration.recalibration import recalibrate
-from graders.calibration.student import student_quantile
+from graders.calibration.student import student_probability, student_quantile
 
 
 def make_ratings(seed: int, n: int = 120, raters: int = 4, missing: float = 0.2) -> np.ndarray:
@@ -113,6 +113,14 @@ def test_the_quantile_of_student_is_that_of_scipy(freedom, p):
     from scipy.special import stdtrit
 
     assert student_quantile(freedom, p) == pytest.approx(stdtrit(freedom, p), rel=1e-7, abs=1e-12)
+
+
+@pytest.mark.parametrize("freedom", [1, 29, 30, 199, 9_999, 1e6])
+@pytest.mark.parametrize("t", [-30.0, -2.0, -1e-9, 0.0, 0.3, 5.0])
+def test_the_probability_of_student_is_that_of_scipy(freedom, t):
+    from scipy.special import stdtr
+
+    assert student_probability(t, freedom) == pytest.approx(stdtr(freedom, t), rel=1e-8)
 
 
 def test_benjamini_yekutieli_is_that_of_scipy():
