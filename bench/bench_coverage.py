@@ -24,8 +24,9 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -189,23 +190,38 @@ def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
     return [*_coverages(studies), *_widths(studies)]
 
 
+def looked_at(where: Where, studies: int) -> tuple[float, str, str]:
+    """A cell's coverage, the word on it, and what shows it."""
+    name, size, rate, judge = where
+    cell = simulate(name, size, rate, judge, studies=studies)
+    return cell.held, *verdict(cell, where, studies)
+
+
 def _coverages(studies: int) -> Iterator[dict[str, Any]]:
+    cells = [
+        (name, size, rate, judge)
+        for name, size in product(ESTIMATORS, SIZES)
+        for rate, judge in product(RATES, ("useless",) if name.startswith("people") else JUDGES)
+    ]
     counted: Counter[str] = Counter()
-    for name in ESTIMATORS:
-        judges = ("useless",) if name.startswith("people") else tuple(JUDGES)
-        for size in SIZES:
-            held, words = {}, Counter()
-            for rate, judge in product(RATES, judges):
-                cell = simulate(name, size, rate, judge, studies=studies)
-                word, why = verdict(cell, (name, size, rate, judge), studies)
-                held[rate, judge] = cell.held
-                words[word] += 1
-                print(f"    {name}, n {size}, {rate}, {judge}: {100 * cell.held:.1f} {word} {why}".rstrip(), file=sys.stderr, flush=True)
-            low, label = min(held, key=held.__getitem__), f"{name}, n {size}"
-            where = f"{label}, lowest ({low[0]}, {low[1]})"
-            yield {"name": where, "value": 100 * held[low], "unit": "%", "bar": 100 * LOWEST, "better": "higher"}
-            yield {"name": f"{label}, of {len(held)} cells within", "value": words["within"], "unit": "cells"}
-            counted += words
+    with ProcessPoolExecutor(2) as pool:
+        found = dict(zip(cells, pool.map(looked_at, cells, [studies] * len(cells)), strict=True))
+    for (name, size), mine in groupby(cells, key=lambda where: where[:2]):
+        held, words = {}, Counter()
+        for where in mine:
+            held[where], word, why = found[where]
+            words[word] += 1
+            print(f"    {', '.join(map(str, where))}: {100 * held[where]:.1f} {word} {why}".rstrip(), file=sys.stderr, flush=True)
+        low, label = min(held, key=held.__getitem__), f"{name}, n {size}"
+        yield {
+            "name": f"{label}, lowest ({low[2]}, {low[3]})",
+            "value": 100 * held[low],
+            "unit": "%",
+            "bar": 100 * LOWEST,
+            "better": "higher",
+        }
+        yield {"name": f"{label}, of {len(held)} cells within", "value": words["within"], "unit": "cells"}
+        counted += words
     total = sum(counted.values())
     yield {"name": f"of all {total} cells below 93", "value": counted["below"], "unit": "cells", "bar": 0}
     for word in ("within", "as near as can be", "cautious"):

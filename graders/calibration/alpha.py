@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, score_array
+from graders.calibration.jackknife import UNSEEN, UNSEEN_SPREAD
 from graders.calibration.resample import MAX_CELLS, Mask, Resamples, bootstrap, ratio, with_interval
 from graders.calibration.result import Estimate
 
@@ -20,7 +21,7 @@ MAX_KINDS = 2**62  # numbers that an int64 holds
 METRICS: tuple[Metric, ...] = ("ordinal", "interval", "nominal")
 
 
-def krippendorff_alpha(ratings: Scores, metric: Metric, resamples: Resamples | None = None) -> Estimate:
+def krippendorff_alpha(ratings: Scores, metric: Metric, resamples: Resamples | None = None, labels: Sequence[float] = ()) -> Estimate:
     """Return Krippendorff's alpha of the raters: 1 - observed disagreement / disagreement expected by chance.
 
     Parameters
@@ -32,6 +33,8 @@ def krippendorff_alpha(ratings: Scores, metric: Metric, resamples: Resamples | N
         What two different scores are worth: the squared number of ratings between them, their squared difference, or 1.
     resamples : Resamples of the n items, optional
         For the interval. Without them there is none, and the estimate says so.
+    labels : sequence of float
+        The scores that can be given, those seen by default: few prompts may not show the rare ones (`jackknife.ends_of`).
 
     Returns
     -------
@@ -61,10 +64,12 @@ def krippendorff_alpha(ratings: Scores, metric: Metric, resamples: Resamples | N
     >>> krippendorff_alpha([[3, 3], [3, None]], "ordinal").why_missing
     'not defined, because no two scores differ: all 2 are 3'
     """
-    return krippendorff_alphas(ratings, (metric,), resamples)[metric]
+    return krippendorff_alphas(ratings, (metric,), resamples, labels)[metric]
 
 
-def krippendorff_alphas(ratings: Scores, metrics: Sequence[Metric], resamples: Resamples | None = None) -> dict[Metric, Estimate]:
+def krippendorff_alphas(
+    ratings: Scores, metrics: Sequence[Metric], resamples: Resamples | None = None, labels: Sequence[float] = ()
+) -> dict[Metric, Estimate]:
     """Return alpha by several metrics at once, in little more time than by one: see `krippendorff_alpha`."""
     for metric in metrics:
         if metric not in METRICS:
@@ -84,11 +89,11 @@ def krippendorff_alphas(ratings: Scores, metrics: Sequence[Metric], resamples: R
         why = f"not defined, because no two scores differ: all {int(given.sum())} are {values[0]:g}"
         return dict.fromkeys(metrics, Estimate.missing(why, n, n_dropped))
     if resamples is not None and (units := _units(codes, len(values), resamples)) is not None:
-        return _of_tables(values, units, metrics, resamples, n_dropped)
+        return _of_tables(values, units, metrics, resamples, n_dropped, labels=labels)
     return {metric: _alpha(values, codes, metric, resamples, n_dropped) for metric in metrics}
 
 
-def judge_alpha(judge: Scores, human: Scores, metric: Metric, resamples: Resamples | None = None) -> Estimate:
+def judge_alpha(judge: Scores, human: Scores, metric: Metric, resamples: Resamples | None = None, labels: Sequence[float] = ()) -> Estimate:
     """Return Krippendorff's alpha of the judge against single people: the figure to set beside that of people.
 
     Each pair of the judge's score and one person's score on the same output is a unit of two raters. So the judge is
@@ -100,7 +105,7 @@ def judge_alpha(judge: Scores, human: Scores, metric: Metric, resamples: Resampl
         The judge's scores, NaN or None where unscored.
     human : array (n, raters)
         People's scores on the same scale.
-    metric, resamples
+    metric, resamples, labels
         As in `krippendorff_alpha`.
 
     Returns
@@ -128,10 +133,10 @@ def judge_alpha(judge: Scores, human: Scores, metric: Metric, resamples: Resampl
         scores, people, shared, resamples = scores[used], people[used], shared[used], resamples and resamples.of(used)
     values, codes = _coded(np.column_stack([scores, people]), np.column_stack([np.ones(n, dtype=bool), shared]))
     if resamples is not None and len(values) > 1 and (units := _units(codes[:, 1:], len(values), resamples, codes[:, 0])) is not None:
-        return _of_tables(values, units, (metric,), resamples, n_dropped)[metric]
+        return _of_tables(values, units, (metric,), resamples, n_dropped, labels=labels)[metric]
     item, rater = np.nonzero(shared)
     pairs = np.stack([scores[item], people[item, rater]], axis=1)
-    found = krippendorff_alpha(pairs, metric, resamples and resamples.of(item))
+    found = krippendorff_alpha(pairs, metric, resamples and resamples.of(item), labels)
     return Estimate(found.value, found.low, found.high, n, found.why_missing, found.method, n_dropped)
 
 
@@ -178,14 +183,18 @@ def _kinds(codes: Ints, n_values: int, judge: Ints | None) -> tuple[Ints, Ints]:
     return last[last >= 0], (np.cumsum(last >= 0) - 1)[number]
 
 
-def _of_tables(values: Floats, units: _Units, metrics: Sequence[Metric], resamples: Resamples, n_dropped: int) -> dict[Metric, Estimate]:
+def _of_tables(
+    values: Floats, units: _Units, metrics: Sequence[Metric], resamples: Resamples, n_dropped: int, *, labels: Sequence[float]
+) -> dict[Metric, Estimate]:
     """Return alpha from tables of which value stands beside which, of the whole and of each resample."""
     whole = (np.bincount(units.kind) @ units.columns)[:, None]
     drawn = np.ascontiguousarray(resamples.sums_by_kind(units.kind, units.columns).T)
     found = {}
     for metric in metrics:
         value = float(_table_statistic(whole, values, metric)[0])
-        found[metric] = with_interval(value, _table_statistic(drawn, values, metric), resamples, len(units.kind), n_dropped)
+        unseen = None if resamples.is_drawn else _had_all_been_alike(whole[:, 0], values, metric, labels, len(units.kind))
+        resampled = _table_statistic(drawn, values, metric)
+        found[metric] = with_interval(value, resampled, resamples, len(units.kind), n_dropped, kind="correlation", unseen=unseen)
     return found
 
 
@@ -197,6 +206,19 @@ def _table_statistic(sums: Floats, values: Floats, metric: Metric) -> Floats:
     squared = 1.0 if metric == "nominal" else (places[low] - places[high]) ** 2
     expected = (frequency[low] * frequency[high] * squared).sum(axis=0)
     return np.asarray(1 - ratio((apart * squared).sum(axis=0) * (frequency.sum(axis=0) - 1), expected))
+
+
+def _had_all_been_alike(sums: Floats, values: Floats, metric: Metric, labels: Sequence[float], n_units: int) -> Floats:
+    """Return alpha had there been a part of an output more, to which everyone gives one of the labels: (labels,)."""
+    every = np.union1d(values, np.asarray(labels, dtype=np.float64))
+    place, size = np.searchsorted(every, values), len(every)
+    frequency, apart = np.zeros(size), np.zeros((size, size))
+    frequency[place] = sums[: len(values)]
+    low, high = np.triu_indices(len(values), 1)
+    apart[place[low], place[high]] = sums[len(values) :]
+    more = (UNSEEN_SPREAD if metric == "interval" else UNSEEN) * frequency.sum() / n_units * np.eye(size)
+    pairs = np.repeat(apart[np.triu_indices(size, 1)][:, None], size, axis=1)
+    return _table_statistic(np.concatenate([frequency[:, None] + more, pairs]), every, metric)
 
 
 def _coded(table: Floats, given: Mask) -> tuple[Floats, Ints]:
@@ -214,12 +236,12 @@ def _coded(table: Floats, given: Mask) -> tuple[Floats, Ints]:
 
 def _alpha(values: Floats, codes: Ints, metric: Metric, resamples: Resamples | None, n_dropped: int) -> Estimate:
     if metric == "nominal":
-        return bootstrap(_nominal_columns(codes, len(values)), _nominal_statistic, resamples, n_dropped)
+        return bootstrap(_nominal_columns(codes, len(values)), _nominal_statistic, resamples, n_dropped, kind="correlation")
     if metric == "interval":
-        return bootstrap(_moment_columns(codes, values - values.mean()), _moment_statistic, resamples, n_dropped)
+        return bootstrap(_moment_columns(codes, values - values.mean()), _moment_statistic, resamples, n_dropped, kind="correlation")
     frequency = np.bincount(codes[codes >= 0], minlength=len(values)).astype(np.float64)
     ranks = np.cumsum(frequency) - frequency / 2 - frequency.sum() / 2
-    return bootstrap(_moment_columns(codes, ranks), _moment_statistic, resamples, n_dropped)
+    return bootstrap(_moment_columns(codes, ranks), _moment_statistic, resamples, n_dropped, kind="correlation")
 
 
 def _value_counts(codes: Ints, n_values: int) -> Floats:

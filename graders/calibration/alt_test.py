@@ -130,7 +130,7 @@ def alternative_annotator_test(
     wins, losses, mine = _comparisons(scores[used], people.T[:, used].T, there, np.flatnonzero(tested), scoring)
     results = _test_people([n for n, t in zip(called, tested, strict=True) if t], wins, losses, mine, epsilon)
     columns = np.concatenate([wins.T, mine.T]).astype(np.float64).T
-    advantage = bootstrap(columns, _mean_share, resamples and resamples.of(used), int((~used).sum()))
+    advantage = bootstrap(columns, _mean_share, resamples and resamples.of(used), int((~used).sum()), kind="mean")
     return AltTest(sum(r.is_won for r in results) / len(results), advantage, results, left_out, epsilon)
 
 

@@ -95,8 +95,9 @@ def decide(judge: Scores, human: Scores, resamples: Resamples | None = None) -> 
             why = "no output has both a verdict of the judge and a majority of people"
         elif out_of(whole)[0] > 0:
             value = float(of(whole)[0] / out_of(whole)[0])
-            made = with_interval(value, None if drawn is None else ratio(of(drawn), out_of(drawn)), part, n, n_dropped)
-            return made if part is None else with_some_width(made, part.of(out_of(np.eye(4))[cells] > 0))
+            counted = part and part.of(out_of(np.eye(4))[cells] > 0)
+            made = with_interval(value, None if drawn is None else ratio(of(drawn), out_of(drawn)), counted, n, n_dropped, kind="share")
+            return made if counted is None else with_some_width(made, counted)
         return Estimate.missing(f"not defined, because {why}", n, n_dropped)
 
     return Decision(

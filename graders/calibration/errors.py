@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, scored_by_both
+from graders.calibration.jackknife import Kind, ends_of_limit
 from graders.calibration.rank import WHY_NONE
-from graders.calibration.resample import Resamples, bootstrap, mean_statistic, ratio, with_interval
+from graders.calibration.resample import HINGES, Resamples, all_agree, bootstrap, mean_statistic, ratio, with_interval
 from graders.calibration.result import Estimate
 
 NORMAL_QUANTILE = 1.96  # as Bland and Altman write it
@@ -47,7 +48,7 @@ def mae(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Est
     x, y, both = scored_by_both(judge, human)
     if not len(x):
         return Estimate.missing(WHY_NONE, 0, len(both))
-    return _mean(np.abs(x - y), resamples and resamples.of(both), int((~both).sum()))
+    return _mean(np.abs(x - y), resamples and resamples.of(both), int((~both).sum()), "size")
 
 
 def bias(judge: Scores, human: Scores, resamples: Resamples | None = None) -> Estimate:
@@ -133,13 +134,30 @@ def limits_of_agreement(judge: Scores, human: Scores, resamples: Resamples | Non
     ends = []
     for sign in (-1, 1):
         value = middle + float(_limit(whole, sign)[0])
-        ends.append(with_interval(value, None if drawn is None else middle + _limit(drawn, sign), part, n, n_dropped))
+        if part is not None and drawn is not None and not part.is_drawn and part.n_drawn_from > 1:
+            ends.append(_without_each(value, sign, middle, np.concatenate([whole, drawn]), part, n_dropped=n_dropped))
+        else:
+            ends.append(with_interval(value, None if drawn is None else middle + _limit(drawn, sign), part, n, n_dropped))
     return Limits(*ends)
 
 
-def _mean(scores: Floats, resamples: Resamples | None, n_dropped: int) -> Estimate:
+def _without_each(value: float, sign: int, middle: float, sums: Floats, resamples: Resamples, *, n_dropped: int) -> Estimate:
+    """The interval of a limit, from sums of the whole, and without each prompt."""
+    n, total, squares = sums[np.append(True, np.bincount(resamples.clusters, minlength=len(sums) - 1) > 0)].T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviation = np.sqrt(np.maximum(squares - total**2 / n, 0) / (n - 1))
+    ends = ends_of_limit(middle + total / n, deviation, sign * NORMAL_QUANTILE, resamples.level)
+    count = len(resamples.clusters)
+    if ends is None:
+        why = all_agree(count) if value == middle else HINGES
+        return Estimate(value, None, None, count, why_missing=why, n_dropped=n_dropped)
+    method = f"{len(n) - 1} {resamples.unit}, each left out once"
+    return Estimate(value, min(ends[0], value), max(ends[1], value), count, method=method, n_dropped=n_dropped)
+
+
+def _mean(scores: Floats, resamples: Resamples | None, n_dropped: int, kind: Kind = "points") -> Estimate:
     columns = np.stack([np.ones(len(scores)), scores]).T
-    return bootstrap(columns, mean_statistic, resamples, n_dropped)
+    return bootstrap(columns, mean_statistic, resamples, n_dropped, kind=kind)
 
 
 def _limit(sums: Floats, sign: int) -> Floats:

@@ -5,14 +5,17 @@ Point values are those of pingouin.intraclass_corr, which the tests compare; it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from graders.calibration.arrays import Floats, Scores, score_array
+from graders.calibration.jackknife import UNSEEN_SPREAD
 from graders.calibration.resample import Mask, Resamples, bootstrap, ratio
 from graders.calibration.result import Estimate
 
 
-def icc1(ratings: Scores, resamples: Resamples | None = None) -> Estimate:
+def icc1(ratings: Scores, resamples: Resamples | None = None, labels: Sequence[float] = ()) -> Estimate:
     """Return ICC(1): how reliable the score of one reviewer, anyone, is (one-way random effects).
 
     (MSB - MSW) / (MSB + (k - 1) MSW), with k the mean number of scores an output, corrected for uneven numbers.
@@ -23,6 +26,8 @@ def icc1(ratings: Scores, resamples: Resamples | None = None) -> Estimate:
         Scores, NaN or None where a rater gave none. Who gave a score does not matter.
     resamples : Resamples of the n items, optional
         For the interval.
+    labels : sequence of float
+        The scores that can be given, those seen by default: few prompts may not show the rare ones (`jackknife.ends_of`).
 
     Returns
     -------
@@ -44,10 +49,10 @@ def icc1(ratings: Scores, resamples: Resamples | None = None) -> Estimate:
     """
     table = score_array("ratings", ratings, ndim=(2,))
     given = ~np.isnan(table)
-    return _estimate(table, given, given.sum(axis=1) >= 2, "scores of two people", resamples, two_way=False)
+    return _estimate(table, given, given.sum(axis=1) >= 2, "scores of two people", resamples, labels=labels, two_way=False)
 
 
-def icc2k(ratings: Scores, resamples: Resamples | None = None) -> Estimate:
+def icc2k(ratings: Scores, resamples: Resamples | None = None, labels: Sequence[float] = ()) -> Estimate:
     """Return ICC(2,k): how reliable the mean over all k reviewers is, their severity counting as error.
 
     (MSR - MSE) / (MSR + (MSC - MSE) / n): two-way random effects, absolute agreement, mean of k raters.
@@ -82,10 +87,13 @@ def icc2k(ratings: Scores, resamples: Resamples | None = None) -> Estimate:
     if table.shape[1] < 2:
         return Estimate.missing("not defined, because fewer than two people gave scores", 0, len(table))
     given = ~np.isnan(table)
-    return _estimate(table, given, np.asarray(given.all(axis=1)), f"the scores of all {table.shape[1]} people", resamples, two_way=True)
+    used = np.asarray(given.all(axis=1))
+    return _estimate(table, given, used, f"the scores of all {table.shape[1]} people", resamples, labels=labels, two_way=True)
 
 
-def _estimate(table: Floats, given: Mask, used: Mask, what: str, resamples: Resamples | None, *, two_way: bool) -> Estimate:
+def _estimate(
+    table: Floats, given: Mask, used: Mask, what: str, resamples: Resamples | None, *, labels: Sequence[float], two_way: bool
+) -> Estimate:
     n, n_dropped = int(used.sum()), int((~used).sum())
     if n < 2:
         verb = "output has" if n == 1 else "outputs have"
@@ -98,8 +106,21 @@ def _estimate(table: Floats, given: Mask, used: Mask, what: str, resamples: Resa
     count, total = mask.sum(axis=1).astype(np.float64), centred.sum(axis=1)
     base = [np.ones(n), count, count**2, total, (centred**2).sum(axis=1), total**2 / count]
     if two_way:
-        return bootstrap(np.stack([*base, *centred.T]).T, _two_way, resamples and resamples.of(used), n_dropped)
-    return bootstrap(np.stack(base).T, _one_way, resamples and resamples.of(used), n_dropped)
+        base.extend(centred.T)
+    columns, statistic = np.stack(base).T, _two_way if two_way else _one_way
+    unseen = None
+    if resamples is not None and not resamples.is_drawn:
+        alike = _all_alike(labels if len(labels) else np.unique(seen), float(count.mean()), float(seen.mean()), columns.shape[1])
+        unseen = statistic(columns.sum(axis=0) + UNSEEN_SPREAD * alike)
+    return bootstrap(columns, statistic, resamples and resamples.of(used), n_dropped, kind="correlation", unseen=unseen)
+
+
+def _all_alike(labels: Sequence[float] | Floats, n_scores: float, middle: float, n_columns: int) -> Floats:
+    """Return the columns (labels, k) of an output to which everyone gives one of the labels."""
+    score = np.asarray(labels, dtype=np.float64) - middle
+    of_output = [np.ones_like(score), np.full_like(score, n_scores), np.full_like(score, n_scores**2), n_scores * score]
+    of_output += [n_scores * score**2] * 2
+    return np.stack(of_output + [score] * (n_columns - len(of_output)), axis=1)
 
 
 def _one_way(sums: Floats) -> Floats:

@@ -14,8 +14,8 @@ import numpy as np
 from graders.calibration.arrays import Floats
 from graders.calibration.student import student_quantile
 
-# A mean or a difference; a figure from -1 to 1; a share of outputs; a size of 0 or more; a gap, which is biased away from 0.
-Kind = Literal["points", "correlation", "share", "size", "gap"]
+# A mean or a difference; a figure from -1 to 1; a share of outputs; a mean of numbers from 0 to 1; a size of 0 or more.
+Kind = Literal["points", "correlation", "share", "mean", "size"]
 FEWEST_DEGREES = 2.0
 UNSEEN, UNSEEN_SPREAD = 0.5, 0.25  # of an output more; of figures in which a large difference counts by its square, less
 EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
@@ -56,14 +56,16 @@ def spread_of(without: Floats) -> Spread:
     (1.0801, 1.0801)
     """
     n = len(without)
-    off = without - without.mean()
-    squares = float((off**2).sum())
+    off = without - without.sum() / n
+    square = off * off
+    squares = float(square.sum())
     error = ((n - 1) / n * squares) ** 0.5
     if squares <= 0 or n < 4:
         return Spread(error, n, max(n - 1.0, 1.0))
-    excess = n * float((off**4).sum()) / squares**2 - 3
+    excess = n * float(square @ square) / squares**2 - 3
     excess = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * excess + 6)
-    return Spread(error, n, float(np.clip(2 / max(excess / n + 2 / (n - 1), 1e-9), FEWEST_DEGREES, n - 1)))
+    degrees = 2 / max(excess / n + 2 / (n - 1), 1e-9)
+    return Spread(error, n, min(max(degrees, FEWEST_DEGREES), n - 1.0))
 
 
 def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Floats | None = None) -> Ends | None:
@@ -77,14 +79,15 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
         What it is without each of the prompts, C at least 2.
     kind : Kind
         "points": value and standard error as they are. "correlation": on Fisher's z scale. "share": Wilson's interval for
-        as many independent outputs as would have that standard error. "size": the same without an upper bound, for which
-        the variance grows with the mean. "gap": as points below, as a size above, from 0 to 1.
+        as many independent outputs as would have that standard error, with one degree of freedom less than prompts. "mean":
+        the same, with fewer degrees where a few prompts count for most. "size": that without an upper bound, for which the
+        variance grows with the mean.
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
-        Of a correlation: what it would be with half an output more (or a quarter), to which everybody gives the same of m scores. Where
-        that would raise it by much, outputs of a kind that would show agreement are too rare to have been seen, and the
-        upper end is moved out by the root of the mean square of that.
+        Of a correlation or a mean: what it would be with half an output more (or a quarter), to which everybody gives the
+        same of m scores. Where that would raise it by much, outputs of a kind that would show it are too rare to have been
+        seen, and the upper end is moved out by the root of the mean square of that.
 
     References
     ----------
@@ -96,29 +99,30 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
         return None
     if kind == "correlation":
         return _on_fishers_scale(value, spread, level, unseen)
-    if kind == "share":
-        return _share(value, spread, level)
-    half = spread.half(level)
+    half = spread.half(level, by_prompts=kind == "share")
+    if kind in ("share", "mean"):
+        low, high = _share(value, half)
+        rise = 0.0 if unseen is None else (float(unseen.max()) - value) * half / spread.error
+        return low, min(value + ((high - value) ** 2 + max(rise, 0.0) ** 2) ** 0.5, 1.0)
     if kind == "points":
         return value - half, value + half
-    low, high = _size(value, half)
-    return (low, high) if kind == "size" else (max(value - half, 0.0), min(high, 1.0))
+    return _size(value, half)
 
 
 def _on_fishers_scale(value: float, spread: Spread, level: float, unseen: Floats | None) -> Ends:
     value = min(max(value, -1 + EDGE), 1 - EDGE)
     middle, half = np.arctanh(value), spread.half(level) / (1 - value**2)
     rise = 0.0
-    if unseen is not None and np.isfinite(unseen).any():
-        raised = np.arctanh(np.clip(unseen[np.isfinite(unseen)], -1 + EDGE, 1 - EDGE)) - middle
+    if unseen is not None and len(unseen := unseen[np.isfinite(unseen)]):
+        raised = np.arctanh(np.clip(unseen, -1 + EDGE, 1 - EDGE)) - middle
         rise = float(np.mean(np.maximum(raised, 0.0) ** 2)) * student_quantile(spread.degrees, (1 + level) / 2) ** 2
     return float(np.tanh(middle - half)), float(np.tanh(middle + (half**2 + rise) ** 0.5))
 
 
-def _share(value: float, spread: Spread, level: float) -> Ends:
+def _share(value: float, half: float) -> Ends:
     """The roots of (p - value)^2 = half^2 p (1 - p) / (value (1 - value))."""
     value = min(max(value, 0.0), 1.0)
-    ratio = spread.half(level, by_prompts=True) ** 2 / max(value * (1 - value), NEGLIGIBLE)
+    ratio = half**2 / max(value * (1 - value), NEGLIGIBLE)
     middle = (value + ratio / 2) / (1 + ratio)
     half = (ratio * value * (1 - value) + ratio**2 / 4) ** 0.5 / (1 + ratio)
     return max(middle - half, 0.0), min(middle + half, 1.0)
@@ -136,8 +140,8 @@ def _size(value: float, half: float) -> Ends:
 def ends_of_limit(middle: Floats, deviation: Floats, times: float, level: float) -> Ends | None:
     """Return the interval of a mean plus so many standard deviations, from both: the whole's first, then without each prompt.
 
-    The interval of the mean, and that of the deviation on a log scale, are put together with their correlation (MOVER). None
-    where nothing differs, or would not without one of the prompts.
+    The interval of the mean, and that of the deviation on a log scale, are put together with their correlation where it widens
+    (MOVER). None where nothing differs, or would not without one of the prompts.
 
     References
     ----------
@@ -154,6 +158,6 @@ def ends_of_limit(middle: Floats, deviation: Floats, times: float, level: float)
     ends = []
     for side in (-1.0, 1.0):
         moved = times * float(deviation[0]) * (np.exp(side * reach if times > 0 else -side * reach) - 1)
-        square = half**2 + moved**2 + 2 * np.sign(times) * together * half * abs(moved)
+        square = half**2 + moved**2 + 2 * max(np.sign(times) * together, 0.0) * half * abs(moved)
         ends.append(float(middle[0]) + times * float(deviation[0]) + side * max(square, 0.0) ** 0.5)
     return ends[0], ends[1]

@@ -88,7 +88,7 @@ def pass_at_k(n: Sequence[int], passes: Sequence[int], k: int, resamples: Resamp
     chances = _chances(tried[used], passed[used], k)
     columns = np.stack([np.ones(len(chances)), chances], axis=1)
     part = resamples and resamples.of(used)
-    found = bootstrap(columns, mean_statistic, part, int((~used).sum()))
+    found = bootstrap(columns, mean_statistic, part, int((~used).sum()), kind="share")
     return found if part is None else with_some_width(found, part)
 
 

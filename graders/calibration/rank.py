@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both
+from graders.calibration.jackknife import Kind
 from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
@@ -112,7 +113,7 @@ def within(
     x, y, both = scored_by_both(judge, human)
     numbers = cluster_numbers("groups", groups, len(both))[both]
     part = resamples and resamples.of(both)
-    values, weights, draws, used = [], [], [], np.zeros(len(x), dtype=bool)
+    values, weights, draws, unseen, used = [], [], [], [], np.zeros(len(x), dtype=bool)
     for number in np.unique(numbers):
         rows = numbers == number
         if not _why_undefined(x[rows], y[rows]):
@@ -120,6 +121,7 @@ def within(
             values.append(value)
             weights.append(float(rows.sum()))
             draws.append(resampled)
+            unseen.append(_had_both_been_alike(compute, x[rows], y[rows], part))
             used |= rows
     n = int(used.sum())
     if not values:
@@ -127,7 +129,21 @@ def within(
     every = [d for d in draws if d is not None]
     resampled = np.average(every, axis=0, weights=weights) if every else None
     value = float(np.average(values, weights=weights))
-    return with_interval(value, resampled, part and part.of(used), n, len(both) - n)
+    alike = _averaged(unseen, weights)
+    return with_interval(value, resampled, part and part.of(used), n, len(both) - n, kind="correlation", unseen=alike)
+
+
+def _had_both_been_alike(compute: Correlation, x: Floats, y: Floats, resamples: Resamples | None) -> Floats | None:
+    """Return the correlation with half an output more that both put lowest, and that both put highest (`jackknife.ends_of`)."""
+    if resamples is None or resamples.is_drawn:
+        return None
+    twice = np.tile(x, 2), np.tile(y, 2)
+    return np.array([compute(np.append(twice[0], end(x)), np.append(twice[1], end(y)), None)[0] for end in (np.min, np.max)])
+
+
+def _averaged(unseen: Sequence[Floats | None], weights: Sequence[float]) -> Floats | None:
+    there = [u for u in unseen if u is not None]
+    return np.asarray(np.average(there, axis=0, weights=weights)) if there else None
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,7 @@ class _Turns:
 
     values: list[list[float]]
     drawn: list[list[Floats | None]]
+    unseen: list[list[Floats | None]]
     weights: list[float]
 
 
@@ -213,7 +230,7 @@ def _turns(scores: Floats, people: Floats, resamples: Resamples | None) -> _Turn
     """Each review of these outputs in turn taken out: the first that each output has, then the second and so on."""
     given = ~np.isnan(people)
     turn, total = np.cumsum(given, axis=1), np.where(given, people, 0.0).sum(axis=1)
-    found = _Turns([], [], [])
+    found = _Turns([], [], [], [])
     for place in range(int(turn[:, -1].max())):
         rows = np.flatnonzero(turn[:, -1] > place)
         own = people[rows, np.argmax((turn[rows] == place + 1) & given[rows], axis=1)]
@@ -224,6 +241,7 @@ def _turns(scores: Floats, people: Floats, resamples: Resamples | None) -> _Turn
         pair = [_spearman_of_codes(*_code(side), *others, part) for side in (scores[rows], own)]
         found.values.append([value for value, _ in pair])
         found.drawn.append([drawn for _, drawn in pair])
+        found.unseen.append([_had_both_been_alike(_spearman, side, rest, part) for side in (scores[rows], own)])
         found.weights.append(float(len(rows)))
     return found
 
@@ -237,7 +255,12 @@ def _second(turns: list[_Turns], resamples: Resamples | None, n: int, n_dropped:
         judge, people = np.average(np.array([pair for t in turns for pair in t.drawn], dtype=np.float64), axis=0, weights=weights)
         drawn = [judge, people, judge - people]
     values = (mine, theirs, mine - theirs)
-    of_judge, of_people, gap = (with_interval(v, d, resamples, n, n_dropped) for v, d in zip(values, drawn, strict=True))
+    kinds: tuple[Kind, ...] = ("correlation", "correlation", "points")
+    alike = [_averaged([pair[side] for t in turns for pair in t.unseen], weights) for side in (0, 1)]
+    of_judge, of_people, gap = (
+        with_interval(v, d, resamples, n, n_dropped, kind=kind, unseen=u)
+        for v, d, kind, u in zip(values, drawn, kinds, [*alike, None], strict=True)
+    )
     return SecondReviewer(of_judge, of_people, gap)
 
 
@@ -258,7 +281,8 @@ def _estimate(judge: Scores, human: Scores, compute: Correlation, resamples: Res
         return Estimate.missing(why, n, n_dropped)
     part = resamples and resamples.of(both)
     value, resampled = compute(x, y, part)
-    return with_interval(value, resampled, part, n, n_dropped)
+    unseen = _had_both_been_alike(compute, x, y, part)
+    return with_interval(value, resampled, part, n, n_dropped, kind="correlation", unseen=unseen)
 
 
 def _why_undefined(x: Floats, y: Floats) -> str:

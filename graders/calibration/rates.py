@@ -58,9 +58,9 @@ def with_some_width(rate: Estimate, resamples: Resamples) -> Estimate:
 
     Another estimate is returned as it is. `resamples` are those of the outputs that the rate is a share of.
     """
-    if rate.value not in (0, 1) or rate.why_missing != all_agree(rate.n):
-        return rate
     n_prompts = resamples.n_drawn_from
+    if rate.value not in (0, 1) or (n_prompts > 1 and rate.why_missing != all_agree(rate.n)):
+        return rate
     low, high = wilson_bounds(rate.value, n_prompts, resamples.level)
     return replace(rate, low=low, high=high, why_missing="", method=f"Wilson on {n_prompts} {resamples.unit}")
 

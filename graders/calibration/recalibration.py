@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, cluster_numbers, score_array, scored_by_both
+from graders.calibration.jackknife import Kind
 from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
@@ -143,7 +144,7 @@ def recalibrate(
     calibrator = Calibrator(method, tuple(map(float, knots[0])), tuple(map(float, heights)), low, high, half_width, level, n, spread)
     part = resamples and resamples.of(both)
     errors = (np.abs(x - y), np.abs(after - y), x - y, after - y)
-    mae_before, mae_after, bias_before, bias_after = _means(errors, part, n_dropped)
+    mae_before, mae_after, bias_before, bias_after = _means(errors, part, n_dropped, ("size", "size", "points", "points"))
     loss_before, loss_after = _log_losses((x - low) / (high - low), x, verdicts, folds, method=method, resamples=part, n_dropped=n_dropped)
     return Recalibration(
         calibrator,
@@ -258,15 +259,16 @@ def _log_losses(
     after = _unseen(x[known], y, folds[known], method)
     before, after = (np.clip(p, edge, 1 - edge) for p in (stated[known], after))
     losses = [-(y * np.log(p) + (1 - y) * np.log(1 - p)) for p in (before, after)]
-    loss_before, loss_after = _means(losses, part, n_dropped)
+    loss_before, loss_after = _means(losses, part, n_dropped, ("size", "size"))
     return loss_before, loss_after
 
 
-def _means(columns: Sequence[Floats], resamples: Resamples | None, n_dropped: int) -> list[Estimate]:
+def _means(columns: Sequence[Floats], resamples: Resamples | None, n_dropped: int, kinds: Sequence[Kind]) -> list[Estimate]:
     """Return the mean of each of these columns (n,), from one pass over the resamples."""
     n = len(columns[0])
     drawn = None if resamples is None else resamples.sums(np.stack([np.ones(n), *columns]).T)
+    means = [None if drawn is None else ratio(drawn[:, place], drawn[:, 0]) for place in range(1, len(columns) + 1)]
     return [
-        with_interval(float(column.mean()), None if drawn is None else ratio(drawn[:, place], drawn[:, 0]), resamples, n, n_dropped)
-        for place, column in enumerate(columns, 1)
+        with_interval(float(column.mean()), mean, resamples, n, n_dropped, kind=kind)
+        for column, mean, kind in zip(columns, means, kinds, strict=True)
     ]

@@ -1,7 +1,8 @@
-"""Resamples of prompts, drawn once and shared by every figure of a study, and the interval that they give.
+"""Resamples of prompts, made once and shared by every figure of a study, and the interval that they give.
 
 A figure is a function of sums over outputs. A resample weighs each prompt by how often it was drawn, so two thousand
-resamples of such sums are one matrix product. Figures made from the same Resamples are paired.
+resamples of such sums are one matrix product. Figures made from the same Resamples are paired. Up to two hundred prompts,
+each is left out once in place of drawing: with few, a bootstrap holds the true figure less often than it says.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from graders.calibration.arrays import Floats, Ints, check_level, cluster_numbers
+from graders.calibration.jackknife import Kind, ends_of
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
 
 # With more, prompts are drawn in groups formed at random: valid too. The width of an interval is then off by 1 in 30 at
 # random (the root of 1 / (2 x 500)), as it is for drawing 2,000 resamples and not all there are.
 MAX_PROMPTS = 500
-CHUNK_CELLS = 4_000_000  # draws held at once: 16 MB
+FEW_PROMPTS = 200  # up to so many each is left out once
+CHUNK_CELLS = 4_000_000  # of a table by kind held at once: 32 MB
+DRAWN_CELLS = 100_000  # counted at once: what fits into the processor's cache is counted in half the time
 MAX_CELLS = 20_000_000  # of a table with a row a prompt: 160 MB
 EXACT_IN_SINGLE = 2**24  # whole numbers below are exact in single precision
 MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
 NO_RESAMPLES = "no interval was asked for"
+HINGES = "no interval: without one of the prompts it is not defined, so too few outputs differ"
 ROUNDING = 1e-9  # resamples that differ by less are the same
 
 Statistic = Callable[[Floats], Floats]
@@ -31,7 +36,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Resamples:
-    """How often each prompt was drawn in each resample.
+    """How often each prompt was drawn in each resample; of few prompts, each resample lacks one.
 
     Parameters
     ----------
@@ -40,7 +45,7 @@ class Resamples:
     rng : numpy.random.Generator
         Where the draws come from.
     n_boot : int
-        How many resamples.
+        How many resamples are drawn of more than 200 prompts.
     level : float
         How often an interval should hold the true figure over many studies.
 
@@ -50,6 +55,8 @@ class Resamples:
         The prompt of each item, as a number from 0.
     counts : array (n_boot, prompts)
         How often each prompt was drawn.
+    is_drawn : bool
+        False where each prompt is left out once: then there are as many resamples as prompts.
     unit : str
         What was drawn: "prompts", or "groups of prompts" when there are over 500 of them.
     """
@@ -67,7 +74,8 @@ class Resamples:
             self.clusters = (rng.permutation(n_prompts) % MAX_PROMPTS)[self.clusters]
             n_prompts = MAX_PROMPTS
         self.level = level
-        self.counts = _draw(n_prompts, n_boot, rng)
+        self.is_drawn = n_prompts > FEW_PROMPTS
+        self.counts = _draw(n_prompts, n_boot, rng) if self.is_drawn else 1.0 - np.eye(n_prompts)
         self.counts_single = self.counts.astype(np.float32)  # for tables of whole numbers: as exact, in half the time
 
     @property
@@ -84,7 +92,7 @@ class Resamples:
         """Return the same draws for some of the items (a mask, or their numbers in any order)."""
         part = object.__new__(Resamples)
         part.clusters, part.level, part.unit = self.clusters[rows], self.level, self.unit
-        part.counts, part.counts_single = self.counts, self.counts_single
+        part.counts, part.counts_single, part.is_drawn = self.counts, self.counts_single, self.is_drawn
         return part
 
     def at_level(self, level: float) -> Resamples:
@@ -135,7 +143,15 @@ def all_agree(n: int) -> str:
     return f"no interval: all {n} outputs agree, so resampling can't tell how sure this is"
 
 
-def bootstrap(columns: Floats, statistic: Statistic, resamples: Resamples | None, n_dropped: int = 0) -> Estimate:
+def bootstrap(
+    columns: Floats,
+    statistic: Statistic,
+    resamples: Resamples | None,
+    n_dropped: int = 0,
+    *,
+    kind: Kind = "points",
+    unseen: Floats | None = None,
+) -> Estimate:
     """Return a statistic of sums of columns (n, k) with its interval; `resamples` are those of the same n items.
 
     The statistic takes sums (b, k) and returns (b,), NaN where it is not defined. On the whole it has to be defined:
@@ -143,13 +159,23 @@ def bootstrap(columns: Floats, statistic: Statistic, resamples: Resamples | None
     """
     value = float(statistic(columns.sum(axis=0)[None])[0])
     resampled = None if resamples is None else statistic(resamples.sums(columns))
-    return with_interval(value, resampled, resamples, len(columns), n_dropped)
+    return with_interval(value, resampled, resamples, len(columns), n_dropped, kind=kind, unseen=unseen)
 
 
-def with_interval(value: float, resampled: Floats | None, resamples: Resamples | None, n: int, n_dropped: int = 0) -> Estimate:
-    """Return the value with the expanded percentile interval of its resampled values (n_boot,).
+def with_interval(
+    value: float,
+    resampled: Floats | None,
+    resamples: Resamples | None,
+    n: int,
+    n_dropped: int = 0,
+    *,
+    kind: Kind = "points",
+    unseen: Floats | None = None,
+) -> Estimate:
+    """Return the value with its interval from its resampled values (n_boot,).
 
-    The percentiles are moved outward for few prompts: to the normal probability of the Student quantile with C - 1
+    Up to 200 prompts it is that of `jackknife.ends_of`, to which `kind` and `unseen` go. Above, the expanded percentile
+    interval: the percentiles are moved outward for few prompts: to the normal probability of the Student quantile with C - 1
     degrees of freedom, times the root of C / (C - 1), for C prompts (Hesterberg 2015, The American Statistician
     69:371-386, section 5.3). `resamples` are those of the items that the value rests on. Where all resamples give the
     same there is no interval: outputs that all agree don't show how seldom others would not.
@@ -159,6 +185,14 @@ def with_interval(value: float, resampled: Floats | None, resamples: Resamples |
     n_prompts = resamples.n_drawn_from
     if n_prompts < 2:
         return Estimate(value, None, None, n, why_missing="all outputs belong to one prompt", n_dropped=n_dropped)
+    if not resamples.is_drawn:
+        without = resampled[np.bincount(resamples.clusters, minlength=len(resampled)) > 0]  # other prompts change nothing
+        ends = ends_of(value, without, kind, resamples.level, unseen) if np.isfinite(without).all() else None
+        method = f"{n_prompts} {resamples.unit}, each left out once"
+        if ends is not None:
+            return Estimate(value, min(ends[0], value), max(ends[1], value), n, method=method, n_dropped=n_dropped)
+        why = all_agree(n) if np.isfinite(without).all() else HINGES
+        return Estimate(value, None, None, n, why_missing=why, n_dropped=n_dropped)
     defined = resampled[np.isfinite(resampled)]
     if len(defined) < max(1.0, MIN_SHARE_DEFINED * len(resampled)):
         why = f"not defined in {len(resampled) - len(defined)} of {len(resampled)} resamples: too few outputs"
@@ -187,7 +221,7 @@ def _expanded_tail(level: float, n_prompts: int) -> float:
 def _draw(n_prompts: int, n_boot: int, rng: np.random.Generator) -> Floats:
     """Return the counts, by drawing prompts one by one: ten times as fast as rng.multinomial."""
     counts = np.zeros((n_boot, n_prompts), dtype=np.float64)
-    step = max(1, CHUNK_CELLS // max(1, n_prompts))
+    step = max(1, DRAWN_CELLS // max(1, n_prompts))
     for start in range(0, n_boot if n_prompts else 0, step):
         rows = min(step, n_boot - start)
         drawn = rng.integers(n_prompts, size=(rows, n_prompts), dtype=np.int32)

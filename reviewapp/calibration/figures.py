@@ -51,14 +51,15 @@ def human_group(items: Items, grades: Grades) -> Figure:
     """How far people agree among themselves: what no judge can be asked to beat."""
     draws = items.resamples
     if items.is_categorical:
-        nominal = alpha.krippendorff_alpha(items.human, "nominal", draws)
+        nominal = alpha.krippendorff_alpha(items.human, "nominal", draws, items.labels)
         names = ("alpha_ordinal", "alpha_interval", "icc", "icc_2k", "reviews_needed", "mean")
         return {name: missing(NOT_A_SCALE) for name in names} | {"alpha_nominal": figure(nominal), "mean_by_model": {}}
-    alphas, single = alpha.krippendorff_alphas(items.human, alpha.METRICS, draws), icc.icc1(items.human, draws)
+    alphas = alpha.krippendorff_alphas(items.human, alpha.METRICS, draws, items.labels)
+    single = icc.icc1(items.human, draws, items.labels)
     return {
         **{f"alpha_{metric}": figure(found) for metric, found in alphas.items()},
         "icc": figure(single),
-        "icc_2k": figure(icc.icc2k(items.human, draws)),
+        "icc_2k": figure(icc.icc2k(items.human, draws, items.labels)),
         "reviews_needed": figure(noise.reviews_needed(single)),
         "mean": figure(_mean_scores(items.human, np.zeros(len(items.human), dtype=np.int64), 1, draws)[0]),
         "mean_by_model": _mean_by_model(items, grades),
@@ -71,10 +72,11 @@ def judge_group(items: Items, rng: np.random.Generator) -> Figure:
     if items.is_categorical:
         names = ("weighted_kappa", "gwet_ac2", "spearman", "kendall_b", "pearson", "spearman_within", "mae", "bias", "loa")
         found = {name: missing(NOT_A_SCALE) for name in names}
-        return found | {"alpha": figure(alpha.judge_alpha(judge, human, "nominal", draws)), **_decision(items), **_reliability(items)}
+        of_judge = figure(alpha.judge_alpha(judge, human, "nominal", draws, items.labels))
+        return found | {"alpha": of_judge, **_decision(items), **_reliability(items)}
     return {
         "weighted_kappa": figure(agreement.weighted_kappa(judge, human, items.labels, rng=rng, resamples=draws)),
-        "alpha": figure(alpha.judge_alpha(judge, human, "ordinal", draws)),
+        "alpha": figure(alpha.judge_alpha(judge, human, "ordinal", draws, items.labels)),
         "gwet_ac2": figure(agreement.gwet_ac2(judge, human, items.labels, draws)),
         "spearman": figure(rank.spearman(judge, mean, draws)),
         "kendall_b": figure(rank.kendall_b(judge, mean, draws)),

@@ -173,12 +173,12 @@ def _overview(
 def _overview_figures(criterion: Criterion, items: Items, second: Second) -> dict[str, Figure]:
     metric: alpha.Metric = "nominal" if criterion.kind == CATEGORICAL else "ordinal"
     found = {
-        "human_alpha": figure(alpha.krippendorff_alpha(items.human, metric, items.resamples)),
-        "judge_alpha": figure(alpha.judge_alpha(items.judge, items.human, metric, items.resamples)),
+        "human_alpha": figure(alpha.krippendorff_alpha(items.human, metric, items.resamples, items.labels)),
+        "judge_alpha": figure(alpha.judge_alpha(items.judge, items.human, metric, items.resamples, items.labels)),
     }
     if items.is_categorical or second is None:
         return found | {name: missing(NOT_A_SCALE) for name in ("icc", "reviews_needed", "bias", "judge_rank", "human_rank", "gap")}
-    single = icc.icc1(items.human, items.resamples)
+    single = icc.icc1(items.human, items.resamples, items.labels)
     return found | {
         "icc": figure(single),
         "reviews_needed": figure(noise.reviews_needed(single)),

@@ -136,8 +136,8 @@ def test_slopes_and_their_errors_are_those_of_statsmodels():
     import statsmodels.api as sm
 
     rng = np.random.default_rng(9)
-    human, length, prompt = rng.normal(3, 1, 150), rng.integers(50, 5000, 150), rng.integers(0, 30, 150)
-    judge = human + 0.3 * np.log(length) + rng.normal(size=30)[prompt] + rng.normal(size=150)
+    human, length, prompt = rng.normal(3, 1, 900), rng.integers(50, 5000, 900), rng.integers(0, 300, 900)
+    judge = human + 0.3 * np.log(length) + rng.normal(size=300)[prompt] + rng.normal(size=900)
     logs = np.log1p(length)
     design = sm.add_constant(np.stack([(logs - logs.mean()) / logs.std(ddof=1), human], axis=1))
     theirs = sm.OLS(judge - human, design).fit(cov_type="cluster", cov_kwds={"groups": prompt}, use_t=True)

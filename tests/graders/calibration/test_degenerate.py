@@ -101,7 +101,8 @@ def test_a_figure_that_is_not_defined_says_why(case):
 
 def test_every_public_function_that_makes_a_figure_is_in_the_table():
     """A new one that is forgotten here would be found by its name."""
-    helpers = {"arrays", "jackknife", "resample", "result", "student", "texts", "sampling"}  # no figures: their refusals have tests of their own
+    # No figures: their refusals have tests of their own.
+    helpers = {"arrays", "jackknife", "resample", "result", "student", "texts", "sampling"}
     other = {
         "spearman_brown",
         "benjamini_yekutieli",

@@ -40,13 +40,44 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_the_interval_is_that_of_resampled_prompts(name, monkeypatch):
-    judge, human, prompt = make_study(np.random.default_rng(1))
+def test_over_two_hundred_prompts_the_interval_is_that_of_resampled_prompts(name, monkeypatch):
+    judge, human, prompt = make_study(np.random.default_rng(1), prompts=201, each=1)
     draws = Resamples(prompt, rng=np.random.default_rng(2), n_boot=60)
     monkeypatch.setattr("graders.calibration.resample._expanded_tail", lambda level, prompts: (1 - level) / 2)
     found = FIGURES[name](judge, human, draws)
     drawn = by_hand(lambda rows: FIGURES[name](judge[rows], human[rows], None).value, draws)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES.keys() - {"limit", "false pass rate"}))
+def test_with_few_prompts_the_interval_rests_on_the_figure_without_each(name, monkeypatch):
+    judge, human, prompt = make_study(np.random.default_rng(1))
+    seen = []
+    monkeypatch.setattr("graders.calibration.resample.ends_of", lambda value, without, *_: seen.append(without) or (value, value + 1))
+    FIGURES[name](judge, human, Resamples(prompt, rng=np.random.default_rng(2)))
+    without = [FIGURES[name](judge[prompt != p], human[prompt != p], None).value for p in range(40)]
+    assert any(len(values) == 40 and np.allclose(values, without) for values in seen)
+
+
+def test_of_independent_outputs_the_interval_of_a_mean_is_students():
+    off = np.random.default_rng(3).integers(0, 3, 12)
+    found = errors.bias(off, np.zeros(12), Resamples(range(12), rng=np.random.default_rng(4)))
+    half = 2.200985 * off.std(ddof=1) / 12**0.5  # Student's quantile for 11; fewer where a few outputs count for most
+    assert found.high - found.value == pytest.approx(half, rel=0.02)
+
+
+def test_a_figure_that_hinges_on_one_output_has_no_interval_and_says_so():
+    found = rank.pearson([1, 1, 1, 5], [1, 2, 1, 4], Resamples(range(4), rng=np.random.default_rng(0)))
+    assert (round(found.value or 0, 3), found.low) == (0.943, None)
+    assert found.why_missing == "no interval: without one of the prompts it is not defined, so too few outputs differ"
+
+
+def test_an_interval_allows_for_outputs_too_rare_to_have_been_seen():
+    human = np.array([[5, 5], [5, 5], [5, 4], [4, 5], [4, 4], [5, 5], [5, 5], [4, 5]])
+    draws = Resamples(range(8), rng=np.random.default_rng(0))
+    seen, allowed = (icc.icc1(human, draws, labels) for labels in ((), (1, 2, 3, 4, 5)))
+    assert (seen.value, seen.low) == (allowed.value, allowed.low)
+    assert seen.high < allowed.high < 1
 
 
 @pytest.mark.parametrize("name", ["interval alpha", "ICC(1)", "Spearman", "Kendall", "MAE", "alpha of the judge"])

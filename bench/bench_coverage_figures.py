@@ -1,0 +1,196 @@
+"""How often do the intervals of the calibration page's figures hold the truth? 2,000 simulated studies a cell.
+
+Three people of unlike severity and a judge score n outputs from 1 to 5; 4 is a pass. Rates of a pass and judges are those of
+`bench_coverage`: near 0, in the middle, near 1; useless, biased, good. Outputs are independent, or come in prompts of five in
+which quality and the judge's error are alike (and n = 20 is four prompts). The true value of each figure is that of 200,000
+outputs, at five rates of each range, with a curve through them.
+
+A figure is out of a cell where fewer than one study in fifty has an interval. "Held" is the share of the intervals there are;
+how many studies have none, and say why, is printed beside it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from bench.bench_coverage import HIGHEST, JUDGES, LIKENESS, LOWEST, PROMPT, RATES, SIZES, STUDIES
+from graders.calibration import agreement, alpha, comparison, decision, errors, icc, probes, rank, reliability
+from graders.calibration.alt_test import alternative_annotator_test
+from graders.calibration.arrays import Floats, Ints
+from graders.calibration.resample import Resamples
+from graders.calibration.result import Estimate
+
+LABELS = (1.0, 2.0, 3.0, 4.0, 5.0)
+CUTS = np.array([-1.4, -0.7, 0.0, 0.7])  # between the scores, around that of a pass
+SEVERITY, CLOSENESS = np.array([-0.2, 0.0, 0.2]), 0.85  # of people
+OTHER = (0.9, 0.3)  # a second judge: correlation with quality, generosity
+POPULATION, GRID = 200_000, 5
+FEWEST_WITH = 0.02
+
+Found = dict[str, Estimate]
+Where = tuple[int, str, str, bool]  # labels, rate, judge, prompts of five
+
+
+@dataclass(frozen=True)
+class Study:
+    """Scores of the judge, of another, of the judge a second time (n,), and of people (n, 3); the prompt; a text's length."""
+
+    judge: Floats
+    other: Floats
+    again: Floats
+    human: Floats
+    prompt: Ints
+    length: Floats
+
+
+def make_study(rate: float, judge: str, n: int, rng: np.random.Generator, *, clustered: bool) -> Study:
+    from scipy.special import ndtri  # noqa: PLC0415 - 0.4 s to import
+
+    prompt, cuts = np.arange(n) // (PROMPT if clustered else 1), CUTS - float(ndtri(rate))
+
+    def normal() -> Floats:
+        own = rng.standard_normal(n)
+        return np.sqrt(LIKENESS) * rng.standard_normal(n)[prompt] + np.sqrt(1 - LIKENESS) * own if clustered else own
+
+    def scores(closeness: float, generosity: Floats | float, noise: Floats) -> Floats:
+        return np.searchsorted(cuts, closeness * quality + np.sqrt(1 - closeness**2) * noise + generosity) + 1.0
+
+    quality, length, error = normal(), rng.standard_normal(n), normal()
+    closeness, generosity = JUDGES[judge]
+    human = np.stack([scores(CLOSENESS, severity, rng.standard_normal(n)) for severity in SEVERITY], axis=1)
+    once, again = (scores(closeness, generosity + 0.2 * length, (error + rng.standard_normal(n)) / np.sqrt(2)) for _ in range(2))
+    return Study(once, scores(*OTHER, normal()), again, human, prompt, np.expm1(length + 5))
+
+
+def figures_of_people(study: Study, draws: Resamples | None) -> Found:
+    found = {f"alpha, {name}": made for name, made in alpha.krippendorff_alphas(study.human, alpha.METRICS, draws, LABELS).items()}
+    found |= {"ICC(1)": icc.icc1(study.human, draws, LABELS), "ICC(2,k)": icc.icc2k(study.human, draws, LABELS)}
+    if draws is not None:
+        severe = probes.reviewer_severity(study.human, ("a", "b", "c"), study.prompt)["a"]
+        found |= {"severity of a reviewer": severe}
+    else:
+        of_each = study.human.mean(axis=0)
+        found |= {"severity of a reviewer": Estimate.missing(f"{of_each[0] - of_each.mean()}")}
+    return found
+
+
+def figures_of_judge(study: Study, draws: Resamples | None) -> Found:
+    judge, human, mean, rng = study.judge, study.human, study.human.mean(axis=1), np.random.default_rng(0)
+    passed, truth = (judge >= 4).astype(float), decision.majority((human >= 4).astype(float))
+    n_boot = {} if draws is not None else {"n_boot": 0}
+    limits, made = errors.limits_of_agreement(judge, mean, draws), decision.decide(passed, truth, draws)
+    found = {
+        "weighted kappa": agreement.weighted_kappa(judge, human, LABELS, rng=rng, resamples=draws, **n_boot),
+        "kappa of verdicts": agreement.weighted_kappa(passed, truth, (0, 1), rng=rng, resamples=draws, **n_boot),
+        "alpha of the judge": alpha.judge_alpha(judge, human, "ordinal", draws, LABELS),
+        "AC2": agreement.gwet_ac2(judge, human, LABELS, draws),
+        "Pearson": rank.pearson(judge, mean, draws),
+        "Spearman": rank.spearman(judge, mean, draws),
+        "Kendall": rank.kendall_b(judge, mean, draws),
+        "Spearman within two criteria": rank.within(rank.spearman, judge, mean, np.arange(len(judge)) % 2, draws),
+        "mean absolute error": errors.mae(judge, mean, draws),
+        "bias": errors.bias(judge, mean, draws),
+        "limit of agreement, low": limits.low,
+        "limit of agreement, high": limits.high,
+        "Brier score": reliability.brier((judge - 1) / 4, truth, draws),
+        "calibration error": reliability.ece((judge - 1) / 4, truth, draws),
+        "advantage probability": alternative_annotator_test(judge, human, "neg_rmse", 0.2, resamples=draws).advantage_probability,
+        "points for length": probes.length_bias(judge, mean, study.length, study.prompt),
+        "place of an answer": probes.position_bias(np.sign(judge - 3), np.sign(human[:, 0] - 3), study.prompt),
+    }
+    found |= {name.replace("_", " "): getattr(made, name) for name in ("precision", "recall", "f1", "false_pass_rate", "agreement")}
+    second = rank.second_reviewer(judge, human, np.zeros(len(judge), dtype=np.int64), draws)
+    found |= {"rank of the judge": second.judge, "rank of a reviewer": second.people, "judge less reviewer": second.difference}
+    return found | figures_of_two(study, draws)
+
+
+def figures_of_two(study: Study, draws: Resamples | None) -> Found:
+    """Of two judges, and of one at two times."""
+    if draws is None:
+        whole = Resamples(np.zeros(len(study.judge), dtype=np.int64), rng=np.random.default_rng(0))  # one prompt: no interval
+        return figures_of_two(study, whole)
+    compared = comparison.compare_judges(study.judge, study.other, study.human, LABELS, resamples=draws)
+    found = {f"difference in {d.name.replace('_', ' ')}": d.difference for d in compared.differences}
+    return found | {"drift": comparison.drift(study.judge, study.again, draws, tolerance=0.1).shift}
+
+
+def truths(rate: str, judge: str, population: int = POPULATION) -> dict[str, Callable[[float], float]]:
+    """The true value of each figure by the rate of a pass."""
+    rates, found = np.linspace(*RATES[rate], GRID), {}
+    values: dict[str, list[float]] = {}
+    for place, at in enumerate(rates):
+        study = make_study(float(at), judge, population, np.random.default_rng(place), clustered=False)
+        for name, made in (figures_of_people(study, None) | figures_of_judge(study, None)).items():
+            value = float(made.why_missing) if name == "severity of a reviewer" else made.value
+            values.setdefault(name, []).append(np.nan if value is None else value)
+    for name, seen in values.items():
+        found[name] = np.polynomial.Polynomial.fit(rates, seen, GRID - 2)
+    return found
+
+
+@dataclass(frozen=True)
+class Cell:
+    """In how many studies the figure has an interval, and the share of these that hold the truth."""
+
+    with_interval: float
+    held: float
+
+
+def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION) -> dict[str, Cell]:
+    """Each figure's coverage in one cell. Those of people alone are looked at beside the good judge only."""
+    n, rate, judge, clustered = where
+    true, rng = truths(rate, judge, population), np.random.default_rng([seed, n, len(rate), len(judge), clustered])
+    held: dict[str, list[bool]] = {}
+    for at in rng.uniform(*RATES[rate], studies).tolist():
+        study = make_study(at, judge, n, rng, clustered=clustered)
+        draws = Resamples(study.prompt, rng=rng)
+        found = figures_of_judge(study, draws) | (figures_of_people(study, draws) if judge == "good" else {})
+        for name, made in found.items():
+            mine = held.setdefault(name, [])
+            if made.low is not None and made.high is not None:
+                mine.append(bool(made.low - 1e-9 <= true[name](at) <= made.high + 1e-9))
+    return {name: Cell(len(mine) / studies, float(np.mean(mine)) if mine else 0.0) for name, mine in held.items()}
+
+
+def word_of(cell: Cell) -> str:
+    if cell.with_interval < FEWEST_WITH:
+        return "none"
+    return "below" if cell.held < LOWEST else "above" if cell.held > HIGHEST else "within"
+
+
+def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
+    """The sizes are those of the requirement: n, the outputs of the workspace, does not matter."""
+    cells = list(product(SIZES, RATES, JUDGES, (False, True)))
+    with ProcessPoolExecutor(2) as pool:
+        made = dict(zip(cells, pool.map(simulate, cells, [studies] * len(cells)), strict=True))
+    return list(_rows(made))
+
+
+def _rows(made: dict[Where, dict[str, Cell]]) -> Iterator[dict[str, Any]]:
+    counted: Counter[str] = Counter()
+    names = dict.fromkeys(name for found in made.values() for name in found)
+    for name, clustered in product(names, (False, True)):
+        mine = {where: found[name] for where, found in made.items() if where[3] == clustered and name in found}
+        words = {where: word_of(cell) for where, cell in mine.items()}
+        for where, cell in mine.items():
+            print(f"    {name}, {where}: {100 * cell.held:.1f} {words[where]}, {100 * cell.with_interval:.0f} with", file=sys.stderr)
+        counted.update(words.values())
+        there = [where for where, word in words.items() if word != "none"]
+        low = min(there, key=lambda where: mine[where].held)
+        label = f"{name}{', prompts of 5' if clustered else ''}"
+        lowest = f"{label}, lowest (n {low[0]}, {low[1]}, {low[2]})"
+        yield {"name": lowest, "value": 100 * mine[low].held, "unit": "%", "bar": 100 * LOWEST, "better": "higher"}
+        inside = sum(word == "within" for word in words.values())
+        yield {"name": f"{label}, of {len(there)} cells within", "value": inside, "unit": "cells"}
+    total = sum(counted.values())
+    yield {"name": f"figures: of all {total} cells below 93", "value": counted["below"], "unit": "cells", "bar": 0}
+    for word in ("within", "above", "none"):
+        yield {"name": f"figures: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
