@@ -53,18 +53,20 @@ def ask_probe(
     backend: str,
     preload: Sequence[str] = (),
     order: Mapping[str, Any] | None = None,
+    name: str = "submission.py",
 ) -> Answer:
     """Run probes/<probe> on `source` in a sandbox. `check` says what is wrong with a report, or "".
 
     `preload`: what the probe imports beside torch; probes with the same share a warm parent. `order`: what else it is told.
+    `name`: of the submission's file, where a program may ask for its own.
     """
     nonce = secrets.token_hex(32)
     # no name there tells a submission that looks around where it runs
     files: dict[str, bytes | str] = {f"run/{name}": (PROBES / name).read_bytes() for name in modules}
     files["run/main.py"] = (PROBES / probe).read_bytes()
     files |= {f"run/{_cached_name(name)}": _compiled(PROBES / name, (PROBES / name).stat().st_mtime_ns) for name in modules}
-    files["submission.py"] = source
-    told = json.dumps({**(order or {}), "nonce": nonce, "path": "submission.py"}).encode()
+    files[name] = source
+    told = json.dumps({**(order or {}), "nonce": nonce, "path": name}).encode()
     result = sandbox.run(files, ["python", "-B", "run/main.py"], limits, backend, stdin=told, warm=True, preload=preload)
     if not result.channel:
         return Answer(result, None)

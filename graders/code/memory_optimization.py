@@ -10,10 +10,9 @@ Probe and submission share a process: a program that uses means to alter what is
 
 from __future__ import annotations
 
-import ast
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 from graders.code import sha256_of_files
 from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
-from graders.code.probes.asked_names import REACHING
+from graders.code.probes.asked_names import reaching_words
 from graders.code.scores import decided, scored, unscored, without_report, wrong_fields, wrong_lines
 from graders.code.source import Source, read_source
 from graders.grade import CriterionScore, Evidence, Grade, grade_of
@@ -30,7 +29,8 @@ from tasks.task import Criterion, Task
 
 PROBE = "memory_optimization_probe.py"
 MODULES = tuple(f"{name}.py" for name in (
-    "absent", "asked_names", "pretend_gpu", "training_calls", "training_log", "training_hooks", "memory_techniques", "guard", "seal",
+    "absent", "asked_names", "surroundings", "pretend_gpu", "training_calls", "training_passes", "gradient_paths", "training_log",
+    "training_hooks", "memory_techniques", "guard", "seal",
 ))  # fmt: skip
 KEYS = (
     "mixed_precision_autocast", "grad_scaler_or_bf16", "gradient_checkpointing", "gradient_accumulation", "zero_grad_set_to_none",
@@ -133,7 +133,9 @@ def _helped(source: str, timeout_s: float, backend: str) -> Answer:
 
 def _ask(source: str, timeout_s: float, backend: str, stopped: Sequence[tuple[str, int]] = ()) -> Answer:
     limits, order = replace(LIMITS, wall_s=timeout_s), {"stopped": list(stopped)}
-    return ask_probe(PROBE, MODULES, source, check=check_report, limits=limits, backend=backend, preload=FOR_TRAINING, order=order)
+    return ask_probe(
+        PROBE, MODULES, source, check=check_report, limits=limits, backend=backend, preload=FOR_TRAINING, order=order, name="train.py"
+    )
 
 
 # --- the report ---
@@ -237,33 +239,6 @@ def _doubt(text: Source, answer: Answer) -> str:
         return f"{answer.doubts[0]}, with which a program can alter what is seen of it"
     if answer.facts["tampered"]:
         return f"the program uses {answer.facts['tampered'][0]}: what was seen of it can't be relied on"
-    return next((f"line {line} uses {name}, with which a program can alter what is seen of it" for line, name in _reaching(text)), "")
-
-
-def _reaching(text: Source) -> Iterator[tuple[int, str]]:
-    """Lines with a name by which a program can reach what sees it. What it computes is asked for under watch (probes/asked_names.py)."""
-    nodes = list(ast.walk(text.tree)) if text.tree else []
-    modules = {(a.asname or a.name).partition(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
-    for node in nodes:
-        found = REACHING.intersection(_words(node))
-        owner = node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
-        if owner in modules and isinstance(node, ast.Attribute) and (node.attr == "__dict__" or (owner, node.attr) == ("sys", "modules")):
-            found = frozenset({f"{owner}.{node.attr}"})
-        if found:
-            yield getattr(node, "lineno", 0), min(found)
-
-
-def _words(node: ast.AST) -> tuple[str, ...]:
-    if isinstance(node, ast.Attribute):
-        return (node.attr,)
-    if isinstance(node, ast.Name):
-        return (node.id,)
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        return (node.name,)
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-        return tuple(part for name in (module, *(a.name for a in node.names)) for part in name.split("."))
-    if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
-        name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
-        return tuple(name.split(".")) if isinstance(name, str) else ("builtins",)
-    return ()
+    return next(
+        (f"line {line} uses {name}, with which a program can alter what is seen of it" for line, name in reaching_words(text.tree)), ""
+    )

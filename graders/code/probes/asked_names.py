@@ -7,9 +7,10 @@ as Python tells of them itself (seal.py).
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 REACHING = frozenset({
@@ -23,12 +24,44 @@ AUDITED = frozenset({
 })  # fmt: skip
 
 
-def watched(asked: list[str]) -> dict[str, Callable[..., Any]]:
-    """getattr, setattr and vars by name; `asked` gets what no honest program asks for."""
-    real_get, real_set, real_vars, line, reaching = getattr, setattr, vars, sys._getframe, REACHING | AUDITED
+class Texts:
+    """exec, eval and compile for a program: what it runs from text is searched as its own text is, and followed as that is.
 
-    def told(what: str) -> None:
-        asked.append(f"{what} (line {line(2).f_lineno})"[:200])
+    `prepared` changes what is compiled as the program itself was changed; `names` are put where the text is run.
+    """
+
+    def __init__(self, told: Callable[[str], None], prepared: Callable[[Any], Any], names: dict[str, Any]) -> None:
+        self._told, self._prepared, self._names = told, prepared, names
+        self._made: list[CodeType] = []
+
+    def compile(self, source: Any, filename: Any = "<string>", mode: str = "exec", *args: Any, **options: Any) -> Any:
+        if not isinstance(source, (str, bytes, ast.AST)):
+            self._told("compile of what is no text")
+        made = source
+        if isinstance(source, (str, bytes)):
+            made = ast.parse(source, "<string>", mode)
+        for _, name in reaching_words(made):
+            self._told(f"{name}, in a text that it runs")
+        if args or options:
+            return compile(source, "<string>", mode, *args, **options)
+        code = compile(self._prepared(made), "<string>", mode)
+        self._made.append(code)
+        return code
+
+    def run(self, source: Any, where: dict[str, Any], local: Any, mode: str) -> Any:
+        if isinstance(source, CodeType):
+            if not any(source is code for code in self._made):
+                self._told("exec of code that it did not get from text")
+        else:
+            source = self.compile(source.lstrip(" \t") if isinstance(source, str) and mode == "eval" else source, mode=mode)
+        for name, value in self._names.items():
+            where.setdefault(name, value)
+        return (eval if mode == "eval" else exec)(source, where, local)
+
+
+def watched(asked: list[str], prepared: Callable[[Any], Any], names: dict[str, Any]) -> dict[str, Any]:
+    """`names` and getattr, setattr, vars, exec, eval and compile by name; `asked` gets what no honest program asks for."""
+    real_get, real_set, real_vars, line, reaching, told = getattr, setattr, vars, sys._getframe, REACHING | AUDITED, _teller(asked)
 
     def get(owner: object, name: str, *default: Any) -> Any:
         if type(name) is not str or name in reaching:
@@ -45,4 +78,59 @@ def watched(asked: list[str]) -> dict[str, Callable[..., Any]]:
             told(f"vars of {owner[0].__name__}")
         return real_vars(*owner) if owner else line(1).f_locals
 
-    return {"getattr": get, "setattr": put, "vars": names_of}
+    def execute(source: Any, where: Any = None, local: Any = None, /, **options: Any) -> None:
+        texts.run(source, line(1).f_globals if where is None else where, _local(line(1), where, local), "exec")
+
+    def evaluate(source: Any, where: Any = None, local: Any = None, /) -> Any:
+        return texts.run(source, line(1).f_globals if where is None else where, _local(line(1), where, local), "eval")
+
+    ours = {"getattr": get, "setattr": put, "vars": names_of, "exec": execute, "eval": evaluate, **names}
+    texts = Texts(told, prepared, ours)
+    ours["compile"] = texts.compile
+    return ours
+
+
+def _teller(asked: list[str]) -> Callable[[str], None]:
+    line = sys._getframe
+
+    def told(what: str) -> None:
+        frame: FrameType | None = line(2)
+        while frame is not None and frame.f_back is not None and frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        asked.append(f"{what} (line {frame.f_lineno if frame else 0})"[:200])
+
+    return told
+
+
+def _local(frame: FrameType, where: Any, local: Any) -> Any:
+    """What exec and eval take for their local names."""
+    return local if local is not None else frame.f_locals if where is None else where
+
+
+def reaching_words(tree: ast.Module | None) -> Iterator[tuple[int, str]]:
+    """Lines with a name by which a program can reach what sees it. What it computes is asked for under watch."""
+    nodes = list(ast.walk(tree)) if tree else []
+    modules = {(a.asname or a.name).partition(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+    for node in nodes:
+        found = REACHING.intersection(_words(node))
+        owner = node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
+        if owner in modules and isinstance(node, ast.Attribute) and (node.attr == "__dict__" or (owner, node.attr) == ("sys", "modules")):
+            found = frozenset({f"{owner}.{node.attr}"})
+        if found:
+            yield getattr(node, "lineno", 0), min(found)
+
+
+def _words(node: ast.AST) -> tuple[str, ...]:
+    if isinstance(node, ast.Attribute):
+        return (node.attr,)
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return (node.name,)
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        return tuple(part for name in (module, *(a.name for a in node.names)) for part in name.split("."))
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
+        name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        return tuple(name.split(".")) if isinstance(name, str) else ("builtins",)
+    return ()

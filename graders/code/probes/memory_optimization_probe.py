@@ -21,6 +21,7 @@ import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import seal
+import surroundings
 from absent import stand_in
 from asked_names import watched
 from guard import Guard
@@ -30,8 +31,8 @@ from training_hooks import listen
 from training_log import TrainingLog
 
 OURS = (
-    "absent", "asked_names", "pretend_gpu", "training_calls", "training_log", "training_hooks", "memory_techniques", "guard", "seal",
-    "memory_optimization_probe",
+    "absent", "asked_names", "surroundings", "pretend_gpu", "training_calls", "training_passes", "gradient_paths", "training_log",
+    "training_hooks", "memory_techniques", "guard", "seal", "memory_optimization_probe",
 )  # fmt: skip
 ARGUMENTS = ("--steps", "6")
 OPTIONS = {"--steps", "--batch-size", "--d-model", "--n-layers", "--lr"}
@@ -100,11 +101,14 @@ def run(path: str, log: TrainingLog, asked: list[str], stopped: list[tuple[str, 
     for package in absent_packages(tree):
         log.mended.append((f"ModuleNotFoundError: No module named {package[0]!r}", package[1]))
         stand_in(package[0])
-    program = compile(tree, path, "exec")
+    program = compile(ast.fix_missing_locations(tree), path, "exec")
     seal.PLAIN["inspect.py"] = {"object.__getattr__"}  # inspect.signature, by which programs ask for an optimizer's options
-    seal.watch(*OURS)
+    seal.PLAIN["ast.py"] = {"compile"}  # literals, and texts that are only parsed
+    surroundings.tell.append(seal.watch(*OURS))
     module = types.ModuleType("__main__")
-    vars(module).update(__file__=path, __deleting__=log.deleting, __deleted__=log.deleted, __nothing__=nullcontext, **watched(asked))
+    ours = {"__deleting__": log.deleting, "__deleted__": log.deleted, "__nothing__": nullcontext}
+    vars(module).update(__file__=path, **watched(asked, lambda text: ast.fix_missing_locations(Deletions().visit(text)), ours))
+    seal.OWN.append(vars(module))
     sys.modules["__main__"] = module
     sys.argv = [path, *ARGUMENTS]
     try:
@@ -124,6 +128,7 @@ def examine(path: str, stopped: list[tuple[str, int]]) -> dict[str, Any]:
     with gpu:
         log = TrainingLog(gpu, path)
         listen(log, gpu)
+        surroundings.like_a_gpu_machine(gpu, [os.path.basename(path), *ARGUMENTS])
         guard, asked = Guard(), list[str]()
         try:
             run(path, log, asked, stopped)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from training_log import Forward, TrainingLog
+from training_log import TrainingLog
+from training_passes import Forward
 
 HALF = 0.5
 LEAST_RECOMPUTED, WHOLE_MODEL = 0.05, 0.8  # shares of a forward pass's work
@@ -105,10 +106,11 @@ def gradient_accumulation(log: TrainingLog) -> Finding:
     if size < 2:
         return no("each update follows a single backward pass")
     big = [group for group in groups if len(group) >= 2]
-    if any(state != "kept" for group in big for f in group[1:] for state in f.grads_before[:1]):
+    if any(group[-1].fed[f.number] < HALF * group[-1].n_parameters for group in big for f in group):
         return no("gradients are cleared between the micro-batches of one update")
     roots = [sum(f.roots) * len(group) for group in big for f in group]
-    if not LIKE_A_LOSS[0] <= median(roots) <= LIKE_A_LOSS[1]:
+    divided = [group[-1].factors[round(1 / len(group), 3)] >= HALF * group[-1].n_parameters for group in big]  # the gradients
+    if not LIKE_A_LOSS[0] <= median(roots) / (size if all(divided) else 1) <= LIKE_A_LOSS[1]:
         return no(f"the loss of a micro-batch is not divided by their number: it is {median(roots) / size:.2f} in each of {size}")
     return yes(f"{size} backward passes to an update, each loss divided by their number")
 
@@ -272,14 +274,16 @@ def chunked_loss(log: TrainingLog) -> Finding:
     passes = [f for f in log.training if f.head_rows]
     if not passes:
         return no("no output head was seen in the training passes")
-    first = passes[0]
+    first = passes[min(1, len(passes) - 1)]  # by the second it is known how wide logits are
     line = first.head_rows[0][1]
     rows = [n for n, _, _ in first.head_rows]
     whole = max(sum(n for n, _ in first.losses), first.tokens, *rows)
     if len(rows) < 2 or max(rows) > HALF * whole:
         return no("the logits of the whole batch are made at once", line)
-    grown = first.head_rows[-1][2] - first.head_rows[0][2]
-    if grown > HALF * sum(rows[1:]) * log.vocabulary * LOW_BYTES:
+    held = [bytes_before for _, _, bytes_before in first.head_rows]
+    # the slice before may still have a name in the loop, so that growth counts from the second on
+    grown, added = (held[-1] - held[1], rows[2:]) if len(rows) > 2 else (held[-1] - held[0], rows[1:])
+    if grown > HALF * sum(added) * log.vocabulary * LOW_BYTES:
         return no("the logits of every slice are kept for the backward pass, so that all exist at once", line)
     if wrong := _wrong_mean(first):
         return no(wrong, line)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -48,6 +49,20 @@ def _in_float(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return tree_map(lambda t: t.half() if isinstance(t, Tensor) else t, func(*wide, **kwargs))
 
 
+def storage_of(tensor: Tensor) -> Any:
+    """Of a tensor, or of the one that a transform of torch.func has wrapped."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.untyped_storage()
+
+
+class Here(threading.local):
+    """What a thread is doing."""
+
+    calls = 0
+    target: str | None = None
+
+
 class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Where each storage lives; the bytes on the pretended GPU now and at their most."""
 
@@ -55,8 +70,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._place: Any = WeakIdKeyDictionary()
         self.bytes_now = self.peak = 0
-        self.calls = 0  # of the program's, that are under way
-        self.target: str | None = None  # where new storages go, whatever their inputs
+        self._here = Here()
         self.watch: Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None] = lambda *call: None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -72,11 +86,25 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.watch(func, args, kwargs, out)
         return out
 
+    @property
+    def calls(self) -> int:
+        """Of the program's, that are under way."""
+        return self._here.calls
+
+    @calls.setter
+    def calls(self, number: int) -> None:
+        self._here.calls = number
+
+    @property
+    def target(self) -> str | None:
+        """Where new storages go, whatever their inputs."""
+        return self._here.target
+
     def place(self, tensor: Tensor) -> str:
-        return str(self._place.get(tensor.untyped_storage(), HOST))
+        return str(self._place.get(storage_of(tensor), HOST))
 
     def put(self, tensor: Tensor, where: str, *, only_new: bool = False) -> None:
-        storage = tensor.untyped_storage()
+        storage = storage_of(tensor)
         was = self._place.get(storage)
         if was == where or (only_new and was):
             return
@@ -92,11 +120,12 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def placing(self, where: str | None) -> Iterator[None]:
-        before, self.target = self.target, where or self.target
+        here = self._here
+        before, here.target = here.target, where or here.target
         try:
             yield
         finally:
-            self.target = before
+            here.target = before
 
 
 class Devices(TorchFunctionMode):
@@ -153,6 +182,14 @@ class Devices(TorchFunctionMode):
             return (0 if self.storages.place(args[0]) == GPU else -1,)
         if func is Tensor.record_stream:
             return (None,)
+        on_gpu = isinstance(args[0], Tensor) and self.storages.place(args[0]) == GPU if args else False
+        if on_gpu and name in ("numpy", "__array__"):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
+        if on_gpu and name == "__repr__":
+            with torch._C.DisableTorchFunction():
+                return (f"{func(*args)[:-1]}, device='cuda:0')",)
+        if on_gpu and func is Tensor.type and len(args) == 1:
+            return (f"torch.cuda.{str(func(*args)).removeprefix('torch.')}",)
         if func is Tensor.is_pinned:
             return (args[0].untyped_storage() in self.pinned,)
         return None
@@ -206,7 +243,7 @@ class Devices(TorchFunctionMode):
     def _elsewhere(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that may name a device for what it makes."""
         target = None
-        if args and isinstance(args[0], Tensor) and getattr(func, "__name__", "").startswith("new_"):
+        if args and isinstance(args[0], Tensor) and getattr(func, "__name__", "").startswith(("new_", "__deepcopy__")):
             target = self.storages.place(args[0])
         if kwargs.get("device") is not None and not isinstance(kwargs["device"], type):
             target = GPU if _is_cuda(kwargs["device"]) else HOST
@@ -269,6 +306,7 @@ class PretendGpu:
         self._say_cuda_is_there()
         _map_autocast()
         self._ask_inside_hooks()
+        self._follow_threads()
         self._stack.enter_context(self.storages)
         self._stack.enter_context(self.devices)
         return self
@@ -309,6 +347,16 @@ class PretendGpu:
         torch.cuda.amp.common.amp_definitely_not_available = lambda: False
         torch.version.cuda = "12.8"
         torch.nn.attention.sdpa_kernel = _any_kernel
+
+    def _follow_threads(self) -> None:
+        """torch's modes are a thread's own: those that the program starts get them too."""
+        plain = vars(threading.Thread)["_bootstrap_inner"]
+
+        def inside(thread: threading.Thread) -> None:
+            with self.storages, self.devices:
+                plain(thread)
+
+        setattr(threading.Thread, "_bootstrap_inner", inside)  # noqa: B010 - a method, to mypy
 
     def _ask_inside_hooks(self) -> None:
         """Hooks on saved tensors are called in the middle of an operation, where the function mode is off."""

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 CHANNEL_FD = 3
@@ -31,6 +31,8 @@ REACHING = {
     "gc.get_objects", "gc.get_referrers", "gc.get_referents", "marshal.loads", "pickle.find_class", "mmap.__new__", "os.fork",
     "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen", "pty.spawn",
 }  # fmt: skip
+# Namespaces of a program: what its own functions are made of is no secret to it, and reading it alters nothing.
+OWN: list[dict[str, Any]] = []
 # What the library does on behalf of plain programs: named tuples, dataclasses, enums, type variables, warnings, logs.
 PLAIN = {
     "collections/__init__.py": {"sys._getframe", "exec", "compile", "object.__getattr__", "object.__setattr__", "function.__new__"},
@@ -146,6 +148,7 @@ def _suspicious(event: str, frame: FrameType | None) -> FrameType | None:
 
 def _reaching() -> Callable[[str, tuple[Any, ...]], bool]:
     reaching, real, leads, fs = frozenset(REACHING), os.path.realpath, ("/proc", "/sys", "/dev/fd"), os.fsdecode
+    function = FunctionType
 
     def is_reaching(event: str, args: tuple[Any, ...]) -> bool:
         if event == "open":  # of a descriptor by its number, or a file that the kernel makes, by whatever way round
@@ -153,6 +156,8 @@ def _reaching() -> Callable[[str, tuple[Any, ...]], bool]:
             return path > 2 if type(path) is int else type(path) in (str, bytes) and real(fs(path)).startswith(leads)
         if event not in reaching:
             return event[:7] in ("ctypes.", "socket.")
+        if event == "object.__getattr__" and type(args[0]) is function and any(args[0].__globals__ is own for own in OWN):
+            return False
         # whoever has a frame was told of when it got it, and the probe asks for the code of every frame
         return event != "object.__getattr__" or args[1] != "f_code"
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from gradient_paths import GradientPaths
 from pretend_gpu import GPU, PretendGpu, Tensor
 from torch.utils._pytree import tree_leaves
 from training_calls import attention_kind, behind, channels_last, is_in_place, leaves_behind, work_of
+from training_passes import Forward, Step
 
 PRODUCTS = {
     "linear", "matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "addmm", "baddbmm", "einsum", "conv2d",
@@ -28,57 +29,15 @@ LOW = (torch.float16, torch.bfloat16)
 LARGE_BYTES = 16384
 
 
-@dataclass
-class Forward:
-    """One pass of images through the model, and what followed until the next one."""
-
-    number: int
-    samples: int
-    with_grad: bool
-    work: float = 0
-    work_by: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # low:<dtype>, autocast, compiled, of the work
-    recomputed: float = 0
-    regions: int = 0
-    attention: list[tuple[str, int]] = field(default_factory=list)  # fused, fused without mask, by hand; line
-    in_place: list[tuple[str, int]] = field(default_factory=list)
-    convolutions: list[bool] = field(default_factory=list)  # in channels-last layout?
-    parameters: dict[int, tuple[int, torch.dtype]] = field(default_factory=dict)
-    head_rows: list[tuple[int, int, int]] = field(default_factory=list)  # rows of logits made at once; line; bytes as wide held before
-    losses: list[tuple[int, float]] = field(default_factory=list)  # rows, mean loss
-    activation_bytes: int = 0  # what its products make
-    packed: Counter[str] = field(default_factory=Counter)  # bytes by what became of them
-    copies: list[tuple[bool, bool, int]] = field(default_factory=list)  # of its images: non_blocking, pinned, line
-    tokens: int = 0
-    backwards: int = 0
-    reached: set[int] = field(default_factory=set)  # of its parameters, those that a backward pass leads to
-    roots: list[float] = field(default_factory=list)
-    grads_before: list[str] = field(default_factory=list)  # none, zero or kept, at each backward pass
-    updated: int = 0  # parameters written after it and before the next
-
-    @property
-    def is_training(self) -> bool:
-        return 2 * sum(n for i, (n, _) in self.parameters.items() if i in self.reached) >= self.n_parameters > 0
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(n for n, _ in self.parameters.values())
-
-
-@dataclass
-class Step:
-    """The update after one or more backward passes."""
-
-    after: int  # number of the forward pass
-    in_backward: bool
-    transient_bytes: int = 0  # the most that was held during it, less what was held before
-
-
 class TrainingLog:
     """Listens to a PretendGpu."""
 
     def __init__(self, gpu: PretendGpu, path: str) -> None:
         self.gpu, self.path = gpu, path
         self.forwards: list[Forward] = []
+        self._rest: Forward | None = Forward(-1, 0, True)  # computed after a backward pass: the update's own, unless another follows
+        self._chunk = 0  # rows of logits at a time, in torch's own head and loss
+        self._set_in = -1  # the pass whose update came by p.data = ...
         self.steps: list[Step] = []
         self.lines: dict[str, int] = {}  # where a thing was first seen
         self.calls: Counter[str] = Counter()
@@ -98,6 +57,7 @@ class TrainingLog:
         self.in_backward = self.compiled_depth = 0
         self.packing_depth = 0
         self.unscaled = False  # gradients, since the last step
+        self.gradients = GradientPaths()
         self._deleting: list[tuple[weakref.ref[Any], int, int]] = []
         self._known: tuple[tuple[int, int], set[int]] = ((0, 0), set())
         self._graphs: list[tuple[int, weakref.ref[Any]]] = []
@@ -116,25 +76,34 @@ class TrainingLog:
 
     def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         name = getattr(func, "__name__", "")
+        self._use_in(args, kwargs, out)
         if not self.forwards:
             return
-        self._use_in(args, kwargs, out)
         if name in PRODUCTS and isinstance(tree_leaves(out)[0], Tensor):
             self._product(name, args, kwargs, tree_leaves(out)[0])
         elif name in ("softmax", "_softmax") and isinstance(out, Tensor) and out.dim() >= 3 and out.shape[-1] == out.shape[-2] > 8:
-            self.now.attention.append(("by hand", self.line()))
+            self.under_way.attention.append(("by hand", self.line()))
         elif name == "cross_entropy" and not self.in_backward:
             self._loss(args, kwargs, out)
+        elif name == "__set__" and getattr(func, "__self__", None) is Tensor.data:
+            self._set_data(args[0], args[1])
+        elif name == "linear_cross_entropy":
+            self._head_and_loss(args, kwargs, out)
         elif is_in_place(name, kwargs):
             self._in_place(name, args)
         elif name in ("cat", "stack") and isinstance(out, Tensor) and out.dim() > 1 and out.shape[-1] == self.vocabulary:
-            self.now.head_rows.append((out.numel() // out.shape[-1], self.line(), self.wide_bytes))
+            self.under_way.head_rows.append((out.numel() // out.shape[-1], self.line(), self.wide_bytes))
         elif name == "embedding" and args[0].dim() > 1:
-            self.now.tokens = max(self.now.tokens, args[0].numel())
+            self.under_way.tokens = max(self.under_way.tokens, args[0].numel())
 
     @property
     def now(self) -> Forward:
         return self.forwards[-1]
+
+    @property
+    def under_way(self) -> Forward:
+        """What is being computed is part of this."""
+        return self._rest if self._rest is not None and not self.in_backward else self.now
 
     def line(self) -> int:
         """The line of the program that is being run, 0 when none is."""
@@ -151,7 +120,12 @@ class TrainingLog:
         self._count_kept_graphs()
         if self.steps:
             self.state_bytes.append((len(self.forwards), self.gpu.storages.bytes_now - self._bytes_of_model()))
+        if self.forwards:
+            self.now.factors = self.gradients.take_factors()
+        early = self._rest  # tokens may be looked up before the images are
         self.forwards.append(Forward(len(self.forwards), images.shape[0], torch.is_grad_enabled()))
+        if early is not None:
+            self.now.parameters, self.now.tokens, self._rest = dict(early.parameters), early.tokens, None
         self.now.copies = [copy for shape, copy in self._copies if shape == images.shape[1:]]
         self._copies = []
 
@@ -167,7 +141,7 @@ class TrainingLog:
         return sum(t.nbytes for t in tensors if self.gpu.storages.place(t) == GPU)
 
     def _product(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-        now, work = self.now, work_of(args, out)
+        now, work = self.under_way, work_of(args, out)
         if self.in_backward:
             now.recomputed += work
             return
@@ -199,16 +173,35 @@ class TrainingLog:
 
     def _use(self, weight: Any) -> None:
         """A parameter that a forward pass used, as it is or through a copy, a cast or a view."""
+        if isinstance(weight, Tensor) and weight._base is not None and weight.is_leaf:
+            weight = weight._base  # inside a function of torch.autograd a view of a parameter is a leaf
         for parameter in [weight] if not isinstance(weight, Tensor) or weight.is_leaf else behind(weight):
             if isinstance(parameter, Tensor) and parameter.requires_grad:
-                self.now.parameters[id(parameter)] = (parameter.numel(), weight.dtype)
+                self.under_way.parameters[id(parameter)] = (parameter.numel(), weight.dtype)
                 self.parameters.setdefault(id(parameter), weakref.ref(parameter))
+
+    def _head_and_loss(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+        """torch's own head and loss in one, which makes logits of some rows at a time or of all."""
+        hidden, weight, target = (*args, kwargs.get("linear_weight"), kwargs.get("target"))[:3]
+        rows, self.vocabulary, now = hidden.numel() // hidden.shape[-1], weight.shape[0], self.under_way
+        is_low = hidden.dtype in LOW or (torch.is_autocast_enabled() and not self._chunk)
+        if not self.in_backward:
+            work = float(rows * weight.numel())
+            now.work += work
+            now.activation_bytes += hidden.nbytes
+            now.work_by[f"low:{str(hidden.dtype if hidden.dtype in LOW else torch.get_autocast_dtype('cuda'))[6:]}"] += work * is_low
+            now.work_by["autocast"] += work * (is_low and torch.is_autocast_enabled())
+            now.work_by["compiled"] += work * bool(self.compiled_depth)
+            size = min(self._chunk or rows, rows)
+            now.head_rows += [(min(size, rows - done), self.line(), self.wide_bytes) for done in range(0, rows, size)]
+            self._loss((hidden, target), kwargs, out)
+        self._chunk = 0
 
     def _loss(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
         target = args[1] if len(args) > 1 else kwargs["target"]
         rows, reduction = target.numel(), kwargs.get("reduction", "mean")
         value = float(out.detach().float().sum())
-        self.now.losses.append((rows, value if reduction == "mean" else value / max(rows, 1)))
+        self.under_way.losses.append((rows, value if reduction == "mean" else value / max(rows, 1)))
         self._watch_graph(out)
 
     def _in_place(self, name: str, args: tuple[Any, ...]) -> None:
@@ -216,22 +209,26 @@ class TrainingLog:
         if self.in_backward or not isinstance(target, Tensor) or target.dim() < 2 or target.numel() < 1024:
             return
         if target.requires_grad and not target.is_leaf and self.gpu.storages.place(target) == GPU:
-            self.now.in_place.append((name, self.line()))
+            self.under_way.in_place.append((name, self.line()))
 
     # --- every operation ---
 
     def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        if "linear_cross_entropy" in func.__name__:
+            self._chunk = next((a for a, of in zip(args, func._schema.arguments, strict=False) if of.name == "batch_chunk_size"), 0)
         most = self.gpu.storages.bytes_now
         if most > self._window[1]:
             self._window = (self._window[0], most)
         if self.vocabulary and not self.in_backward and isinstance(out, Tensor) and out.dim() > 1 and out.shape[-1] == self.vocabulary:
             if func._schema.returns[0].alias_info is None:
                 self._hold_wide(out)
+        if self.forwards and (self._rest is not None or self.in_backward):
+            self.gradients.follow(func, args, kwargs, out, self.now.number if self.in_backward else None)
         if func._schema.is_mutable and self.forwards and not torch.is_grad_enabled():
             targets = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
             written = sum(t.numel() for t in targets if isinstance(t, Tensor) and self._is_parameter(t))
             if written and self.now.is_training:
-                self._update(written)
+                self._update(written, [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)])
 
     def _hold_wide(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -252,10 +249,20 @@ class TrainingLog:
             self._known = ((len(self.parameters), len(self.forwards)), {p.data_ptr() for p in self._alive()})
         return self._known[1]
 
-    def _update(self, written: int) -> None:
+    def _set_data(self, parameter: Tensor, value: Tensor) -> None:
+        """p.data = ..., made from a gradient of this pass: an update that writes nothing in place."""
+        now = self.now
+        if now.updated and self._set_in != now.number:
+            return  # an optimizer has updated them: this brings them to another place
+        if id(parameter) in self.parameters and now.is_training and now.number in self.gradients.behind([value]):
+            self._set_in = now.number
+            self._update(parameter.numel(), [value])
+
+    def _update(self, written: int, made_from: list[Tensor]) -> None:
         if not self.now.updated:
             self.steps.append(Step(self.now.number, bool(self.in_backward)))
         self.now.updated += written
+        self.now.fed.update(dict.fromkeys(self.gradients.behind(made_from), written))
         self.steps[-1].transient_bytes = self._window[1] - self._window[0]
 
     # --- backward passes ---
@@ -265,6 +272,8 @@ class TrainingLog:
             return
         tensors = [t for t in roots if isinstance(t, Tensor)]
         now = self.now
+        if self._rest is not None and not self.in_backward:
+            now.take(self._rest)
         now.backwards += 1
         now.grads_before.append(self._grads())
         now.roots.append(sum(float(t.detach().float()) for t in tensors if t.numel() == 1) / self.scale)  # others hand on gradients
@@ -275,6 +284,8 @@ class TrainingLog:
     def after_backward(self) -> None:
         held = self.gpu.storages.bytes_now
         self._window = (held, held)
+        if self.forwards and not self.in_backward:
+            self._rest = Forward(self.now.number, 0, self.now.with_grad)
 
     def _grads(self) -> str:
         alive = self._alive()
@@ -321,7 +332,7 @@ class TrainingLog:
         finally:
             self.packing_depth -= 1
         if self.forwards and not self.in_backward and not type(hooks).__module__.startswith("torch.utils.checkpoint"):
-            self.now.packed[self._became(tensor, thing)] += tensor.nbytes
+            self.under_way.packed[self._became(tensor, thing)] += tensor.nbytes
             self.lines.setdefault("packed", self.line())
         return thing
 

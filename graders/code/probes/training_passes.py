@@ -1,0 +1,67 @@
+"""One forward pass of a training program and what followed it, and one update. Runs INSIDE the sandbox."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class Forward:
+    """One pass of images through the model, and what followed until the next one."""
+
+    number: int
+    samples: int
+    with_grad: bool
+    work: float = 0
+    work_by: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # low:<dtype>, autocast, compiled, of the work
+    recomputed: float = 0
+    regions: int = 0
+    attention: list[tuple[str, int]] = field(default_factory=list)  # fused, fused without mask, by hand; line
+    in_place: list[tuple[str, int]] = field(default_factory=list)
+    convolutions: list[bool] = field(default_factory=list)  # in channels-last layout?
+    parameters: dict[int, tuple[int, torch.dtype]] = field(default_factory=dict)
+    head_rows: list[tuple[int, int, int]] = field(default_factory=list)  # rows of logits made at once; line; bytes as wide held before
+    losses: list[tuple[int, float]] = field(default_factory=list)  # rows, mean loss
+    activation_bytes: int = 0  # what its products make
+    packed: Counter[str] = field(default_factory=Counter)  # bytes by what became of them
+    copies: list[tuple[bool, bool, int]] = field(default_factory=list)  # of its images: non_blocking, pinned, line
+    tokens: int = 0
+    backwards: int = 0
+    reached: set[int] = field(default_factory=set)  # of its parameters, those that a backward pass leads to
+    roots: list[float] = field(default_factory=list)
+    grads_before: list[str] = field(default_factory=list)  # none, zero or kept, at each backward pass
+    updated: int = 0  # parameters written after it and before the next
+    factors: Counter[float] = field(default_factory=Counter)  # number -> elements of gradients that were multiplied by it before the update
+    fed: Counter[int] = field(default_factory=Counter)  # forward pass -> parameters so written to which its backward pass led
+
+    def take(self, more: Forward) -> None:
+        """What was computed after a backward pass and led to another."""
+        self.work += more.work
+        for what, work in more.work_by.items():
+            self.work_by[what] += work
+        for name in ("attention", "in_place", "convolutions", "head_rows", "losses"):
+            getattr(self, name).extend(getattr(more, name))
+        self.parameters |= more.parameters
+        self.activation_bytes += more.activation_bytes
+        self.packed += more.packed
+        self.tokens = max(self.tokens, more.tokens)
+
+    @property
+    def is_training(self) -> bool:
+        return 2 * sum(n for i, (n, _) in self.parameters.items() if i in self.reached) >= self.n_parameters > 0
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(n for n, _ in self.parameters.values())
+
+
+@dataclass
+class Step:
+    """The update after one or more backward passes."""
+
+    after: int  # number of the forward pass
+    in_backward: bool
+    transient_bytes: int = 0  # the most that was held during it, less what was held before
