@@ -140,18 +140,22 @@ def cohen_kappa(
 
 def resampled_kappa(
     judge: Scores, human: Scores, labels: Sequence[float], resamples: Resamples, rng: np.random.Generator
-) -> tuple[Estimate, Floats]:
-    """Return `weighted_kappa` without its interval, and the kappa of each resample: for what is made of several."""
+) -> tuple[Estimate, Floats, Floats]:
+    """Return `weighted_kappa` without its interval, the kappa of each resample, and `unseen` of `jackknife.ends_of`.
+
+    For what is made of several.
+    """
     scale = _check_labels(labels)
     judged, median, both = _labels_of_both(judge, human, scale)
     n, n_dropped = int(both.sum()), int((~both).sum())
     if why := _why_undefined(judged, median, scale):
-        return Estimate.missing(why, n, n_dropped), np.empty(0)
+        return Estimate.missing(why, n, n_dropped), np.empty(0), np.empty(0)
     cells, weights = median * len(scale) + judged, _quadratic_weights(len(scale))
     table = np.bincount(cells, minlength=len(scale) ** 2).astype(np.float64)
     value = Estimate(float(_kappas(table[None], weights)[0]), None, None, n, why_missing=NO_RESAMPLES, n_dropped=n_dropped)
     part = resamples.of(both)
-    return value, _of_resamples(cells, part, weights, rng) if part.is_drawn else _kappas(part.counts_of(cells, weights.size), weights)
+    drawn = _of_resamples(cells, part, weights, rng) if part.is_drawn else _kappas(part.counts_of(cells, weights.size), weights)
+    return value, drawn, _kappas(table + _had_both_been_alike(weights), weights)
 
 
 def gwet_ac2(judge: Scores, human: Scores, labels: Sequence[float], resamples: Resamples | None = None) -> Estimate:
@@ -304,18 +308,24 @@ def _without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dropped:
     """
     table = np.bincount(cells, minlength=weights.size).astype(np.float64)
     value, n = float(_kappas(table[None], weights)[0]), len(cells)
-    alike = UNSEEN * np.eye(weights.size)[:: len(weights) + 1]
     drawn = _kappas(resamples.counts_of(cells, weights.size), weights)
     square = table.reshape(weights.shape)
     for other in (cells // len(weights) != np.argmax(square.sum(axis=1)), cells % len(weights) != np.argmax(square.sum(axis=0))):
         if resamples.of(other).n_drawn_from < FEWEST_RARE:
             return Estimate(value, None, None, n, why_missing=TOO_ALIKE, n_dropped=n_dropped)
-    found = with_interval(value, drawn, resamples, n, n_dropped, kind="correlation", unseen=_kappas(table + alike, weights))
+    found = with_interval(
+        value, drawn, resamples, n, n_dropped, kind="correlation", unseen=_kappas(table + _had_both_been_alike(weights), weights)
+    )
     if value < 1 or resamples.n_drawn_from < 2:
         return found
     rare = resamples.of(cells != np.argmax(table)).n_drawn_from
     low, _ = wilson_bounds(1.0, rare, resamples.level)
     return Estimate(value, low, value, n, method=f"Wilson on {rare} {resamples.unit}", n_dropped=n_dropped)
+
+
+def _had_both_been_alike(weights: Floats) -> Floats:
+    """Return half an output more in each place of the table where both give the same: (labels, k * k)."""
+    return np.asarray(UNSEEN * np.eye(weights.size)[:: len(weights) + 1])
 
 
 def _with_interval(value: float, resampled: Floats, level: float, n: int, n_dropped: int) -> Estimate:

@@ -14,6 +14,7 @@ import numpy as np
 
 from graders.calibration import agreement, rank
 from graders.calibration.arrays import Floats, Scores, mean_human, score_array
+from graders.calibration.jackknife import spread_of
 from graders.calibration.resample import ROUNDING, Resamples, all_agree, bootstrap, mean_statistic, with_interval
 from graders.calibration.result import Estimate
 
@@ -178,42 +179,70 @@ def _errors(pair: tuple[Floats, Floats], y: Floats, resamples: Resamples, n_drop
         return np.abs(sums[:, 3]) / np.maximum(sums[:, 0], 1e-12), np.abs(sums[:, 4]) / np.maximum(sums[:, 0], 1e-12)
 
     whole, drawn = columns.sum(axis=0)[None], resamples.sums(columns)
+    sizes = biases(drawn) if resamples.is_drawn else _unsure_of_sign(drawn[:, 3:] / np.maximum(drawn[:, :1], 1e-12))
     return [
-        _difference(name, [float(v[0]) for v in of(whole)], of(drawn), resamples=resamples, n=len(y), n_dropped=n_dropped)
-        for name, of in (("mae", maes), ("abs_bias", biases))
+        _difference(name, [float(v[0]) for v in of(whole)], values, resamples=resamples, n=len(y), n_dropped=n_dropped)
+        for name, of, values in (("mae", maes, maes(drawn)), ("abs_bias", biases, sizes))
     ]
 
 
+def _unsure_of_sign(without: Floats) -> tuple[Floats, Floats]:
+    """Return the sizes of two biases without each prompt (C, 2): the second's less the first's is what counts.
+
+    Where a bias may have the other sign than is seen, so may its part in the difference: the wider of both counts.
+    """
+    a, b = np.abs(without).T
+    errors = [spread_of(side).error for side in without.T]
+    is_sure = bool((np.abs(without.mean(axis=0)) > 2 * np.array(errors)).all())
+    if is_sure or spread_of(b - a).error >= spread_of(b + a).error:
+        return a, b
+    return -a, b
+
+
 def _kappa(pair: tuple[Floats, Floats], human: Floats, labels: Sequence[float], resamples: Resamples, n_dropped: int) -> Difference:
-    values, drawn = [], []
+    values, drawn, unseen = [], [], []
     for x in pair:
-        found, resampled = agreement.resampled_kappa(x, human, labels, resamples, np.random.default_rng(0))
+        found, resampled, alike = agreement.resampled_kappa(x, human, labels, resamples, np.random.default_rng(0))
         if found.value is None:
             none = Estimate.missing(found.why_missing, len(x), n_dropped)
             return Difference("weighted_kappa", None, None, none, "")
         values.append(found.value)
         drawn.append(resampled)
-    return _difference("weighted_kappa", values, drawn, resamples=resamples, n=len(pair[0]), n_dropped=n_dropped)
+        unseen.append(alike)
+    apart = unseen[1] - unseen[0]
+    return _difference("weighted_kappa", values, drawn, resamples=resamples, n=len(pair[0]), n_dropped=n_dropped, unseen=apart)
 
 
 def _correlation(name: str, pair: tuple[Floats, Floats], y: Floats, resamples: Resamples, n_dropped: int) -> Difference:
-    values, drawn = [], []
+    values, drawn, unseen = [], [], []
     for x in pair:
-        value, resampled, why = rank.resampled_correlation(name, x, y, resamples)
+        value, resampled, alike, why = rank.resampled_correlation(name, x, y, resamples)
         if value is None or resampled is None:
             return Difference(name, None, None, Estimate.missing(why, len(y), n_dropped), "")
         values.append(value)
         drawn.append(resampled)
-    return _difference(name, values, drawn, resamples=resamples, n=len(y), n_dropped=n_dropped)
+        unseen.append(alike)
+    a, b = unseen
+    apart = None if a is None or b is None else b - a
+    return _difference(name, values, drawn, resamples=resamples, n=len(y), n_dropped=n_dropped, unseen=apart)
 
 
-def _difference(name: str, values: Sequence[float], drawn: Sequence[Floats], *, resamples: Resamples, n: int, n_dropped: int) -> Difference:
+def _difference(
+    name: str,
+    values: Sequence[float],
+    drawn: Sequence[Floats],
+    *,
+    resamples: Resamples,
+    n: int,
+    n_dropped: int,
+    unseen: Floats | None = None,
+) -> Difference:
     (a, b), (drawn_a, drawn_b) = values, drawn
     part = resamples
     if name in HEADLINE:  # the verdict looks three times
         part = resamples.at_level(1 - (1 - resamples.level) / len(HEADLINE))
-    strict = with_interval(b - a, drawn_b - drawn_a, part, n, n_dropped)
-    shown = with_interval(b - a, drawn_b - drawn_a, resamples, n, n_dropped)
+    strict = with_interval(b - a, drawn_b - drawn_a, part, n, n_dropped, unseen=unseen)
+    shown = with_interval(b - a, drawn_b - drawn_a, resamples, n, n_dropped, unseen=unseen)
     better: Better = ""
     is_apart = strict.low is not None and strict.high is not None and not strict.low <= 0 <= strict.high
     if strict.why_missing == all_agree(n) and resamples.n_drawn_from >= FEWEST_ALIKE:  # the same on every output

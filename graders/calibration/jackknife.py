@@ -85,9 +85,10 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
-        Of a correlation or a mean: what it would be with half an output more (or a quarter), to which everybody gives the
-        same of m scores. Where that would raise it by much, outputs of a kind that would show it are too rare to have been
-        seen, and the upper end is moved out by the root of the mean square of that.
+        Of a correlation, a mean, or the difference of two correlations: what it would be with half an output more (or a
+        quarter), to which everybody gives the same of m scores. Where that would move it by much, outputs of a kind that
+        would show it are too rare to have been seen, and the end on that side (of a difference, either) is moved out by the
+        root of the mean square of that.
 
     References
     ----------
@@ -105,7 +106,9 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
         rise = 0.0 if unseen is None else (float(unseen.max()) - value) * half / spread.error
         return low, min(value + ((high - value) ** 2 + max(rise, 0.0) ** 2) ** 0.5, 1.0)
     if kind == "points":
-        return value - half, value + half
+        moved = (np.zeros(1) if unseen is None else unseen[np.isfinite(unseen)] - value) * half / spread.error
+        below, above = (float(np.mean(np.maximum(way, 0.0) ** 2)) if len(way) else 0.0 for way in (-moved, moved))
+        return value - (half**2 + below) ** 0.5, value + (half**2 + above) ** 0.5
     return _size(value, half)
 
 

@@ -264,14 +264,16 @@ def _second(turns: list[_Turns], resamples: Resamples | None, n: int, n_dropped:
     return SecondReviewer(of_judge, of_people, gap)
 
 
-def resampled_correlation(name: str, judge: Scores, human: Scores, resamples: Resamples) -> tuple[float | None, Floats | None, str]:
-    """Return a correlation ("pearson", "spearman" or "kendall_b"), that of each resample, and why there is none if so."""
+def resampled_correlation(
+    name: str, judge: Scores, human: Scores, resamples: Resamples
+) -> tuple[float | None, Floats | None, Floats | None, str]:
+    """Return a correlation ("pearson", "spearman", "kendall_b"), that of each resample, `unseen` of `jackknife.ends_of`, why if none."""
     compute = {"pearson": _pearson, "spearman": _spearman, "kendall_b": _kendall}[name]
     x, y, both = scored_by_both(judge, human)
     if why := _why_undefined(x, y):
-        return None, None, why
-    value, resampled = compute(x, y, resamples.of(both))
-    return value, resampled, ""
+        return None, None, None, why
+    part = resamples.of(both)
+    return *compute(x, y, part), _had_both_been_alike(compute, x, y, part), ""
 
 
 def _estimate(judge: Scores, human: Scores, compute: Correlation, resamples: Resamples | None) -> Estimate:
