@@ -121,7 +121,7 @@ def test_longer_outputs_are_favoured_and_the_probe_says_so():
         make_human_grade(output, ana, scores(float(i % 5 + 2)))
         make_judge_grade(output, scores(i % 5 + 2 + (2.0 if length > 1000 else 0.0)), judge)
     bias = study(task, judge)["criteria"]["novelty"]["bias"]["length"]
-    assert bias["ci"][0] > 0.3
+    assert bias["ci"][0] > 0.2
 
 
 def calibrate(*arguments: str) -> str:
