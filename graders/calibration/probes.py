@@ -1,8 +1,8 @@
 """Does something other than quality move the judge? Regressions of judge less human on what should not matter.
 
-Up to 200 prompts, slopes have the interval that comes from the fits without each (`jackknife`). With more, and for the
-severity of reviewers, errors are cluster-robust by prompt (CR1, Student with prompts - 1 degrees of freedom): those of
-statsmodels' OLS(...).fit(cov_type="cluster"), which the tests compare; it is not imported here (1.5 s).
+Up to 200 prompts, slopes have the interval that comes from the fits without each (`jackknife`). With more, errors are
+cluster-robust by prompt (CR1, Student with prompts - 1 degrees of freedom): those of statsmodels'
+OLS(...).fit(cov_type="cluster"), which the tests compare; it is not imported here (1.5 s).
 """
 
 from __future__ import annotations
@@ -150,11 +150,8 @@ def reviewer_severity(ratings: Scores, names: Sequence[str], clusters: Iterable[
     if not _is_linked(given[shared][:, active]):
         why = "not defined, because not all reviewers are linked by outputs that they share"
         return missing | {n: Estimate.missing(why, int(counts[i])) for n, i in zip(people, active, strict=True)}
-    values, covariance, n_prompts = _two_way(table[shared][:, active], given[shared][:, active], groups[shared])
-    found = {
-        name: _with_error(float(values[i]), float(covariance[i, i]), int(counts[active[i]]), n_prompts, level=level)
-        for i, name in enumerate(people)
-    }
+    values, parts = _two_way(table[shared][:, active], given[shared][:, active], groups[shared])
+    found = {name: _of_parts(float(values[i]), parts[:, i], int(counts[active[i]]), level=level) for i, name in enumerate(people)}
     return missing | found
 
 
@@ -236,8 +233,8 @@ def _is_linked(given: Mask) -> bool:
     return bool(reached.all())
 
 
-def _two_way(table: Floats, given: Mask, groups: Ints) -> tuple[Floats, Floats, int]:
-    """Return rater effects that sum to 0, their cluster-robust covariance, and the number of prompts."""
+def _two_way(table: Floats, given: Mask, groups: Ints) -> tuple[Floats, Floats]:
+    """Return rater effects that sum to 0, and what each prompt adds to them (C, raters)."""
     count = given.sum(axis=1, keepdims=True)
     mine = np.where(given, table - np.where(given, table, 0.0).sum(axis=1, keepdims=True) / count, 0.0)
     there = given.astype(np.float64)
@@ -247,7 +244,16 @@ def _two_way(table: Floats, given: Mask, groups: Ints) -> tuple[Floats, Floats, 
     values = inverse @ mine.sum(axis=0)
     residual = np.where(given, mine - values - np.where(given, -values, 0.0).sum(axis=1, keepdims=True) / count, 0.0)
     numbers = np.unique(groups, return_inverse=True)[1]
-    n_prompts = int(numbers.max()) + 1
     by_prompt = np.stack([np.bincount(numbers, weights=r) for r in residual.T], axis=1)
-    spread = n_prompts / max(n_prompts - 1, 1)
-    return values, spread * inverse @ (by_prompt.T @ by_prompt) @ inverse, n_prompts
+    return values, np.asarray(by_prompt @ inverse, dtype=np.float64)
+
+
+def _of_parts(value: float, parts: Floats, n: int, *, level: float) -> Estimate:
+    """Return a severity with its interval from what each prompt adds to it (C,): without one, it is less by that, about."""
+    n_prompts = len(parts)
+    if n_prompts < 2:
+        return Estimate(value, None, None, n, why_missing=ONE_PROMPT)
+    ends = ends_of(value, value - parts * n_prompts / (n_prompts - 1), "points", level)
+    if ends is None:
+        return Estimate(value, None, None, n, why_missing=all_agree(n))
+    return Estimate(value, *ends, n, method=f"least squares, errors by {n_prompts} prompts")
