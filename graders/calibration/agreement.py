@@ -7,6 +7,7 @@ those of sklearn.metrics.cohen_kappa_score, which the tests compare; it is not i
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from graders.calibration.resample import FEW_PROMPTS, NO_RESAMPLES, Resamples, w
 from graders.calibration.result import Estimate
 
 CHUNK_CELLS = 4_000_000  # resample weights held at once: 32 MB
+RULE_OF_THREE = 3.0  # outputs of a kind that there may be at most, 95 in 100, where none was seen
 FEWEST_RARE = 3  # prompts, without which no interval of kappa holds the truth as often as it says
 TOO_ALIKE = f"no interval: judge or people give another label than their most frequent on fewer than {FEWEST_RARE} prompts"
 MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
@@ -304,7 +306,8 @@ def _without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dropped:
     """Return kappa with its interval from leaving out each prompt.
 
     Where all outputs agree it is Wilson's for as many outputs as prompts have another label than the most frequent: kappa
-    read as the share of these on which the two agree for a reason and not by chance.
+    read as the share of these on which the two agree for a reason and not by chance. Where the two never agree on a pass (or
+    a fail), the upper end allows for three outputs on which they do (Hanley and Lippman-Hand 1983, JAMA 249:1743-1745).
     """
     table = np.bincount(cells, minlength=weights.size).astype(np.float64)
     value, n = float(_kappas(table[None], weights)[0]), len(cells)
@@ -316,6 +319,9 @@ def _without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dropped:
     found = with_interval(
         value, drawn, resamples, n, n_dropped, kind="correlation", unseen=_kappas(table + _had_both_been_alike(weights), weights)
     )
+    if len(weights) == 2 and found.high is not None and not square.diagonal().all():
+        more = RULE_OF_THREE * np.diag(square.diagonal() == 0)
+        return replace(found, high=max(found.high, float(_kappas((table + more.ravel())[None], weights)[0])))
     if value < 1 or resamples.n_drawn_from < 2:
         return found
     rare = resamples.of(cells != np.argmax(table)).n_drawn_from
