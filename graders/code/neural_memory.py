@@ -169,15 +169,18 @@ def _score(criterion: Criterion, text: Source, facts: Mapping[str, Any] | None, 
 def _doubt(text: Source, facts: Mapping[str, Any]) -> str:
     """Why no pass can be read from this program's trace, or "".
 
-    Replaced functions of torch's own namespaces are no doubt by themselves: what they run is recorded operation by
-    operation all the same. But no program that does such a thing has all criteria.
+    Whoever alters the trace does it to have all criteria: where one fails all the same, the program fails, and what was
+    seen of the others stands. Only what the probe itself stands on must be as it was.
     """
+    if facts["tampered"]:
+        return f"the program replaced {facts['tampered'][0]}: its trace can't be relied on"
+    if any(v["says"] == "no" for v in facts["verdicts"].values()):
+        return ""
     if facts["doubts"]:
         return f"{facts['doubts'][0]}, with which a program can alter its own trace"
-    passes_all = all(v["says"] == "yes" for v in facts["verdicts"].values())
-    if replaced := [*facts["tampered"], *(facts["replaced"] if passes_all else ())]:
-        return f"the program replaced {replaced[0]}: its trace can't be relied on"
-    if found := [d for d in doubts(text, heard=True) if passes_all or not d.text.endswith(" = ...")]:
+    if facts["replaced"]:
+        return f"the program replaced {facts['replaced'][0]}: its trace can't be relied on"
+    if found := doubts(text, heard=True):
         return f"line {found[0].line} uses {found[0].text}, with which a program can alter its own trace"
     return ""
 

@@ -108,7 +108,7 @@ def doubts(source: Source, *, heard: bool = False) -> list[Doubt]:
     if source.tree is None:
         return []
     nodes = list(_reached(source.tree))
-    plain = set(_plain(nodes))
+    plain = set(_plain(nodes)) | set(_own_names(source.tree))
     if not heard:
         called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
         loose = [n for n in nodes if isinstance(n, ast.Name) and n.id == "getattr" and id(n) not in called]
@@ -143,6 +143,30 @@ def _plain(nodes: list[ast.AST]) -> Iterator[int]:
             yield id(node.iter)
         elif isinstance(node, ast.Compare) and all(isinstance(op, ast.In | ast.NotIn) for op in node.ops):
             yield from (id(n) for n in node.comparators if _is_modules(n))
+
+
+def _own_names(tree: ast.Module) -> Iterator[int]:
+    """The ids of names of a function's own (arguments and variables) that happen to be called as a built-in is: `input`, `dir`."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        given = function.args
+        own = {a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg) if a}
+        body = function.body if isinstance(function.body, list) else [function.body]
+        inside = [n for part in body for n in _same_scope(part)]
+        own |= {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        own -= {name for n in inside if isinstance(n, ast.Global | ast.Nonlocal) for name in n.names}
+        if own := own & UNSAFE_NAMES:
+            yield from (id(n) for part in body for n in ast.walk(part) if isinstance(n, ast.Name) and n.id in own)
+
+
+def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
+    """A statement's nodes without those in a scope of their own."""
+    scopes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    yield node
+    if not isinstance(node, scopes):
+        for child in ast.iter_child_nodes(node):
+            yield from _same_scope(child)
 
 
 def _is_modules(node: ast.AST) -> bool:

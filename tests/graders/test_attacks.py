@@ -178,8 +178,10 @@ TAMPERING = {
 
 @pytest.mark.parametrize("patch", TAMPERING.values(), ids=TAMPERING)
 def test_no_pass_comes_of(patch):
+    """Of the program and of what is wrong in it; a criterion that it meets for itself may be told."""
     found = graded(program(gate=WRONG_GATE) + "\n" + patch)
-    assert found.passed is not True and not any(c.passed for c in found.criteria)
+    assert found.passed is not True
+    assert {c.key: c.passed for c in found.criteria}["surprise_gate"] is not True
 
 
 def test_a_program_that_replaces_what_torch_does_never_passes_but_is_seen_through():

@@ -115,7 +115,7 @@ def test_a_program_that_looks_for_a_recorder_finds_none():
     asks = "import torch.utils._python_dispatch as d\nwatched = d._get_current_dispatch_mode_stack\n"
     gate = "torch.sigmoid(self.both(torch.cat([v[:, t], r], -1)) if watched() else self.net(x[:, t]))"
     assert failed(asks + program(gate=gate)) == {"surprise_gate"}
-    assert not any(c.passed for c in grade(asks + program(gate=gate)).criteria)
+    assert grade(asks + program(gate=gate)).passed is False
 
 
 def test_a_forgotten_import_hides_nothing_else():
@@ -158,3 +158,87 @@ REACHING = ("import sys as s\ns.modules", "import sys\nx = sys", "__name__ = 'x'
 @pytest.mark.parametrize("text", REACHING)
 def test_what_gets_round_the_hearing_is_a_doubt(text):
     assert doubts(read_source(text), heard=True)
+
+
+def test_a_gate_within_glu_is_a_gate():
+    update = "M = f * M + torch.einsum('bi,bj->bij', F.glu(torch.cat([v[:, t], s.expand(-1, D)], -1), -1), k[:, t])"
+    check_passes(program(gate="self.both(torch.cat([v[:, t], r], -1))", update=update), "surprise_gate")
+
+
+def test_a_call_that_python_makes_by_another_instruction_when_it_is_warm_is_in_the_same_place():
+    check_passes(program(fuse="x = x + sum(w * y for w, y in ((g, a), (1 - g, m)))"), "recurrent_update")
+
+
+def test_what_is_true_of_random_tokens_only_is_not_true():
+    words = "((tokens >= 97) & (tokens <= 122)).float().mean() > 0.6"
+    source = program(memory=f"self.mem(h) if not ({words}) else torch.zeros_like(h)")
+    assert failed(source.replace("vocab_size=64", "vocab_size=256")) == set(ALL)
+    assert failed(program(memory="self.mem(h) if (tokens[:, :2] != tokens[:, 3:5]).any() else torch.zeros_like(h)")) == set(ALL)
+
+
+def test_what_is_true_until_the_first_step_of_an_optimizer_only_is_not_true():
+    fresh = "self.decay._version == self.born"
+    source = program(init="self.born = self.decay._version", decay=f"torch.sigmoid(self.decay) if {fresh} else 0.9")
+    assert failed(source) == {"learnable_decay"}
+
+
+def test_a_read_where_nothing_was_ever_written_is_no_retrieved_value():
+    source = program(before="M = torch.zeros(B, D, 2 * D)\nwide, q = F.pad(k, (0, D)), torch.cat([q, q], -1)",
+                     write="torch.einsum('bi,bj->bij', v[:, t], wide[:, t])")  # fmt: skip
+    assert failed(source.replace('"bij,bj->bi", M, k[:, t]', '"bij,bj->bi", M, wide[:, t].roll(D, -1)')) == {"surprise_gate"}
+    assert failed(source.replace('"bij,bj->bi", M, k[:, t]', '"bij,bj->bi", M, wide[:, t]')) == set()
+
+
+def test_a_second_pass_from_the_end_sees_the_future():
+    twice = "    def forward(self, x):\n        return self.way(x) + self.way(x.flip(1)).flip(1)\n\n    def way(self, x):\n        B, T"
+    assert failed(program().replace("    def forward(self, x):\n        B, T", twice)) == {"recurrent_update"}
+
+
+def test_logits_of_a_class_of_their_own_are_made_of_what_they_are_made_of():
+    source = program().replace("return self.head(x)", "return self.head(x).as_subclass(Logits)")
+    assert failed("import torch\nclass Logits(torch.Tensor):\n    pass\n" + source) == set()
+
+
+def test_layers_that_one_line_runs_are_no_chain_of_states():
+    layers = "nn.TransformerEncoder(nn.TransformerEncoderLayer(d, 4, d, 0.0, batch_first=True), 5)"
+    source = program(memory="self.stack(self.mem(h))").replace("self.alpha =", f"self.stack = {layers}\n        self.alpha =")
+    check_fails(source.replace("        B, T, D = x.shape\n", "        return x * self.decay\n"), "learnable_decay", because="no state")
+
+
+def test_a_program_that_reaches_for_the_trace_has_no_pass_and_what_fails_anyway_is_told():
+    reaching = "import gc\ngc.get_objects()\n"
+    assert not any(c.passed for c in grade(reaching + program()).criteria)
+    assert failed(reaching + program(decay="0.9")) == {"learnable_decay"}
+    assert sum(bool(c.passed) for c in grade(reaching + program(decay="0.9")).criteria) == 5
+
+
+def test_a_heap_that_is_written_over_hides_nothing():
+    attack = (
+        "for thing in gc.get_objects():\n"
+        f"    if type(thing) is dict and thing.keys() & {set(ALL)}:\n"
+        f"        thing.update(dict.fromkeys(thing.keys() & {set(ALL)}, True))\n"
+        "x = x + g * a + (1 - g) * m"
+    )
+    assert failed("import gc\n" + program(fuse=attack, decay="0.9")) == {"learnable_decay"}
+
+
+OWN_NAMES = (
+    "def forward(self, input, dir=1):\n    return input + dir",
+    "def f(x):\n    input = x\n    return input",
+    "f = lambda vars: vars",
+)
+NOT_OWN = (
+    "def f(x):\n    return exec(x)",
+    "def f():\n    global eval\n    eval = 1\n    eval(2)",
+    "def f(x):\n    [eval for eval in x]\n    eval(x)",
+)
+
+
+@pytest.mark.parametrize("text", OWN_NAMES)
+def test_an_argument_or_variable_called_as_a_built_in_is_no_doubt(text):
+    assert doubts(read_source(text)) == []
+
+
+@pytest.mark.parametrize("text", NOT_OWN)
+def test_a_built_in_is_one_where_the_name_is_not_the_functions_own(text):
+    assert doubts(read_source(text))

@@ -62,7 +62,8 @@ TORCH_FOLDER = os.path.dirname(torch.__file__)
 class Guard:
     def __init__(self) -> None:
         self.ours = {name: sys.modules.get(name) for name in OURS}
-        self.before = self._look()
+        # tuples, as a program that goes through the heap writes into dictionaries with names that it knows
+        self.before = tuple((space, tuple(keys.items())) for space, keys in self._look().items())
 
     def _look(self) -> dict[str, dict[str, object]]:
         seen: dict[str, dict[str, object]] = {}
@@ -90,20 +91,22 @@ class Guard:
         now = self._look()
         return [
             (space, key, now.get(space, {}).get(key))
-            for space, keys in self.before.items()
-            for key, value in keys.items()
+            for space, keys in self.before
+            for key, value in keys
             if now.get(space, {}).get(key) is not value and not _by_torch(key, now.get(space, {}).get(key))
         ]
 
     @contextmanager
     def originals(self) -> Iterator[None]:
-        """Torch as it was before the submission, for as long as the probe thinks about what it recorded.
+        """Torch and the probe as they were before the submission, for as long as the probe thinks about what it recorded.
 
         Tensors of a class of the submission's own, which answer for themselves, are then tensors like any other.
         """
-        replaced = [(OWNERS[space], space, key, theirs) for space, key, theirs in self._differences() if space in OWNERS]
+        owners = OWNERS | {name: module for name, module in self.ours.items() if module}
+        replaced = [(owners[space], space, key, theirs) for space, key, theirs in self._differences() if space in owners]
+        before = {(space, key): value for space, keys in self.before for key, value in keys}
         for owner, space, key, _ in replaced:
-            setattr(owner, key, self.before[space][key])
+            setattr(owner, key, before[space, key])
         try:
             with torch._C.DisableTorchFunctionSubclass():
                 yield

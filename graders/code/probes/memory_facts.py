@@ -5,6 +5,7 @@ Every rule asks the program itself (see replay.py): parts of it are run again wi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import torch
@@ -61,6 +62,11 @@ class Trace:
             numbers = {min(2, last), last} if not self.is_sparse(chain) else set(range(1, last + 1))
             self._steps[chain.last.i] = [Step(self.graph, chain, n, self.every) for n in sorted(numbers)]
         return self._steps[chain.last.i]
+
+    def keep_growing(self, other: Trace) -> None:
+        """Drop chains outside the memory that are as long in a trace of another length: a stream through layers is no state."""
+        here, there = (Counter((n.memory, n.place, n.op) for n in trace.graph.nodes) for trace in (self, other))
+        self.chains = [c for c in self.chains if c.memory is not None or here[c.where] != there[c.where]]
 
     def is_sparse(self, chain: Chain | None) -> bool:
         """Fewer states than tokens?"""
@@ -161,8 +167,8 @@ def recurrent_update(short: Trace, long: Trace, *, remembers: bool) -> Verdict:
         return verdict
     if remembers:
         return no("the answer depends on earlier calls: the state is left over", chain.last, category="not_recurrent")
-    if sees_future(short, chain):
-        return no("a state changes with later tokens of the memory's input: it sees the future", chain.last, category="not_recurrent")
+    if sees_future(short, chain) and (long.chain is None or sees_future(long, long.chain)):
+        return no("what the memory holds or gives changes with later tokens: it sees the future", chain.last, category="not_recurrent")
     if mixes_sequences(short, chain):
         return no("one sequence of a batch changes what the memory gives for another", chain.last, category="not_recurrent")
     late = long.steps(long.chain)[-1:] if long.chain else []
@@ -180,14 +186,23 @@ def _is_rnn(node: Node) -> bool:
 
 
 def sees_future(trace: Trace, chain: Chain) -> bool:
-    """Does a state in the middle change with the last token that the memory is given?"""
+    """Does a state in the middle, or what the memory gives for an earlier token, change with the last token that it is given?"""
     middle = chain.states[len(chain.states) // 2]
+    given = [n for n in trace.outputs if n.memory == chain.memory and n.shape.count(trace.length) == 1 and n.value.is_floating_point()]
 
     def last_token(node: Node) -> tuple[int, int] | None:
         return (node.shape.index(trace.length), -1) if trace.length in node.shape[:2] else None
 
-    (moved,) = _with_other_input(trace, chain, [middle], last_token)
-    return bool(rms(moved - middle.value) > 1e-4 * rms(middle.value))
+    moved, *others = _with_other_input(trace, chain, [middle, *given], last_token)
+    if rms(moved - middle.value) > 1e-4 * rms(middle.value):
+        return True
+    return any(_differs_before_last(other, n, trace.length) for other, n in zip(others, given, strict=True))
+
+
+def _differs_before_last(moved: torch.Tensor, node: Node, length: int) -> bool:
+    time = node.shape.index(length)
+    earlier = (moved - node.value).narrow(time, 0, length - 1)
+    return bool(rms(earlier) > 1e-4 * rms(node.value))
 
 
 def mixes_sequences(trace: Trace, chain: Chain) -> bool:
@@ -217,7 +232,8 @@ def _with_other_input(
     return values
 
 
-def _recurrence(short: Trace, long: Trace) -> Verdict:
+def _recurrence(one: Trace, other: Trace) -> Verdict:
+    short, long = sorted((one, other), key=lambda trace: trace.length)
     found = attends_over_past(short, long)
     if found:
         return no("past keys and values are kept and attended over: no state is updated", found, category="kv_cache")

@@ -12,6 +12,7 @@ from replay import Replay, rms
 from verdicts import Verdict, no, unsure, yes
 
 FELT = 1e-4  # the least change of a gate that counts, see `felt`
+FAINT = 1e-6  # a change of a gate that is more than rounding
 RANK_ONE = 2e-3  # second singular value over the first
 
 
@@ -245,6 +246,8 @@ def _judge_surprise(trace: Trace, step: Step, gate: Node) -> Verdict:
         return no("the gate depends on the state, but not through a value retrieved for the input", gate, category="generic_gate")
     if felt(graph, gate, first) < FELT:
         return no("the gate hardly changes with the retrieved value", gate, first[0], category="generic_gate")
+    if not _retrieves(graph, step, gate, known[-1]):
+        return no("what is retrieved is nothing, whatever the memory holds", gate, first[0], category="generic_gate")
     if not _sees_input(graph, gate, first, known[-1]):
         return no("the gate sees the retrieved value alone, not the input beside it", gate, category="generic_gate")
     own = own_params(graph, gate, step.after.i)
@@ -257,6 +260,22 @@ def _judge_surprise(trace: Trace, step: Step, gate: Node) -> Verdict:
     if not moves(graph, gate, graph.trained_params(gate.i)):
         return no("the gate does not change with its parameters", gate)
     return yes("a sigmoid of the input and of what the memory retrieves for it scales the write", gate, first[0])
+
+
+def _retrieves(graph: Graph, step: Step, gate: Node, state: Node) -> bool:
+    """Would the gate be another with an empty memory, at this step or (where keys seldom meet) at any other?"""
+    if _changes_when_empty(graph, gate, state):
+        return True
+    for other in (n for n in graph.nodes[: step.chain.last.i] if (n.place, n.op, n.memory) == (gate.place, gate.op, gate.memory)):
+        held = [s for s in step.chain.states if graph.depends(other.i, s.i)]
+        if held and _changes_when_empty(graph, other, held[-1]):
+            return True
+    return False
+
+
+def _changes_when_empty(graph: Graph, gate: Node, state: Node) -> bool:
+    moved = Replay(graph).one(gate.i, {state.i: torch.zeros_like(state.value)}).double() - gate.value.double()
+    return not bool(torch.isfinite(moved).all()) or float(moved.abs().max()) > FAINT
 
 
 def _reads_of_vector(graph: Graph, step: Step, gate: Node, state: Node) -> list[Node]:

@@ -33,7 +33,9 @@ from unseen import keep_unseen
 from verdicts import Verdict, agree, is_stuck, no
 
 MANY_TOKENS = 13
+Six = tuple[Verdict, ...]  # in the order of KEYS; no dictionary, as the program could find one by its names and write into it
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
+RECURRENT = KEYS.index("recurrent_update")
 
 
 def load(path: str, given: Mapping[str, Any]) -> ModuleType:
@@ -60,56 +62,66 @@ def build(module: ModuleType) -> torch.nn.Module:
     return cls()
 
 
-def verdicts_of(trial: Trial, short: facts.Trace, long: facts.Trace) -> dict[str, Verdict]:
+def verdicts_of(trial: Trial, short: facts.Trace, long: facts.Trace) -> Six:
     long.grows = short.grows = len(short.memory_nodes) != len(long.memory_nodes)
+    short.keep_growing(long)
+    long.keep_growing(short)
     memory = no(trial.no_class) if trial.no_class else facts.memory_class(short, bool(short.memory_nodes))
-    return {
-        "memory_class": memory,
-        "surprise_gate": writes.surprise_gate(short),
-        "learnable_decay": facts.learnable_decay(short),
-        "outer_product": writes.outer_product(short, long),
-        "recurrent_update": facts.recurrent_update(short, long, remembers=trial.remembers),
-        "memory_attention_gating": Fusion(short).verdict(),
-    }
+    return (
+        memory,
+        writes.surprise_gate(short),
+        facts.learnable_decay(short),
+        writes.outer_product(short, long),
+        facts.recurrent_update(short, long, remembers=trial.remembers),
+        Fusion(short).verdict(),
+    )
 
 
-def both(one: dict[str, Verdict], other: dict[str, Verdict]) -> dict[str, Verdict]:
+def both(one: Six, other: Six) -> Six:
     """What holds in two runs of one program."""
-    return {key: agree([one[key], other[key]]) for key in one}
+    return tuple(agree([a, b]) for a, b in zip(one, other, strict=True))
 
 
-def decide(trial: Trial, guard: Guard) -> tuple[dict[str, Verdict], dict[str, list[float]]]:
+def decide(trial: Trial, guard: Guard) -> tuple[Six, dict[str, list[float]]]:
     """(the verdicts of a program that runs, its memory over time). Raises Broken where it does not run after all."""
     first, size = trial.longer(), trial.long
     long = try_trace(trial, *size, backward=False)  # right after the untraced run of the same size
     oddity = trial.oddity(first, long)
+    trial.kind = "text"
     short = try_trace(trial, *trial.sizes)
     if short.is_sparse(short.chain):  # some tokens a step: a few steps are needed to tell what one does
         trial.sizes = (trial.sizes[0], MANY_TOKENS)
         short = try_trace(trial, *trial.sizes)
     if oddity == "watched":
-        return {key: no("the program gives other results when its operations are recorded") for key in KEYS}, {}
+        return all_no("the program gives other results when its operations are recorded"), {}
     trial.remembers = oddity == "calls"
     with guard.originals():
         found = verdicts_of(trial, short, long)
-        told = course(long, found)
+        told = course(long, dict(zip(KEYS, found, strict=True)))
     if short.places() != long.places():  # other code for other sizes
         found = both(found, again(trial, guard, size, trial.sizes))
     for mode in trial.modes():
         found = both(found, again(trial, guard, trial.sizes, size, mode))
-    if found["recurrent_update"].says == "yes" and (length := trial.steps_stop()):
+    if found[RECURRENT].says == "yes" and (length := trial.steps_stop()):
         found = both(found, again(trial, guard, (size[0], length), size))
-        found["recurrent_update"] = no("from some length on no more steps are made: the chain does not grow", *short.outputs[-1:])
+        stops = no("from some length on no more steps are made: the chain does not grow", *short.outputs[-1:])
+        found = (*found[:RECURRENT], stops, *found[RECURRENT + 1 :])
+    for _ in trial.other_kinds():
+        found = both(found, again(trial, guard, trial.sizes, size))
     if trial.counts():
         found = both(found, again(trial, guard, trial.sizes, size))
-    if stuck := [key for key, verdict in found.items() if is_stuck(verdict)]:
+    if any(map(is_stuck, found)):
         trial.calm()
         moved = again(trial, guard, trial.sizes, size)
-        found |= {key: moved[key] for key in stuck}
+        found = tuple(new if is_stuck(old) else old for old, new in zip(found, moved, strict=True))
     return found, told
 
 
-def again(trial: Trial, guard: Guard, size: tuple[int, int], other: tuple[int, int], mode: Mode = TRAINING) -> dict[str, Verdict]:
+def all_no(why: str) -> Six:
+    return tuple(no(why) for _ in KEYS)
+
+
+def again(trial: Trial, guard: Guard, size: tuple[int, int], other: tuple[int, int], mode: Mode = TRAINING) -> Six:
     one, two = trial.trace(*size, mode=mode), trial.trace(*other, mode=mode)
     with guard.originals():
         return verdicts_of(trial, one, two)
@@ -132,7 +144,7 @@ def try_trace(trial: Trial, batch: int, length: int, *, backward: bool = True) -
         raise
 
 
-def salvage(module: ModuleType, path: str, seed: int) -> dict[str, Verdict]:
+def salvage(module: ModuleType, path: str, seed: int) -> Six:
     """What can be seen of a program that does not run: its forward pass, if that works for any size."""
     trial = Trial(build(module), module, path, seed)
     for batch in (trial.sizes[0], 1):
@@ -141,7 +153,7 @@ def salvage(module: ModuleType, path: str, seed: int) -> dict[str, Verdict]:
         except Exception:  # noqa: S112 (another size may do)
             continue
         return verdicts_of(trial, short, long)
-    return {}
+    return ()
 
 
 def started(path: str, given: dict[str, Any], seed: int) -> Trial:
@@ -183,18 +195,18 @@ def mended(path: str, given: dict[str, Any], seed: int, error: BaseException | N
     return None, notes
 
 
-def unrunnable(path: str, given: dict[str, Any], seed: int, guard: Guard, error: BaseException | None) -> dict[str, Verdict]:
+def unrunnable(path: str, given: dict[str, Any], seed: int, guard: Guard, error: BaseException | None) -> Six:
     """What there is to see of a submission that stopped with this error."""
     if isinstance(error, Left):
-        return {key: no(f"{error}: nothing is computed") for key in KEYS}
+        return all_no(f"{error}: nothing is computed")
     trial, notes = mended(path, given, seed, error)
     if trial:
         found = decide(trial, guard)[0]
-        for verdict in found.values():
+        for verdict in found:
             verdict.text = f"with {' and '.join(notes)}: {verdict.text}"
         return found
     partial = last_try()
-    return salvage(partial, path, seed) if partial else {}
+    return salvage(partial, path, seed) if partial else ()
 
 
 def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None, seed: int = 0) -> dict[str, Any]:
@@ -204,7 +216,7 @@ def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None,
     leave, os._exit = os._exit, told_exit
     guard = Guard()
     given = asked.watched(watch()) if watch else {}
-    found: dict[str, Verdict] = {}
+    found: Six = ()
     stopped: BaseException | None = None
     try:
         trial = started(path, given, seed)
@@ -221,7 +233,8 @@ def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None,
             found = unrunnable(path, given, seed, guard, stopped)
         if torch.Tensor.view is view_or_reshape:
             torch.Tensor.view = VIEW  # type: ignore[method-assign]
-    report["verdicts"] = {key: {"says": v.says, "text": v.text, "lines": v.lines, "category": v.category} for key, v in found.items()}
+    told = ({"says": v.says, "text": v.text, "lines": v.lines, "category": v.category} for v in found)
+    report["verdicts"] = dict(zip(KEYS, told, strict=False))
     report["tampered"], report["replaced"] = guard.changed()
     os._exit = leave
     return report

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -78,6 +78,7 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.current: dict[int, tuple[int, int]] = {}  # id of a tensor -> its node, and how many nodes there were then
         self.writers: dict[int, list[int]] = {}
         self.sharing: dict[int, list[int]] = {}  # storage -> the nodes whose values lie in it
+        self.lying: dict[tuple[object, ...], int] = {}  # where a tensor lies -> the last node that was made there
         self.keep: list[torch.Tensor] = []  # alive, so that no id is used twice
         self.memories: dict[int, int] = {}
         self.overflow = False
@@ -98,6 +99,7 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _add(self, node: Node) -> Node:
         self.nodes.append(node)
         self.sharing.setdefault(_storage(node.tensor), []).append(node.i)
+        self.lying[_lies_at(node.tensor)] = node.i
         return node
 
     def _keep_old(self, tensor: torch.Tensor) -> None:
@@ -105,10 +107,22 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for i in self.sharing.pop(_storage(tensor), ()):
             self.nodes[i].old = self.nodes[i].tensor.detach().clone()
 
+    def _meet(self, tensor: torch.Tensor) -> None:
+        """A tensor that no operation gave: another one under the hood (`.data`, `as_subclass`), or a constant."""
+        at = self.lying.get(_lies_at(tensor)) if tensor.numel() else None
+        if at is None:
+            self.leaf(tensor, "const", "")
+            return
+        known = self.nodes[at]
+        node = self._add(Node(len(self.nodes), "alias", ins=(at,), args=((at,),), tensor=tensor))
+        node.lines, node.place, node.memory, node.fused = known.lines, known.place, known.memory, known.fused
+        self.current[id(tensor)] = (node.i, at + 1)
+        self.keep.append(tensor)
+
     def read(self, tensor: torch.Tensor) -> Node:
         """The node that holds this tensor's value now."""
         if id(tensor) not in self.current:
-            self.leaf(tensor, "const", "")
+            self._meet(tensor)
         index, seen = self.current[id(tensor)]
         later = [w for w in self.writers.get(_storage(tensor), ()) if w >= seen and w != index]
         if later:
@@ -163,10 +177,12 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         while frame is not None and frame is not ends:
             if frame.f_code is APPLY:
                 fused = self.functions.setdefault(frame, len(self.functions))
-            ours = frame.f_code.co_filename == self.path
+            name = frame.f_code.co_filename
+            ours = name == self.path or (name.startswith("<") and not name.startswith("<frozen"))  # or what it made with exec
             if ours:
-                lines.append(frame.f_lineno)
-                place.append((frame.f_code.co_firstlineno, frame.f_lasti))
+                if name == self.path:
+                    lines.append(frame.f_lineno)
+                place.append((frame.f_code.co_firstlineno, _instruction(frame.f_code, frame.f_lasti)))
             if memory is None and (ours or frame.f_code.co_name == "_call_impl"):
                 owner = frame.f_locals.get("self")
                 if owner is not None and self.is_memory(owner):
@@ -175,17 +191,35 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tuple(lines), tuple(dict.fromkeys(place)), memory, fused  # a function that calls itself is in one place however deep
 
 
-class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """How many operations run while it is entered."""
+@cache
+def _firsts(code: CodeType) -> list[int]:
+    """For each instruction the first one that stands for the same words of the source."""
+    seen: dict[object, int] = {}
+    return [seen.setdefault(words, n) if None not in words else n for n, words in enumerate(code.co_positions())]
 
-    count = 0
+
+def _instruction(code: CodeType, at: int) -> int:
+    """The instruction as a place: Python makes a call from one of two instructions, as it sees fit when it has run often."""
+    return _firsts(code)[at // 2]
+
+
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Which operations run while it is entered, and how many."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[object] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
+        self.names.append(func)
         return func(*args, **(kwargs or {}))
 
 
@@ -221,6 +255,10 @@ def _writes(func: Any) -> tuple[int, ...]:
 
 def _storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def _lies_at(tensor: torch.Tensor) -> tuple[object, ...]:
+    return _storage(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
 class Graph:

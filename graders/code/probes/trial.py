@@ -23,6 +23,9 @@ BATCHES, LENGTHS, LONGER = (3, 5), (6, 7, 9), (19, 21, 23)  # sizes that a state
 LONGEST = (50, 33)  # the longest that a program takes is run to see that steps go on being made
 LATER_CALLS = 64
 CALMER = 0.4
+TEXT = "the cat sat on the mat and then it went to see what else there was in the house by the sea "
+LETTERS = "abcdefghijklmnopqrstuvwxyz "  # each sequence has others, so that no two have the same token at the same time
+KINDS = ("text", "noise", "pad", "again")  # what the tokens are like: a program may do other things with each
 LOOKED_AT = 4000  # values of the program's own that are compared to see whether it counts its calls
 
 
@@ -38,6 +41,7 @@ class Trial:
         self.vocab = vocabulary(model)
         self.sizes = (BATCHES[seed % len(BATCHES)], LENGTHS[seed // 2 % len(LENGTHS)])
         self.memory_class, self.no_class = memory_class_of(module)
+        self.kind = "noise"
         self.remembers = False  # does an answer depend on earlier calls?
         self.long = (CONTRACT[0], LONGER[seed // 6 % len(LONGER)])
         quiet_dropout(model)
@@ -45,8 +49,15 @@ class Trial:
         model.train()
 
     def tokens(self, batch: int, length: int) -> torch.Tensor:
+        """Random ones, the bytes of a text, sequences with zeros at their end, or three tokens that come again and again."""
         generator = torch.Generator().manual_seed(length)
-        return torch.randint(0, self.vocab, (batch, length), generator=generator)
+        if self.kind == "text":
+            places = [[(LETTERS.index(TEXT[at % len(TEXT)]) + 5 * row) % len(LETTERS) for at in range(length)] for row in range(batch)]
+            return torch.tensor([[ord(LETTERS[place]) % self.vocab for place in row] for row in places])
+        tokens = torch.randint(0, self.vocab, (batch, length), generator=generator)
+        if self.kind == "pad":
+            tokens[1:, length // 2 :] = 0
+        return tokens[:, :3].repeat(1, length)[:, :length] if self.kind == "again" else tokens
 
     def run(self, batch: int, length: int) -> torch.Tensor:
         """The logits, without a look inside."""
@@ -62,6 +73,16 @@ class Trial:
         self.backward(logits, self.tokens(batch, length), retain=False)
         if not any(p.grad is not None and bool((p.grad != 0).any()) for p in self.model.parameters()):
             raise Broken("backward gives no parameter a gradient")
+        self.learn()
+
+    def learn(self) -> None:
+        """A step of an optimizer, and as many writes to the parameters as a training of many steps has made."""
+        params = [p for p in self.model.parameters() if p.grad is not None]
+        torch.optim.AdamW(params, lr=1e-4, weight_decay=0.0, foreach=False).step()
+        for p in params:
+            nothing = p.detach().reshape(-1)[:0]
+            for _ in range(LATER_CALLS):
+                nothing.zero_()
 
     def backward(self, logits: torch.Tensor, tokens: torch.Tensor, *, retain: bool) -> None:
         self.model.zero_grad(set_to_none=True)
@@ -134,6 +155,23 @@ class Trial:
             base = other
         return found
 
+    def other_kinds(self) -> Iterator[str]:
+        """For which kinds of tokens does the program do something else? `kind` is that one then."""
+        first, self.kind = self.kind, KINDS[0]
+        usual = self._course()
+        for kind in KINDS[1:]:
+            self.kind = kind
+            if self._course() != usual:
+                yield kind
+        self.kind = first
+
+    def _course(self) -> list[object]:
+        tokens = self.tokens(*self.sizes)
+        _same_chance()
+        with torch.no_grad(), Counter() as counter:
+            self.model(tokens)
+        return list(counter.names)
+
     def steps_stop(self) -> int:
         """A length beyond `long` at which the work has stopped growing, or 0."""
         long = self.long[1]
@@ -160,12 +198,16 @@ class Trial:
 
     def counts(self) -> bool:
         """Does a run change the program's own numbers? If so, go on calling it until a count should be at its end."""
-        before = list(_numbers(self.model, self.module))
-        self.run(1, 3)
+        before, size = list(_numbers(self.model, self.module)), (1, 3)
+        try:
+            self.run(*size)
+        except Exception:  # it takes no input as small as that
+            size = self.sizes
+            self.run(*size)
         if before == list(_numbers(self.model, self.module)):
             return False
         for _ in range(LATER_CALLS):
-            self.run(1, 3)
+            self.run(*size)
         return True
 
 

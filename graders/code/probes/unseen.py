@@ -31,6 +31,7 @@ def keep_unseen() -> None:
         if hasattr(owner, name):
             setattr(owner, name, _answering(getattr(owner, name), answer))
     torch.compile = _as_it_is
+    torch.nn.functional.glu = _glu  # one operation that hides a sigmoid
     torch.backends.mha.set_fastpath_enabled(False)  # one operation that hides attention; torch takes it where nothing is trained
 
 
@@ -41,6 +42,11 @@ def _answering(real: Callable[..., Any], answer: Callable[..., Any]) -> Callable
         return real(*args) if getframe(1).f_code.co_filename.startswith(INSIDE) else answer(*args)
 
     return asked
+
+
+def _glu(input: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    value, gate = input.chunk(2, dim)
+    return value * torch.sigmoid(gate)
 
 
 def _as_it_is(model: Any = None, **_: Any) -> Any:
