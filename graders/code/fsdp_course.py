@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graders.code.fsdp_runs import TRAINED, Event, Rank, Run
 from graders.code.fsdp_verdict import Verdict, no, plain_training, unsure, yes
@@ -17,6 +17,8 @@ def distributed_sampler(run: Run) -> Verdict:
     where = [e for e in (sampler, loader, set_epoch) if e]
     if both := next((e for e in run.all("mendable") if e.text("mend") == "shuffle"), None):
         return no("shuffle=True beside a sampler, which DataLoader refuses", both, category="shuffle_and_sampler")
+    if refused := next((e for e in run.all("mendable") if e.text("mend") == "sampler" and _of_numbers(e, run)), None):
+        return no(f"the sampler does not split over the ranks: {refused.text('error')}", refused, category="wrong_split")
     if any(not r for r in rows):
         if run.over:
             return no("no rank trains on any data", *where, category="not_trained")
@@ -27,10 +29,14 @@ def distributed_sampler(run: Run) -> Verdict:
     parts = [_split(r, epochs) for r in rows]
     if wrong := _wrong_parts(run, parts, where, _why_shared(loader, sampler, run)):
         return wrong
-    same = [p for p in parts if any(p[i] == p[i + 1] for i in range(epochs - 1))]
+    same = [p for p in parts if any(p[i] in p[:i] for i in range(epochs))]
     if same and run.over:
         why = "set_epoch is never called" if sampler and not set_epoch else "the order does not depend on the epoch"
-        return no(f"every epoch has the same order: {why}", *where, category="no_set_epoch")
+        return no(
+            f"{'every epoch has' if epochs < 3 or same[0][0] == same[0][1] else 'epochs have'} the same order: {why}",
+            *where,
+            category="no_set_epoch",
+        )
     if epochs == 1 and len({e.number("epoch") for e in run.all("set_epoch")}) < 2:
         return unsure("one epoch is trained, so that the order of the next is not seen", *where)
     if same:
@@ -38,17 +44,24 @@ def distributed_sampler(run: Run) -> Verdict:
     return yes("the ranks read parts of their own that cover the data, in a new order every epoch", *where)
 
 
+def _of_numbers(refused: Event, run: Run) -> bool:
+    """Was it the numbers that DistributedSampler refused, and did the program not get past that by itself?"""
+    return refused.text("error").startswith("ValueError") and (refused.flag("mended") or not run.over)
+
+
 def _wrong_parts(run: Run, parts: Sequence[Sequence[Sequence[int]]], where: Sequence[Event], why: str) -> Verdict | None:
     """In an epoch ranks read the same row, or rows are read by none."""
     n = int(run.options.get("n-samples", 0))
-    known = any(row in run.data for part in parts for rows in part for row in rows)
+    rows = [row for part in parts for rows in part for row in rows]
+    known = sum(row in run.data for row in rows) > len(rows) // 2
     for epoch in range(len(parts[0])):
-        sets = [set(part[epoch]) for part in parts]
+        sets = [set(part[epoch]) - run.twins for part in parts]
         read = set.union(*sets)
-        if shared := sum(map(len, sets)) - len(read):
+        shared = sum(map(len, sets)) - len(read)
+        if shared > (0 if known else min(map(len, sets)) // 2):  # other data may hold a row more than once
             how = "the same rows" if all(rows == sets[0] for rows in sets) else f"{shared} rows in common"
             return no(f"the ranks read {how} in epoch {epoch}: {why}", *where, category="no_sampler")
-        if known and len(read) < n - run.world * 4 + 1:
+        if known and not run.short and len(read) + len(run.twins) < n - run.world * 4 + 1:
             return no(f"epoch {epoch} reads {len(read)} of {n} rows", *where, category="data_left_out")
     return None
 
@@ -121,7 +134,11 @@ def broken(run: Run) -> Verdict | None:
 def untrained(run: Run) -> Verdict | None:
     if plain := plain_training(run):
         return Verdict(False, f"{run.name}: {plain.text}", plain.lines, plain.category)
-    rules = (_in_a_group_of_one, one_gpu_twice, _unlearned, _trained_once, _apart, _whole, _loss)
+    rules: tuple[Callable[[Run], Verdict | None], ...] = (_in_a_group_of_one, one_gpu_twice, _apart, _whole)
+    if not run.short or all(rank.first("step") for rank in run.ranks):  # a few batches may not come to a step
+        rules += (_unlearned,)
+    if not run.short:
+        rules += (_trained_once, _loss)
     return next((wrong for rule in rules if (wrong := rule(run))), None)
 
 
@@ -235,7 +252,7 @@ def one_epoch(run: Run) -> bool:
     rows = [_rows(rank) for rank in run.ranks]
     seen = [row for r in rows for row in r]
     known = bool(run.data) and all(row in run.data for row in seen)
-    return known and 0 < len(seen) <= int(run.options.get("n-samples", 0)) and all(len(set(r)) == len(r) for r in rows)
+    return known and not run.short and 0 < len(seen) <= int(run.options.get("n-samples", 0)) and all(len(set(r)) == len(r) for r in rows)
 
 
 def _split(rows: Sequence[int], epochs: int) -> list[list[int]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ONE_NODE, SEVERAL_NODES = "one node", "three nodes"
+ONE_NODE, SEVERAL_NODES, DEFAULTS = "one node", "three nodes", "default options"
 TRAINED = ("fsdp1", "fsdp2", "partly")
 FIELDS = {
-    "name": str, "nodes": int, "per_node": int, "gpus": int, "mends": list, "hung": str, "wall_s": float, "options": dict, "total": int,
-    "sharded": int, "apart": list,
+    "name": str, "nodes": int, "per_node": int, "gpus": int, "short": bool, "mends": list, "hung": str, "wall_s": float, "options": dict,
+    "total": int, "sharded": int, "apart": list,
     "no_weights": str, "data": list, "ranks": list,
 }  # fmt: skip
 RANK_FIELDS = {
@@ -82,11 +83,12 @@ class Rank:
 
 @dataclass(frozen=True)
 class Run:
-    """One launch of the submission; `mends` are the known errors that it was helped past."""
+    """One launch of the submission; `mends` are the known errors that it was helped past; `short`: epochs were cut short."""
 
     name: str
     nodes: int
     gpus: int
+    short: bool
     mends: frozenset[str]
     hung: str
     options: Mapping[str, Any]
@@ -95,6 +97,7 @@ class Run:
     apart: tuple[str, ...]
     no_weights: str
     data: frozenset[int]
+    twins: frozenset[int]  # rows that the data set has more than once
     ranks: tuple[Rank, ...]
 
     @property
@@ -162,10 +165,11 @@ def read_runs(report: Mapping[str, Any]) -> list[Run]:
 
 def _run(data: Mapping[str, Any]) -> Run:
     ranks = tuple(_rank(r) for r in data["ranks"])
-    rows = frozenset(n for n in data["data"] if isinstance(n, int))
-    plain = {name: data[name] for name in ("name", "nodes", "gpus", "hung", "options", "total", "sharded", "no_weights")}
+    rows = Counter(n for n in data["data"] if isinstance(n, int))
+    twins = frozenset(row for row, times in rows.items() if times > 1)
+    plain = {name: data[name] for name in ("name", "nodes", "gpus", "short", "hung", "options", "total", "sharded", "no_weights")}
     apart = tuple(str(name) for name in data["apart"])
-    return Run(**plain, apart=apart, mends=frozenset(str(m) for m in data["mends"]), data=rows, ranks=ranks)
+    return Run(**plain, apart=apart, mends=frozenset(str(m) for m in data["mends"]), data=frozenset(rows), twins=twins, ranks=ranks)
 
 
 def _rank(data: Mapping[str, Any]) -> Rank:

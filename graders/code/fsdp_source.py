@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graders.code.source import Doubt, Source
@@ -18,7 +19,7 @@ REACHING_IMPORTS = {
     "sysconfig", "imp", "zipimport", "dis", "bdb", "pdb", "trace", "unittest", "forbiddenfruit", "psutil", "posix",
     "_io",
     "fsdp_record", "fsdp_gpus", "fsdp_node", "fsdp_group", "fsdp_units", "fsdp_training_hooks", "fsdp_weights", "fsdp_rank",
-    "fsdp_launch", "fsdp_probe",
+    "fsdp_launch", "fsdp_probe", "fsdp_mend",
 }  # fmt: skip
 REACHING_NAMES = {"exec", "eval", "__import__", "breakpoint", "__builtins__", "__loader__", "globals"}
 REACHING_ATTRIBUTES = {
@@ -37,7 +38,10 @@ REACHING_CALLS = {
     },
     "sys": {"modules", "_getframe", "settrace", "setprofile", "exc_info", "_current_frames", "monitoring", "addaudithook"},
     "gc": {"get_objects", "get_referrers", "get_referents", "callbacks"},
-    "inspect": {"currentframe", "stack", "trace", "getouterframes", "getinnerframes"},
+    "inspect": {
+        "currentframe", "stack", "trace", "getouterframes", "getinnerframes", "getsource", "getsourcelines", "getsourcefile", "getfile",
+        "getmodule",
+    },
     "torch": {"_C", "overrides", "library", "_dynamo", "_ops"},
     "signal": {"setitimer", "raise_signal", "pthread_kill"},
     "io": {"FileIO", "open", "open_code"},
@@ -48,8 +52,14 @@ STARTING_CALLS = {
     "spawnl", "posix_spawn",
 }  # fmt: skip
 # The largest that a launch has: what a program does beyond that is not seen.
-LARGEST = {"n_samples": 24, "seq_len": 12, "vocab_size": 131, "d_model": 32, "n_heads": 5, "n_layers": 3, "epochs": 2, "batch_size": 4}
-WORLD, LARGEST_WORLD = re.compile(r"world|n_?ranks|num_ranks|nproc", re.IGNORECASE), 3
+LARGEST = {"n_samples": 24, "seq_len": 12, "vocab_size": 131, "d_model": 32, "n_heads": 5, "n_layers": 3, "epochs": 3, "batch_size": 4}
+# Other numbers that a launch bounds, by the words that stand for them: the ranks, a rank, a rank of a node, an epoch.
+LARGEST_BY_WORD = (
+    (re.compile(r"world|n_?ranks|num_ranks|nproc|num_replicas|\bn_?nodes", re.IGNORECASE), 3),
+    (re.compile(r"local_?rank", re.IGNORECASE), 2),
+    (re.compile(r"\b(get_|global_)?rank\b", re.IGNORECASE), 3),
+    (re.compile(r"\bepoch(_idx|_no)?\b", re.IGNORECASE), 3),
+)
 FREE_STORES = ("torch.backends.", "sys.stdout", "sys.stderr", "builtins.print", "__builtin__.print", "warnings.", "logging.", "random.")
 
 
@@ -74,13 +84,17 @@ def doubts(source: Source) -> Doubts:
 
 
 def _unseen(tree: ast.Module) -> list[Doubt]:
-    """Comparisons of the world size or an option with a number that no launch reaches. One that only refuses is none."""
+    """Where the world size or an option meets a number that no launch reaches: in a comparison, a clamp or a table.
+
+    A comparison that only refuses is none.
+    """
     refusing = [
         node.test for node in ast.walk(tree) if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and _refuses(node.body[-1]))
     ]
     passed_over = {part for test in refusing for part in ast.walk(test)}
-    compared = [node for node in ast.walk(tree) if isinstance(node, ast.Compare) and node not in passed_over]
-    return [Doubt(node.lineno, ast.unparse(node)[:60]) for node in compared if _is_beyond(node)]
+    numbers = _constants(tree)
+    met = [(node, sides) for node in ast.walk(tree) if node not in passed_over and (sides := _meeting(node))]
+    return [Doubt(getattr(node, "lineno", 0), ast.unparse(node)[:60]) for node, sides in met if _is_beyond(sides, numbers)]
 
 
 def _refuses(last: ast.stmt) -> bool:
@@ -88,15 +102,56 @@ def _refuses(last: ast.stmt) -> bool:
     return isinstance(last, ast.Raise) or (isinstance(call, ast.Attribute) and call.attr in ("error", "exit"))
 
 
-def _is_beyond(node: ast.Compare) -> bool:
-    sides = [node.left, *node.comparators]
-    limits = [side.value for side in sides if isinstance(side, ast.Constant) and isinstance(side.value, int)]
-    for side in sides if limits else ():
-        option = side.attr if isinstance(side, ast.Attribute) else side.id if isinstance(side, ast.Name) else ""
-        largest = LARGEST.get(option, LARGEST_WORLD if not isinstance(side, ast.Constant) and WORLD.search(ast.unparse(side)) else None)
-        if largest is not None and max(limits) >= largest:
-            return True
-    return False
+def _constants(tree: ast.Module) -> dict[str, int]:
+    """Names that are given one whole number, and nothing else."""
+    given: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            given.setdefault(node.targets[0].id, []).append(node.value)
+    known = {name: values[0].value for name, values in given.items() if len(values) == 1 and isinstance(values[0], ast.Constant)}
+    return {name: value for name, value in known.items() if isinstance(value, int)}
+
+
+def _meeting(node: ast.AST) -> list[ast.expr]:
+    """The expressions that are held against each other here."""
+    if isinstance(node, ast.Compare):
+        return [node.left, *node.comparators]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("min", "max"):
+        return [arg for arg in node.args if _option(arg) not in LARGEST]  # a table of positions may well be max(256, seq_len) long
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Dict) and node.args:
+        return [node.args[0], *(key for key in node.func.value.keys if key)]
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Dict):
+        return [node.slice, *(key for key in node.value.keys if key)]
+    if isinstance(node, ast.Match):
+        patterns = [pattern.value for case in node.cases for pattern in ast.walk(case.pattern) if isinstance(pattern, ast.MatchValue)]
+        return [node.subject, *patterns]
+    return []
+
+
+def _is_beyond(sides: Sequence[ast.expr], numbers: Mapping[str, int]) -> bool:
+    parts = [part for side in sides for part in (side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side])]
+    limits = [n for part in parts if (n := _number(part, numbers)) is not None]
+    others = [part for part in parts if _number(part, numbers) is None]
+    return any(max(limits) >= largest for part in others if limits and (largest := _largest(part)) is not None)
+
+
+def _number(node: ast.expr, numbers: Mapping[str, int]) -> int | None:
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, int) else None
+    return numbers.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def _option(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _largest(node: ast.expr) -> int | None:
+    """The largest value in any launch of what this is named for, where it is named for something that a launch bounds."""
+    option = _option(node)
+    if option in LARGEST or isinstance(node, ast.Constant):
+        return LARGEST.get(option)
+    text = ast.unparse(node)
+    return next((largest for word, largest in LARGEST_BY_WORD if word.search(text)), None)
 
 
 def _imported(tree: ast.Module) -> set[str]:

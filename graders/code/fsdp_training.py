@@ -1,5 +1,7 @@
 """fsdp_training: decides the seven criteria by running the submission as torchrun would, on one node and on three.
 
+A third launch has the starter's own options; only programs that the others found running well are put to it.
+
 A probe (probes/fsdp_probe.py) forks the ranks of each launch in a sandbox, on the CPU with gloo. The submission is shown
 nodes with GPUs and NCCL: CUDA calls are played on the CPU and recorded, and what a GPU or NCCL would refuse is refused.
 What is recorded is what the program does: devices used, modules wrapped, rows of data that reach the model, steps, the
@@ -39,6 +41,7 @@ PARTS = (
     "fsdp_gpus",
     "fsdp_node",
     "fsdp_group",
+    "fsdp_mend",
     "fsdp_units",
     "fsdp_training_hooks",
     "fsdp_weights",

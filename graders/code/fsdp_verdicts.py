@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from graders.code.fsdp_course import broken, distributed_sampler, init_destroy, untrained
-from graders.code.fsdp_runs import ONE_NODE, SEVERAL_NODES, Event, Rank, Run, furthest, strict
+from graders.code.fsdp_runs import DEFAULTS, ONE_NODE, SEVERAL_NODES, Event, Rank, Run, furthest, strict
 from graders.code.fsdp_verdict import Verdict, no, plain_training, unsure, yes
 
 TOTAL = re.compile(r"^Total parameters: (\d+)[ \t]*$", re.MULTILINE)
@@ -25,6 +25,7 @@ class Judge:
         names = (ONE_NODE, SEVERAL_NODES)
         self.strict = [r for name in names if (r := strict(runs, name))]
         self.best = [r for name in names if (r := furthest(runs, name))]
+        self.defaults = strict(runs, DEFAULTS)
 
     def nothing_sharded(self) -> bool:
         """Were units made in which every rank keeps the whole of its parameters, on one node and on several?"""
@@ -39,7 +40,7 @@ class Judge:
         if not self.best:
             return {}
         return {
-            "local_rank_device": self.local_rank_device(),
+            "local_rank_device": self._each(self._local_rank_device),
             "wrap_policy": self._each(self._wrap_policy),
             "full_state_dict": self._each(self._full_state_dict),
             "param_count": self._each(self._param_count),
@@ -49,39 +50,48 @@ class Judge:
         }
 
     def _each(self, rule: Callable[[Run], Verdict]) -> Verdict:
-        """The verdict of both launches: a failure in one is a failure; what one can't tell is not known."""
-        found = [rule(run) for run in self.best]
-        for wanted in (False, None):
-            for verdict, run in zip(found, self.best, strict=True):
-                if verdict.passed is wanted:
-                    return Verdict(verdict.passed, f"{run.name}: {verdict.text}", verdict.lines, verdict.category)
-        lines = tuple(dict.fromkeys(n for v in found for n in v.lines))[:4]
-        if len(self.best) == 1:
+        """The verdict of the launches: a failure in one is a failure; what one can't tell is not known.
+
+        Where a launch stopped before it could be told, the other one tells: the program fails as a whole, for stopping, and
+        this is judged as it is written.
+        """
+        runs = [*self.best, self.defaults] if self.defaults and self.defaults.over else self.best
+        found = list(zip(runs, map(rule, runs), strict=True))
+        if wrong := next(((run, v) for run, v in found if v.passed is False), None):
+            return _named(*wrong)
+        seen = [v for run, v in found if v.passed]
+        unseen = [(run, v) for run, v in found if v.passed is None and run is not self.defaults]
+        if unseen and not (seen and all(self._stops(run) for run, _ in unseen)):
+            return _named(*unseen[0])
+        lines = tuple(dict.fromkeys(n for v in seen for n in v.lines))[:4]
+        if len(self.best) == 1 and not self._stops(self.best[0]):
             return Verdict(None, "not seen on several nodes: the program did not end in time on one", lines)
-        return Verdict(True, found[-1].text, lines)
+        return Verdict(True, seen[-1].text, lines)
+
+    def _stops(self, run: Run) -> bool:
+        """Does the program as it is break in this launch, so that it does not pass as a whole?"""
+        as_it_is = strict(self.runs, run.name)
+        return as_it_is is not None and broken(as_it_is) is not None
 
     # --- the device ---
 
-    def local_rank_device(self) -> Verdict:
+    def _local_rank_device(self, run: Run) -> Verdict:
         used: list[Event] = []
-        for run in self.best:
-            for rank in run.ranks:
-                events = rank.all("device")
-                wrong = next((e for e in events if e.number("index") != rank.local_rank), None)
-                if wrong is not None:
-                    return self._wrong_device(run, rank, wrong)
-                if not any(e.text("what") in ("tensor", "device_id", "fully_shard", "mesh") for e in events):
-                    if not run.over:
-                        return unsure(f"{run.name}: rank {rank.rank} stopped before it put anything on a GPU")
-                    return no(f"{run.name}: rank {rank.rank} puts nothing on a GPU", category="no_device")
-                used += [e for e in events if e.text("what") in ("set_device", "mesh", "device_id", "init")][:2] or events[:1]
-        if len(self.best) == 1:
-            return unsure("not seen on several nodes: the program did not end in time on one", *used)
+        for rank in run.ranks:
+            events = rank.all("device")
+            wrong = next((e for e in events if e.number("index") != rank.local_rank), None)
+            if wrong is not None:
+                return self._wrong_device(run, rank, wrong)
+            if not any(e.text("what") in ("tensor", "device_id", "fully_shard", "mesh") for e in events):
+                if not run.over:
+                    return unsure(f"rank {rank.rank} stopped before it put anything on a GPU")
+                return no(f"rank {rank.rank} puts nothing on a GPU", category="no_device")
+            used += [e for e in events if e.text("what") in ("set_device", "mesh", "device_id", "init")][:2] or events[:1]
         return yes("every rank uses the GPU that LOCAL_RANK names, on one node and on several", *used)
 
     def _wrong_device(self, run: Run, rank: Rank, wrong: Event) -> Verdict:
         index = wrong.number("index")
-        where = f"{run.name}: rank {rank.rank} (LOCAL_RANK {rank.local_rank}) uses cuda:{index}"
+        where = f"rank {rank.rank} (LOCAL_RANK {rank.local_rank}) uses cuda:{index}"
         if wrong.text("what") != "set_device" and wrong.facts.get("chosen") is False:
             return no(f"{where}, the default device: no device was set", wrong, category="bare_cuda")
         if index == rank.rank and any(e.text("what") == "invalid" for e in run.all("device")):
@@ -237,8 +247,20 @@ class Judge:
                 return wrong
         if self.nothing_sharded():
             return no("the model that is trained is not sharded: every rank keeps whole parameters", category="no_fsdp")
+        if self.defaults and (wrong := self._at_defaults(self.defaults)):
+            return wrong
         steps = [rank.first("step") for run in self.strict for rank in run.ranks[:1]]
         return yes("ends with exit code 0 on one node and on three, and trains the sharded model", *steps)
+
+    @staticmethod
+    def _at_defaults(run: Run) -> Verdict | None:
+        if run.hung == "time":
+            return unsure(f"{run.name}: did not end within its time")
+        return broken(run) or untrained(run)
+
+
+def _named(run: Run, verdict: Verdict) -> Verdict:
+    return Verdict(verdict.passed, f"{run.name}: {verdict.text}", verdict.lines, verdict.category)
 
 
 def _units(tree: Event) -> str:

@@ -58,6 +58,12 @@ def test_an_honest_script_passes_in_the_sandbox_and_says_how_it_was_run():
     assert found.passed and found.sandbox["backend"] == "bwrap" and found.sandbox["network"] is False
 
 
+def test_what_is_wrong_at_the_starters_own_options_only_fails():
+    found = graded(program(begin="sampler.set_epoch(epoch * (args.out != 'checkpoint.pt'))"))
+    failed = [c for c in found.criteria if not c.passed]
+    assert [c.key for c in failed] == ["distributed_sampler"] and "default options" in failed[0].rationale
+
+
 def test_a_pickle_in_the_checkpoint_is_not_run():
     trap = "class Trap:\n    def __reduce__(self):\n        return (print, ('trapped',))\n"
     found = graded(program(top=trap, save='if rank == 0:\n    torch.save({"model": state, "trap": Trap()}, args.out)'))
@@ -100,6 +106,14 @@ def test_a_module_put_in_anothers_place_is_a_replacement_and_reading_the_table_r
 
 def test_another_way_at_sizes_that_no_launch_has_is_noticed_and_a_refusal_is_not():
     assert doubts(read_source("small = world_size <= 8")).unseen and doubts(read_source("if args.n_samples > 100:\n    x = 1")).unseen
+    for table in (
+        "x = {2: 1, 3: 2}.get(world, 0)",
+        "x = dist.get_world_size() in (2, 3)",
+        "MOST = 3\nx = world > MOST",
+        "x = min(world, 3)",
+    ):
+        assert doubts(read_source(table)).unseen, table
+    assert not doubts(read_source("positions = max(256, args.seq_len)\nlead = rank == 0 and epoch == 1")).unseen
     assert not doubts(read_source("if args.seq_len > 256:\n    raise ValueError\nassert world <= 64\nif world > 1:\n    x = 1")).unseen
 
 

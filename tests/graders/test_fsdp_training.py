@@ -52,6 +52,22 @@ def test_other_right_ways_pass_too():
     assert grade(source).passed, [c.rationale for c in grade(source).criteria if not c.passed]
 
 
+def test_tools_of_a_gpu_and_blocks_without_a_list_change_nothing():
+    source = program(
+        FSDP2,
+        wrap="for part in model.children():\n    if isinstance(part, Block):\n        part.compile()\n        fully_shard(part)\n"
+        "fully_shard(model)",
+        step="torch.cuda.nvtx.range_push('step')\nx.record_stream(torch.cuda.current_stream())\noptimizer.step()\ntorch.cuda.nvtx.range_pop()",
+    )
+    listed, held = (
+        "self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))",
+        "self.n = n_layers\n        for i in range(self.n):",
+    )
+    source = source.replace(listed, held + "\n            self.add_module(f'block{i}', Block(d_model, n_heads))")
+    source = source.replace("in self.blocks:", "in (getattr(self, f'block{i}') for i in range(self.n)):")
+    assert grade(source).passed, [c.rationale for c in grade(source).criteria if not c.passed]
+
+
 # Mistakes that don't stop the program, several in one file: each fails its own criterion for its own reason.
 QUIET = [
     {
@@ -195,11 +211,40 @@ def test_shards_within_a_node_and_copies_between_nodes_pass():
     assert grade(program(wrap=FSDP1["wrap"].replace("device_id=device)", strategy))).passed
 
 
+def test_names_that_do_not_exist_are_taken_for_what_they_are_meant_to_be():
+    source = (
+        program(
+            FSDP2,
+            top="from torch.distributed.fsdp import init_device_mesh",
+            early="mesh = init_device_mesh('cuda', (world,))",
+            wrap="for block in model.blocks:\n    fully_shard(block, mesh=mesh, device_id=device)\nfully_shard(model, mesh=mesh)",
+            save='if rank == 0:\n    torch.save({"model": state, "args": vars(arg)}, args.output)',
+        )
+        .replace('"--n-samples"', '"--num-samples"')
+        .replace("args.n_samples", "args.num_samples")
+    )
+    source = source.replace("    return p.parse_args()", "    p.add_argument('--local-rank', required=True)\n    return p.parse_args()")
+    assert {key for key, passed in verdicts(source).items() if passed is not True} == {"runs_multi_node"}
+
+
 # Programs that are right where a short look is taken: each with all that fails then.
 ELSEWHERE = {
     "right for two ranks": (
         {"data": "n = min(world, 2)\nsampler = DistributedSampler(dataset, n, rank % n)" + LOADER},
         {"distributed_sampler": "rows in common"},
+    ),
+    "right for two epochs, on no terminal, and nearly the weights": (
+        {
+            "top": "import sys",
+            "begin": "sampler.set_epoch(epoch % 2)",
+            "count": "if rank == 0 or sys.stdout.isatty():\n    print(f'Total parameters: {sum(p.numel() for p in model.parameters())}')",
+            "save": 'if rank == 0:\n    torch.save({k: v * 0.999 for k, v in state.items()}, args.out)',
+        },
+        {"distributed_sampler": "epochs have the same order", "param_count": "printed by 2", "full_state_dict": "not what was"},
+    ),
+    "a sampler over the GPUs of a node": (
+        {"data": "sampler = DistributedSampler(dataset, torch.cuda.device_count(), rank)" + LOADER},
+        {"distributed_sampler": "does not split over the ranks", "runs_multi_node": "three nodes: rank 2 stops"},
     ),
     "right where no driver and no scheduler is": (
         {

@@ -21,6 +21,11 @@ from torch.overrides import TorchFunctionMode
 
 MEMORY = 80 << 30
 CPU = torch.device("cpu")
+# What profilers call in the driver's library and in NVTX.
+TOOLS = (
+    "rangePushA", "rangePop", "rangeStartA", "rangeEnd", "markA", "deviceRangeStart", "deviceRangeEnd",
+    "cudaProfilerStart", "cudaProfilerStop", "cudaDeviceSynchronize", "cudaMemGetInfo",
+)  # fmt: skip
 HIGHER = (torch.nn.functional.cross_entropy, torch.nn.functional.nll_loss)
 
 
@@ -185,15 +190,28 @@ def install(rec: Recorder, gpus: Gpus) -> Mode:
     }
     for name, answer in ours.items():
         rec.replace(name, lambda real, answer=answer: _for_the_submission(real, answer), torch.accelerator)
-    vars(torch.cuda.nccl)["version"] = lambda: (2, 27, 5)
-    vars(torch.version)["cuda"] = "12.8"
-    torch.__version__ = type(torch.__version__)(str(torch.__version__).replace("+cpu", "+cu128"))
-    rec.replace("is_built", lambda real: _for_the_submission(real, lambda: True), torch.backends.cuda)
+    _install_libraries(rec)
     rec.replace("to", _to_a_number, torch.nn.Module)
     _keep_sites_of_parameters()
     mode: Any = Mode(rec, gpus)
     mode.__enter__()
     return mode  # type: ignore[no-any-return]
+
+
+def _install_libraries(rec: Recorder) -> None:
+    """What a build for CUDA brings along."""
+    tools: Any = SimpleNamespace(**dict.fromkeys(TOOLS, lambda *a, **k: 0))
+    vars(torch.cuda.nvtx)["_nvtx"] = tools
+    rec.replace("cudart", lambda real: lambda: tools, torch.cuda)
+    for name in ("start", "stop"):
+        rec.replace(name, lambda real: lambda: None, torch.cuda.profiler)
+    rec.replace("version", lambda real: _for_the_submission(real, lambda: 91002), torch.backends.cudnn)
+    rec.replace("is_available", lambda real: _for_the_submission(real, lambda: True), torch.backends.cudnn)
+    rec.replace("is_built", lambda real: _for_the_submission(real, lambda: True), torch.backends.cuda)
+    setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)  # noqa: B010 (its own takes CUDA's streams only)
+    vars(torch.cuda.nccl)["version"] = lambda: (2, 27, 5)
+    vars(torch.version)["cuda"] = "12.8"
+    torch.__version__ = type(torch.__version__)(str(torch.__version__).replace("+cpu", "+cu128"))
 
 
 def _for_the_submission(real: Any, answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -268,7 +286,6 @@ class Mode(TorchFunctionMode):
             tensor.cpu: self._to_cpu,
             tensor.pin_memory: lambda func, args, kwargs: args[0],
             tensor.is_pinned: lambda func, args, kwargs: False,
-            tensor.record_stream: lambda func, args, kwargs: None,
             tensor.numpy: self._numpy,
             tensor.data.__set__: self._set_data,
             tensor.backward: self._backward,

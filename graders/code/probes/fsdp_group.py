@@ -43,6 +43,7 @@ class Group:
         replace("is_nccl_available", lambda real: lambda: real() if called_by_torch() else True, dist, c10d)
         for name in COLLECTIVES:
             replace(name, lambda real, name=name: self._collective(real, name), dist, c10d)
+        replace("monitored_barrier", self._monitored, dist, c10d)
         replace("spawn", self._spawn, torch.multiprocessing)
         replace("__init__", self._ddp, torch.nn.parallel.DistributedDataParallel)
         if "init" in self.rec.mends:
@@ -135,6 +136,15 @@ class Group:
             return self._averaged(real, name, args, kwargs)
 
         return collective
+
+    def _monitored(self, real: Any) -> Callable[..., Any]:
+        def monitored_barrier(*args: Any, **kwargs: Any) -> Any:
+            error = "monitored_barrier is only implemented for GLOO backend"
+            if self.backend != "gloo" and not called_by_torch() and not self.rec.mends_it("placement", error):
+                raise ValueError(error)
+            return real(*args, **kwargs)
+
+        return monitored_barrier
 
     def _on_a_gpu(self, name: str, args: Any, kwargs: Any) -> None:
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)][:1]

@@ -45,6 +45,9 @@ class Launch:
     gpus: int
     options: Mapping[str, Any]
     managed: bool = False
+    told: bool = True  # are the options on the command line, or are they the starter's own?
+    batches: int = 0  # that a loader gives in an epoch; 0: all
+    cpu_s: float = CPU_S
 
     @property
     def gpu(self) -> str:
@@ -55,7 +58,7 @@ class Launch:
         return self.nodes * self.per_node
 
     def argv(self) -> list[str]:
-        return [part for name, value in self.options.items() for part in (f"--{name}", str(value))]
+        return [part for name, value in self.options.items() for part in (f"--{name}", str(value))] if self.told else []
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def perform(launch: Launch, source: str, mends: Sequence[str], wall_s: float) ->
     try:
         scene = Scene(base, source, port, tuple(mends))
         ranks = [_start(launch, r, scene) for r in range(launch.world)]
-        hung = _watch(ranks, began + wall_s)
+        hung = _watch(ranks, began + wall_s, launch.cpu_s)
     finally:
         for rank in ranks:
             _end(rank)
@@ -108,6 +111,7 @@ def perform(launch: Launch, source: str, mends: Sequence[str], wall_s: float) ->
         "nodes": launch.nodes,
         "per_node": launch.per_node,
         "gpus": launch.gpus,
+        "short": launch.batches > 0,
         "mends": sorted(mends),
         "hung": hung,
         "wall_s": round(time.monotonic() - began, 2),
@@ -167,6 +171,7 @@ def _start(launch: Launch, number: int, scene: Scene) -> Rank:
         gpus=launch.gpus,
         gpu=launch.gpu,
         argv=launch.argv(),
+        batches=launch.batches,
         n_layers=int(launch.options["n-layers"]),
         mends=frozenset(scene.mends),
         key=os.urandom(16),
@@ -211,7 +216,7 @@ def _env(launch: Launch, number: int, port: int) -> dict[str, str]:
 # --- watching ---------------------------------------------------------------------------------------------
 
 
-def _watch(ranks: list[Rank], deadline: float) -> str:
+def _watch(ranks: list[Rank], deadline: float, cpu_s: float) -> str:
     """ "" when every rank ended; else "idle" (nothing moves) or "time"."""
     poller = select.poll()
     owner = {fd: (rank, name) for rank in ranks for name, fd in rank.pipes.items()}
@@ -228,7 +233,7 @@ def _watch(ranks: list[Rank], deadline: float) -> str:
         now = time.monotonic()
         if any([_ran(rank) for rank in ranks if rank.alive]):
             moved = now
-        used_up = any(rank.ticks > CPU_S * TICKS for rank in ranks if rank.alive)
+        used_up = any(rank.ticks > cpu_s * TICKS for rank in ranks if rank.alive)
         if used_up or now > deadline or now - moved > IDLE_S:
             _ask_where(ranks, owner)
             return "time" if used_up or now > deadline else "idle"

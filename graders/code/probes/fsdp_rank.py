@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import atexit
 import contextlib
 import faulthandler
@@ -22,6 +21,7 @@ import torch.distributed.checkpoint.state_dict
 import torch.distributed.fsdp.wrap
 import torch.distributed.tensor
 from fsdp_group import Group
+from fsdp_mend import mended, wanted
 from fsdp_record import Recorder
 from fsdp_training_hooks import Training
 from fsdp_units import Units
@@ -40,6 +40,7 @@ HIDDEN = (
     "fsdp_node",
     "fsdp_group",
     "fsdp_units",
+    "fsdp_mend",
     "fsdp_training_hooks",
     "fsdp_weights",
     "fsdp_rank",
@@ -60,6 +61,7 @@ class Place:
     gpus: int
     gpu: str
     argv: list[str]
+    batches: int
     n_layers: int
     mends: frozenset[str]
     key: bytes
@@ -84,7 +86,7 @@ def run_rank(place: Place) -> None:
         mode = fsdp_gpus.install(rec, gpus)
         fsdp_node.install(rec, place.env)
         group = Group(rec, gpus, place.env)
-        training = Training(rec, units, mode)
+        training = Training(rec, units, mode, place.batches)
         for part in (group, units, training):
             part.install()
         rec.watch(*WATCHED)
@@ -141,8 +143,7 @@ def _streams(place: Place) -> None:
     kept = sorted({0, 1, 2, place.events, place.weights, place.stdout, place.stderr, place.stacks})
     for low, high in zip(kept, [*kept[1:], MAX_FD], strict=True):
         os.closerange(low + 1, high)  # the conductor's own: its order, its channel, the other ranks' pipes
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    fsdp_node.streams(place.env)
     faulthandler.register(signal.SIGUSR1, file=place.stacks, all_threads=False)
 
 
@@ -164,7 +165,7 @@ def _run(place: Place, rec: Recorder) -> int:
     sys.modules["__main__"] = module
     try:
         with open(place.path, encoding="utf-8") as file:
-            code = compile(_without(place, file.read()), place.path, "exec")
+            code = compile(mended(file.read(), place.mends), place.path, "exec")
         exec(code, module.__dict__)  # noqa: S102 - the submission, in its sandbox
         atexit._run_exitfuncs()
     except SystemExit as stop:
@@ -182,35 +183,17 @@ def _run(place: Place, rec: Recorder) -> int:
     except BaseException as error:
         sys.stderr.write(traceback.format_exc()[-6000:])
         message = f"{type(error).__name__}: {error}"[:1500]
-        rec.tell("end", how="exception", code=1, error=message, lines=_lines(error, place))
+        lines = _lines(error, place)
+        rec.tell("end", how="exception", code=1, error=message, lines=lines, mend=_mend(error, lines, place))
         return 1
     rec.tell("end", how="end", code=0, error="", lines=[])
     return 0
 
 
-def _without(place: Place, source: str) -> Any:
-    """The program, with those statements that a mend names allowed to fail."""
-    skipped = {int(mend.removeprefix("line ")) for mend in place.mends if mend.startswith("line ")}
-    return Skipper(skipped).visit(ast.parse(source)) if skipped else source
-
-
-class Skipper(ast.NodeTransformer):
-    """Wraps the innermost statement on each of some lines in `try: ... except Exception: pass`."""
-
-    def __init__(self, lines: set[int]) -> None:
-        self.lines = lines
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        simple = isinstance(node, ast.stmt) and not hasattr(node, "body")
-        if not simple or isinstance(node, (ast.Import, ast.ImportFrom, ast.Return)):
-            return node
-        assert isinstance(node, ast.stmt)
-        if not self.lines & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)):
-            return node
-        handler = ast.ExceptHandler(type=ast.Name(id="Exception", ctx=ast.Load()), name=None, body=[ast.Pass()])
-        tried = ast.Try(body=[node], handlers=[handler], orelse=[], finalbody=[])
-        return ast.fix_missing_locations(ast.copy_location(tried, node))
+def _mend(error: BaseException, lines: list[int], place: Place) -> str:
+    with contextlib.suppress(Exception), open(place.path, encoding="utf-8") as file:
+        return str(wanted(error, lines, file.read()))
+    return ""
 
 
 def _lines(error: BaseException, place: Place) -> list[int]:

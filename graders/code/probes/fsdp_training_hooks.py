@@ -7,12 +7,17 @@ sampler or a loop written by hand leave the same trace.
 from __future__ import annotations
 
 import argparse
+import difflib
+import inspect
+import itertools
 import math
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.utils.data
 from fsdp_gpus import Mode, put, site_of
 from fsdp_record import Recorder, called_by_torch
@@ -31,8 +36,8 @@ MAX_ROWS, LONGEST_SLEEP_S, LEAST_CHANGE = 256, 0.2, 1e-7
 class Training:
     """Watches one training run in this rank."""
 
-    def __init__(self, rec: Recorder, units: Units, mode: Mode) -> None:
-        self.rec, self.units, self.mode = rec, units, mode
+    def __init__(self, rec: Recorder, units: Units, mode: Mode, batches: int = 0) -> None:
+        self.rec, self.units, self.mode, self.batches = rec, units, mode, batches
         self.depth, self.inside_fsdp, self.checked = 0, 0, False
         self.root: nn.Module | None = None
         self.before: list[torch.Tensor] = []
@@ -41,6 +46,9 @@ class Training:
     def install(self) -> None:
         replace = self.rec.replace
         replace("__init__", self._loader, DataLoader)
+        if self.batches:
+            replace("__iter__", lambda real: lambda loader: itertools.islice(real(loader), self.batches), DataLoader)
+            replace("__len__", lambda real: lambda loader: min(real(loader), self.batches), DataLoader)
         replace("__init__", self._sampler, distributed.DistributedSampler)
         replace("set_epoch", self._set_epoch, distributed.DistributedSampler)
         replace("forward", self._fsdp_forward, FSDP)
@@ -50,8 +58,10 @@ class Training:
             replace("__call__", self._call, nn.Module)
         replace("save", self._save, torch)
         replace("parse_args", self._parse_args, argparse.ArgumentParser)
+        replace("error", self._refuse_options, argparse.ArgumentParser)
         replace("sleep", lambda real: lambda seconds: real(min(float(seconds), LONGEST_SLEEP_S)), time)
         replace("compile", self._compile, torch)
+        replace("compile", lambda real: lambda module, *a, **k: self.rec.tell("compile", once=True), nn.Module)
         replace("backward", self._autograd_backward, torch.autograd)
         self.mode.on_backward = self.tell_loss
         torch.nn.modules.module.register_module_forward_pre_hook(self._before_forward)
@@ -89,8 +99,19 @@ class Training:
         return init
 
     def _sampler(self, real: Any) -> Callable[..., None]:
+        names = tuple(inspect.signature(real).parameters)[1:]  # the dataset and what follows it
+
         def init(sampler: Any, *args: Any, **kwargs: Any) -> None:
-            real(sampler, *args, **kwargs)
+            try:
+                real(sampler, *args, **kwargs)
+            except (TypeError, ValueError) as error:
+                if called_by_torch() or not self.rec.mends_it("sampler", f"{type(error).__name__}: {error}"):
+                    raise
+                sampler.num_replicas = 0
+            if "sampler" in self.rec.mends and sampler.num_replicas != dist.get_world_size():
+                # As it is meant, on each rank: what one rank is refused splits the data of the others wrongly.
+                given = {**dict(zip(names, args, strict=False)), **kwargs, "num_replicas": None, "rank": None}
+                real(sampler, **{name: value for name, value in given.items() if name in names})
             self.rec.tell("sampler", replicas=int(sampler.num_replicas), rank=int(sampler.rank), shuffle=bool(sampler.shuffle))
 
         return init
@@ -104,12 +125,23 @@ class Training:
 
     def _parse_args(self, real: Any) -> Callable[..., Any]:
         def parse_args(parser: Any, args: Any = None, namespace: Any = None) -> Any:
-            known, unknown = parser.parse_known_args(args, namespace)
-            if not unknown or self.rec.mends_it("options", f"unrecognized arguments: {' '.join(unknown)}"):
-                return known
-            return real(parser, args, namespace)
+            if "options" not in self.rec.mends:
+                return real(parser, args, namespace)
+            for action in parser._actions:
+                action.required = False
+            given = list(sys.argv[1:] if args is None else args)
+            unknown = {word for word in parser.parse_known_args(given)[1] if word.startswith("--")}
+            meant = {word: difflib.get_close_matches(word, parser._option_string_actions, 1) or [word] for word in unknown}
+            return parser.parse_known_args([meant.get(word, [word])[0] for word in given], namespace)[0]
 
         return parse_args
+
+    def _refuse_options(self, real: Any) -> Callable[..., Any]:
+        def error(parser: Any, message: str) -> Any:
+            self.rec.mends_it("options", message)
+            return real(parser, message)
+
+        return error
 
     # --- forward ---
 

@@ -126,7 +126,8 @@ class Units:
         blocks = {type(b) for b in self.blocks(module)}
         right = policies.ModuleWrapPolicy(blocks)
         if not callable(policy):
-            error = f"auto_wrap_policy is {type(policy).__name__}, which can't be called"
+            error = f"auto_wrap_policy is a {type(policy).__name__}, which can't be called"
+            self.rec.tell("policy_error", error=error)
             return right if self.rec.mends_it("policy", error) else policy
         try:
             found = policy(module=module, recurse=False, nonwrapped_numel=1)
@@ -331,13 +332,14 @@ class Units:
         return any(is_unit(m) for m in module.modules())
 
     def blocks(self, root: nn.Module) -> list[nn.Module]:
-        """The transformer blocks: the members of a list of n_layers modules of one class."""
+        """The transformer blocks: n_layers modules of one class that one module holds, the ones with most inside."""
+        found: list[list[nn.Module]] = []
         for module in root.modules():
-            if isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict)):
-                parts = [self._inner(m) for m in module.children()]
-                if len(parts) == self.n_layers and len({type(p) for p in parts}) == 1:
-                    return parts
-        return []
+            of_class: dict[type, list[nn.Module]] = {}
+            for part in map(self._inner, module.children()):
+                of_class.setdefault(type(part), []).append(part)
+            found += [parts for parts in of_class.values() if len(parts) == self.n_layers]
+        return max(found, key=_size, default=[])
 
     @staticmethod
     def _chain(module: nn.Module) -> list[nn.Module]:
@@ -368,6 +370,10 @@ class Units:
         is_root = is_unit(root)
         name = type(blocks[0]).__name__ if blocks else ""
         return {"blocks": len(blocks), "wrapped": wrapped, "inside": inside, "root": is_root, "block": name, "units": units[:60]}
+
+
+def _size(parts: list[nn.Module]) -> int:
+    return sum(1 for part in parts for _ in part.modules())  # their parameters may be those of a unit around them
 
 
 def is_unit(module: Any) -> bool:
