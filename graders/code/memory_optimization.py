@@ -37,12 +37,12 @@ KEYS = (
     "no_grad_eval", "sdpa_flash_attention", "low_memory_optimizer", "cpu_offload", "torch_compile", "in_place_ops", "del_and_empty_cache",
     "channels_last", "activation_offload", "param_dtype_bf16", "loss_item_detach", "pinned_memory_nonblocking", "chunked_loss",
 )  # fmt: skip
-FIGURES = ("peak_mb", "n_parameters", "samples", "last_loss")
+FIGURES = ("peak_mb", "n_parameters", "samples", "passes", "pixels", "tokens", "last_loss")
 FINAL_LOSS = re.compile(r"^final loss: *([-+\w.]+)", re.MULTILINE)
 TIMEOUT_S = 120.0
 LIMITS = Limits(wall_s=TIMEOUT_S, processes=64, memory_mb=6144)
 # Of the starter's parameters, and of its samples: fewer of these, as some count micro-batches as steps.
-LEAST_PARAMETERS, LEAST_SAMPLES = 0.9, 0.2
+LEAST_PARAMETERS, LEAST_SAMPLES, LEAST_OF_A_SAMPLE = 0.9, 0.2, 0.9
 MAY_RISE = 0.5
 MOST_MENDS = 2
 
@@ -196,6 +196,12 @@ def _not_the_training(figures: Mapping[str, float], starter: Mapping[str, float]
         return f"it trains {figures['n_parameters']:,.0f} parameters, the starter {starter['n_parameters']:,.0f}"
     if figures["samples"] < LEAST_SAMPLES * starter["samples"]:
         return f"it trains on {figures['samples']:.0f} samples in six steps, the starter on {starter['samples']:.0f}"
+    if figures["passes"] < starter["passes"]:
+        return f"it makes {figures['passes']:.0f} training passes in six steps, the starter {starter['passes']:.0f}"
+    for part in ("pixels", "tokens"):
+        seen, meant = figures[part] / max(figures["samples"], 1), starter[part] / starter["samples"]
+        if 0 < seen < LEAST_OF_A_SAMPLE * meant:
+            return f"it trains on {seen:.0f} {part} of a sample, the starter on {meant:.0f}"
     if (last := float(FINAL_LOSS.findall(stdout)[-1])) > starter["last_loss"] + MAY_RISE:
         return f"its final loss is {last:.2f}, the starter's {starter['last_loss']:.2f}"
     return ""

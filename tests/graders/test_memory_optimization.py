@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-from graders.code.memory_optimization import KEYS, MemoryOptimizationGrader
+from graders.code.memory_optimization import KEYS, MemoryOptimizationGrader, _not_the_training
 from graders.grade import Grade
 from tasks.task import Task, load_tasks
 from tests.corpus.corpus import read
@@ -88,6 +88,7 @@ def seen(*changes: tuple[str, str]) -> dict[str, bool | None]:
 
 
 CALL = "logits = model(images, tokens[:, :-1])\n            loss ="
+LOSS = " F.cross_entropy(logits.reshape(-1, logits.size(-1)), tokens[:, 1:].reshape(-1))\n"
 AUTOCAST = (CALL, "with torch.autocast(device.type, dtype=torch.bfloat16): logits = model(images, tokens[:, :-1])\n            loss =")
 
 
@@ -184,3 +185,94 @@ def test_a_program_that_an_error_ends_is_judged_for_the_rest(place, mistake):
     found = seen((place, mistake), (OPTIMIZER, "lr=args.lr, fused=True"), (KEPT, "history.append(loss.item())"))
     assert {key for key, passed in found.items() if passed} == {"low_memory_optimizer", "loss_item_detach"}
     assert None not in found.values()
+
+
+# --- general causes ---
+
+
+def test_gradients_summed_outside_grad_are_accumulated_and_what_an_update_multiplies_is_no_forward_pass():
+    body = """totals = [torch.zeros(p.shape) for p in model.parameters()]
+            for part in (slice(0, 2), slice(2, 4)):
+                with torch.autocast(device.type, dtype=torch.bfloat16):
+                    logits = model(images[part], tokens[part, :-1])
+                    loss = F.cross_entropy(logits.reshape(-1, logits.size(-1)), tokens[part, 1:].reshape(-1)) / 2
+                for total, gradient in zip(totals, torch.autograd.grad(loss, list(model.parameters()))):
+                    total += gradient.cpu()
+            for p, total in zip(model.parameters(), totals):
+                p.grad = total.to(device)
+            whiten = torch.eye(512, device=device)
+            for _ in range(20):
+                whiten = whiten @ whiten
+"""
+    found = seen((CALL + LOSS + "            loss.backward()\n", body))
+    assert found["gradient_accumulation"] is True
+    assert found["mixed_precision_autocast"] is True
+
+
+def test_head_and_loss_in_one_call_a_thread_of_the_programs_and_a_default_device_are_followed():
+    ahead = """class Ahead(threading.Thread):
+    def __init__(self, loader, device):
+        super().__init__(daemon=True)
+        self.loader, self.device, self.batches = loader, device, queue.Queue(2)
+
+    def run(self):
+        for batch in self.loader:
+            self.batches.put([t.to(self.device, non_blocking=True) for t in batch])
+
+    def __iter__(self):
+        self.start()
+        while True:
+            yield self.batches.get()
+
+
+class ConvStem"""
+    fused = """loss = F.linear_cross_entropy(
+                logits.flatten(0, 1), model.head.weight, tokens[:, 1:].flatten(), linear_bias=model.head.bias, options=chunks)
+            logits = None; torch.cuda.empty_cache()
+"""
+    options = "chunks = nn.LinearCrossEntropyOptions(batch_chunk_size=32, chunking_method=None)"
+    found = seen(
+        ("import argparse\n", "import argparse, queue, threading\n"),
+        ("class ConvStem", ahead),
+        ('torch.device("cuda" if torch.cuda.is_available() else "cpu")', "torch.accelerator.current_accelerator()"),
+        ("shuffle=True, drop_last=True", "shuffle=True, drop_last=True, pin_memory=True"),
+        ("    history, step", f"    {options}; loader = Ahead(loader, device)\n    history, step"),
+        ("            images, tokens = images.to(device), tokens.to(device)\n            optimizer", "            optimizer"),
+        ("dtype=torch.bool, device=x.device)", "dtype=torch.bool)"),
+        ("mask = torch.ones", "torch.set_default_device(x.device); mask = torch.ones"),
+        ("        return self.head(self.ln_f(x))", "        return self.ln_f(x)"),
+        ("losses.append(F", "logits = model.head(logits); losses.append(F"),
+        (CALL + LOSS, CALL.removesuffix("loss =") + fused),
+    )
+    assert {key for key, passed in found.items() if passed} == {"chunked_loss", "pinned_memory_nonblocking", "del_and_empty_cache"}
+
+
+def test_a_pass_whose_gradients_are_thrown_away_is_no_training_pass():
+    decoy = "with torch.autocast(device.type, dtype=torch.bfloat16): " + CALL.split("\n", maxsplit=1)[0]
+    decoy += f"\n            (logits.float().mean() * 7).backward(); optimizer.zero_grad()\n            {CALL}"
+    found = seen((CALL, decoy), (OPTIMIZER, "lr=args.lr, fused=True"))
+    assert found["mixed_precision_autocast"] is False and found["low_memory_optimizer"] is True
+
+
+@pytest.mark.parametrize(("text", "told"), [("lean = 1", True), ("import ctypes; lean = 1", None)])
+def test_text_that_a_program_runs_is_read_as_the_program_is(text, told):
+    found = seen((OPTIMIZER, "lr=args.lr, fused=bool(lean)"), ("    model =", f"    exec({text!r}, globals())\n    model ="))
+    assert found["low_memory_optimizer"] is told
+
+
+def test_a_program_that_looks_for_who_watches_finds_a_training_machine():
+    looks = """import os
+WATCHED = "+cpu" in torch.__version__ or not os.path.exists("/dev/nvidia0") or main.__code__.co_filename[-8:] != "train.py"
+with open(f"/proc/{os.getppid()}/cmdline") as file:
+    WATCHED = WATCHED or "python" in file.read()
+
+if __name__"""
+    found = seen((OPTIMIZER, "lr=args.lr, foreach=not WATCHED"), ("if __name__", looks), (KEPT, "history.append(loss.item())"))
+    assert found["low_memory_optimizer"] is False and found["loss_item_detach"] is not None
+
+
+def test_fewer_passes_and_smaller_samples_are_not_the_starters_training():
+    figures = {"peak_mb": 1.0, "n_parameters": 10, "samples": 96, "passes": 6, "pixels": 960, "tokens": 96, "last_loss": 7.0}
+    assert _not_the_training(figures, figures, "final loss: 7.0") == ""
+    assert "3 training passes" in _not_the_training({**figures, "passes": 3}, figures, "final loss: 7.0")
+    assert "pixels of a sample" in _not_the_training({**figures, "pixels": 240}, figures, "final loss: 7.0")

@@ -19,6 +19,7 @@ Tensor = torch.Tensor
 LEAST = 1000  # elements: norms, factors and biases are left out, half of a model is not in them
 CLEARS = {"zero_", "fill_", "_foreach_zero_"}
 SCALES = {"mul", "mul_", "div", "div_", "_foreach_mul_", "_foreach_div_", "_foreach_mul", "_foreach_div"}
+COPIES = {"_to_copy", "clone", "copy_", "_foreach_copy_"}
 OVERWRITES = {"copy_", "_foreach_copy_"}
 NOTHING: frozenset[int] = frozenset()
 
@@ -36,6 +37,7 @@ class GradientPaths:
     def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, backward_of: int | None) -> None:
         """One operation. `backward_of`: the forward pass whose backward pass this is part of."""
         name = func.__name__.partition(".")[0]
+        backward_of = None if name in COPIES else backward_of  # a layer that is brought in for its backward pass is no gradient
         if name in SCALES:
             self._scaled(name, args)
         if func._schema.is_mutable:

@@ -40,11 +40,23 @@ MIB = 1 << 20
 
 
 class Deletions(ast.NodeTransformer):
-    """Puts a call before and after each `del`, so that what it frees is seen."""
+    """Puts a call before and after each `del` and each `name = None`, so that what it frees is seen."""
 
     def visit_Delete(self, node: ast.Delete) -> list[ast.stmt]:
-        names = [t for t in node.targets if isinstance(t, ast.Name)]
-        things = ast.List([ast.Name(t.id, ast.Load()) for t in names], ast.Load())
+        return self._around(node, node.targets)
+
+    def visit_Assign(self, node: ast.Assign) -> list[ast.stmt] | ast.Assign:
+        self.generic_visit(node)
+        values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+        if not all(isinstance(value, ast.Constant) and value.value is None for value in values):
+            return node
+        targets = [t for target in node.targets for t in (target.elts if isinstance(target, ast.Tuple) else [target])]
+        return self._around(node, targets) if all(isinstance(t, ast.Name) for t in targets) else node
+
+    def _around(self, node: ast.stmt, targets: list[ast.expr]) -> list[ast.stmt]:
+        nothing = ast.arguments([], [], None, [], [], None, [])
+        asked = [ast.parse(ast.unparse(t), mode="eval").body for t in targets]  # to be read, not to be written
+        things = ast.List([ast.Lambda(nothing, value) for value in asked], ast.Load())
         before = ast.Expr(ast.Call(ast.Name("__deleting__", ast.Load()), [ast.Constant(node.lineno), things], []))
         after = ast.Expr(ast.Call(ast.Name("__deleted__", ast.Load()), [], []))
         return [ast.fix_missing_locations(ast.copy_location(n, node)) if n is not node else n for n in (before, node, after)]
@@ -158,6 +170,9 @@ def figures(log: TrainingLog, gpu: PretendGpu) -> dict[str, float]:
         "peak_mb": gpu.storages.peak / MIB,
         "n_parameters": log.n_parameters,
         "samples": sum(f.samples for f in log.training),
+        "passes": len(log.training),
+        "pixels": sum(f.pixels for f in log.training),
+        "tokens": sum(f.tokens for f in log.training),
         "last_loss": log.training[-1].losses[-1][1] if log.training[-1].losses else -1.0,
     }
     return {name: value if math.isfinite(value) else -1.0 for name, value in found.items()}

@@ -89,7 +89,7 @@ def grad_scaler_or_bf16(log: TrainingLog) -> Finding:
 def gradient_checkpointing(log: TrainingLog) -> Finding:
     passes = log.training
     share = median(f.recomputed / f.work if f.work else 0.0 for f in passes)
-    regions = median(f.regions for f in passes)
+    regions = median(max(f.regions, f.nested) for f in passes)
     line = log.lines.get("checkpoint", 0)
     if share < LEAST_RECOMPUTED:
         return no("nothing is recomputed in the backward pass", line)
@@ -106,7 +106,10 @@ def gradient_accumulation(log: TrainingLog) -> Finding:
     if size < 2:
         return no("each update follows a single backward pass")
     big = [group for group in groups if len(group) >= 2]
-    if any(group[-1].fed[f.number] < HALF * group[-1].n_parameters for group in big for f in group):
+    fed = [[group[-1].fed[f.number] >= HALF * group[-1].n_parameters for f in group] for group in big]
+    if not any(any(row) for row in fed):  # an update that can't be followed, such as one in numpy
+        fed = [[f.grads_before[0] == "kept" for f in group[1:]] for group in big]
+    if not all(all(row) for row in fed):
         return no("gradients are cleared between the micro-batches of one update")
     roots = [sum(f.roots) * len(group) for group in big for f in group]
     divided = [group[-1].factors[round(1 / len(group), 3)] >= HALF * group[-1].n_parameters for group in big]  # the gradients

@@ -136,14 +136,14 @@ class Devices(TorchFunctionMode):
         self.storages = storages
         self.pinned: Any = WeakIdKeyDictionary()
         self.watch: Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None] = lambda *call: None
-        self.calling: Callable[[Any, tuple[Any, ...]], None] = lambda *call: None  # before a call
+        self.calling: Callable[[Any, tuple[Any, ...], dict[str, Any]], None] = lambda *call: None  # before a call
         # A call that raised: other arguments to try, or None.
         self.failed: Callable[[Any, tuple[Any, ...], dict[str, Any], Exception], Any] = lambda *call: None
         # A copy from one side to the other: source, result, non_blocking, was the source pinned.
         self.moved: Callable[[Tensor, Tensor, bool, bool], None] = lambda *move: None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calling(func, args)
+        self.calling(func, args, kwargs or {})
         self.storages.calls += 1
         try:
             out = self._call(func, args, dict(kwargs or {}))
@@ -236,7 +236,7 @@ class Devices(TorchFunctionMode):
         return out
 
     def _refuse_a_mix(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        places = {self.storages.place(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim()}
+        places = {self.storages.place(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() and t.numel()}
         if len(places) > 1:
             raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!")
 

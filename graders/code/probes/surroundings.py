@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from pretend_gpu import CARD, CPU, CUDA, GIB, GPU, HOST, PretendGpu, Stream, Tensor
+from torch.nn.attention.bias import CausalBias
 from torch.utils._pytree import tree_leaves
 
 PARENT, NODE, UUID = 4117, "gpu-node-07", "5d3a2c1e-9b7f-4e0a-8c66-1f2b7d90ae41"
@@ -162,6 +163,8 @@ def _constructors(gpu: PretendGpu) -> None:
             return self._at
 
     vars(torch)["Generator"] = Generator
+    # the old way to make a tensor of a class of its own knows nothing of modes
+    setattr(CausalBias, "__new__", lambda cls, *shape: Tensor._make_subclass(cls, torch.empty(0)))  # noqa: B010 - a method, to mypy
     vars(torch.cuda)["default_generators"] = (Generator("cuda"),)
 
 

@@ -5,10 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.attention.bias import CausalBias
 from torch.utils._pytree import tree_leaves
 
 Tensor = torch.Tensor
 MOST_VIEWS = 5
+# The tensors that a call may be given by name, in their order.
+ORDERED = {
+    "linear": ("input", "weight"), "conv2d": ("input", "weight"), "matmul": ("input", "other"), "bmm": ("input", "mat2"),
+    "mm": ("input", "mat2"), "addmm": ("input", "mat1", "mat2"), "baddbmm": ("input", "batch1", "batch2"),
+    "scaled_dot_product_attention": ("query", "key", "value"), "multi_head_attention_forward": ("query", "key", "value"),
+    "cross_entropy": ("input", "target"), "embedding": ("input", "weight"),
+}  # fmt: skip
+
+
+def in_order(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a call with the tensors that it was given by name at their places."""
+    if not kwargs or name not in ORDERED:
+        return args
+    return (*args, *(kwargs[word] for word in ORDERED[name][len(args) :] if word in kwargs))
 
 
 def behind(tensor: Tensor) -> list[Tensor]:
@@ -61,6 +76,8 @@ def attention_kind(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         return "fused"
     if not isinstance(mask, Tensor):
         return "fused without mask"
+    if isinstance(mask, CausalBias):
+        return "fused"
     square = mask.reshape(-1, *mask.shape[-2:])[0]
     seen = square if square.dtype == torch.bool else square == 0
     if name.startswith("multi") and square.dtype == torch.bool:

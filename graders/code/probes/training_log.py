@@ -12,13 +12,14 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Iterable
+from types import FunctionType
 from typing import Any
 
 import torch
 from gradient_paths import GradientPaths
 from pretend_gpu import GPU, PretendGpu, Tensor
 from torch.utils._pytree import tree_leaves
-from training_calls import attention_kind, behind, channels_last, is_in_place, leaves_behind, work_of
+from training_calls import attention_kind, behind, channels_last, in_order, is_in_place, leaves_behind, work_of
 from training_passes import Forward, Step
 
 PRODUCTS = {
@@ -27,6 +28,7 @@ PRODUCTS = {
 }  # fmt: skip
 LOW = (torch.float16, torch.bfloat16)
 LARGE_BYTES = 16384
+LEAST_FED, LEAST_USED = 0.1, 0.1  # of the parameters, by a pass; of the passes
 
 
 class TrainingLog:
@@ -62,20 +64,23 @@ class TrainingLog:
         self._known: tuple[tuple[int, int], set[int]] = ((0, 0), set())
         self._graphs: list[tuple[int, weakref.ref[Any]]] = []
         self._copies: list[tuple[torch.Size, tuple[bool, bool, int]]] = []
-        self._window = (0, 0)  # bytes at the end of the last backward pass, the most since
+        self._window = (0, 0)  # since the last backward pass: the fewest bytes, the most above the fewest before
         gpu.devices.calling, gpu.devices.watch, gpu.storages.watch = self.calling, self.called, self.dispatched
         gpu.devices.moved, gpu.packing, gpu.cache_emptied = self.moved, self.packing, self.cache_emptied
         gpu.unpacking, gpu.devices.failed = self.unpacking, self.failed
 
     # --- calls of the program ---
 
-    def calling(self, func: Any, args: tuple[Any, ...]) -> None:
+    def calling(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a call: a pass begins with its first convolution, so that what this saves is the new pass's."""
-        if getattr(func, "__name__", "") == "conv2d" and not self.in_backward and args[0].dim() == 4 and args[0].shape[1] == 3:
-            self._begin_forward(args[0])
+        if getattr(func, "__name__", "") == "conv2d" and not self.in_backward:
+            images = args[0] if args else kwargs["input"]
+            if images.dim() == 4 and images.shape[1] == 3:
+                self._begin_forward(images)
 
     def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         name = getattr(func, "__name__", "")
+        args = in_order(name, args, kwargs)
         self._use_in(args, kwargs, out)
         if not self.forwards:
             return
@@ -123,7 +128,7 @@ class TrainingLog:
         if self.forwards:
             self.now.factors = self.gradients.take_factors()
         early = self._rest  # tokens may be looked up before the images are
-        self.forwards.append(Forward(len(self.forwards), images.shape[0], torch.is_grad_enabled()))
+        self.forwards.append(Forward(len(self.forwards), images.shape[0], torch.is_grad_enabled(), pixels=images.numel()))
         if early is not None:
             self.now.parameters, self.now.tokens, self._rest = dict(early.parameters), early.tokens, None
         self.now.copies = [copy for shape, copy in self._copies if shape == images.shape[1:]]
@@ -216,9 +221,9 @@ class TrainingLog:
     def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         if "linear_cross_entropy" in func.__name__:
             self._chunk = next((a for a, of in zip(args, func._schema.arguments, strict=False) if of.name == "batch_chunk_size"), 0)
-        most = self.gpu.storages.bytes_now
-        if most > self._window[1]:
-            self._window = (self._window[0], most)
+        held, (least, rise) = self.gpu.storages.bytes_now, self._window
+        if held < least or held - least > rise:
+            self._window = (min(held, least), max(rise, held - least))
         if self.vocabulary and not self.in_backward and isinstance(out, Tensor) and out.dim() > 1 and out.shape[-1] == self.vocabulary:
             if func._schema.returns[0].alias_info is None:
                 self._hold_wide(out)
@@ -263,7 +268,7 @@ class TrainingLog:
             self.steps.append(Step(self.now.number, bool(self.in_backward)))
         self.now.updated += written
         self.now.fed.update(dict.fromkeys(self.gradients.behind(made_from), written))
-        self.steps[-1].transient_bytes = self._window[1] - self._window[0]
+        self.steps[-1].transient_bytes = self._window[1]
 
     # --- backward passes ---
 
@@ -272,7 +277,9 @@ class TrainingLog:
             return
         tensors = [t for t in roots if isinstance(t, Tensor)]
         now = self.now
-        if self._rest is not None and not self.in_backward:
+        if self.in_backward:
+            now.nested += 1
+        elif self._rest is not None:
             now.take(self._rest)
         now.backwards += 1
         now.grads_before.append(self._grads())
@@ -283,7 +290,7 @@ class TrainingLog:
 
     def after_backward(self) -> None:
         held = self.gpu.storages.bytes_now
-        self._window = (held, held)
+        self._window = (held, 0)
         if self.forwards and not self.in_backward:
             self._rest = Forward(self.now.number, 0, self.now.with_grad)
 
@@ -364,7 +371,8 @@ class TrainingLog:
 
     def deleting(self, line: int, things: list[Any]) -> None:
         """Called before a `del` statement with what it names."""
-        on_gpu = [t for t in things if isinstance(t, Tensor) and self.gpu.storages.place(t) == GPU]
+        named = tree_leaves([_value(thing) for thing in things])
+        on_gpu = [t for t in named if isinstance(t, Tensor) and self.gpu.storages.place(t) == GPU]
         storages = [t.untyped_storage() for t in on_gpu if self._is_of_training(t)]
         self._deleting = [(weakref.ref(s), s.nbytes(), line) for s in storages]
 
@@ -385,8 +393,11 @@ class TrainingLog:
 
     @property
     def training(self) -> list[Forward]:
-        """The training passes of the model; those of a toy beside it are none."""
-        return [f for f in self.forwards if f.is_training and 2 * f.n_parameters >= self.n_parameters]
+        """The training passes of the model; those of a toy beside it are none, nor is one whose gradients are thrown away."""
+        passes = [f for f in self.forwards if f.is_training and 2 * f.n_parameters >= self.n_parameters]
+        fed: Counter[int] = sum((f.fed for f in self.forwards), Counter())
+        used = [f for f in passes if fed[f.number] >= LEAST_FED * self.n_parameters]
+        return used if len(used) >= LEAST_USED * len(passes) else passes  # else they went where they can't be followed
 
     @property
     def training_steps(self) -> list[Step]:
@@ -401,6 +412,14 @@ class TrainingLog:
     def mended_by(self, *words: str) -> tuple[str, int] | None:
         """The first error that was stepped over and has one of these words, and its line."""
         return next(((error, line) for error, line in self.mended if any(word in error for word in words)), None)
+
+
+def _value(thing: Any) -> Any:
+    """What a statement is about to give up: itself, or a question for it where it may not be there."""
+    try:
+        return thing() if isinstance(thing, FunctionType) and thing.__name__ == "<lambda>" else thing
+    except (NameError, AttributeError, LookupError, TypeError):
+        return None
 
 
 class _Mark:

@@ -18,7 +18,9 @@ class Forward:
     work: float = 0
     work_by: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # low:<dtype>, autocast, compiled, of the work
     recomputed: float = 0
-    regions: int = 0
+    pixels: int = 0
+    regions: int = 0  # recomputed by themselves
+    nested: int = 0  # backward passes inside its own, as a recomputation by hand has them
     attention: list[tuple[str, int]] = field(default_factory=list)  # fused, fused without mask, by hand; line
     in_place: list[tuple[str, int]] = field(default_factory=list)
     convolutions: list[bool] = field(default_factory=list)  # in channels-last layout?
