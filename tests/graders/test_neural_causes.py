@@ -242,3 +242,8 @@ def test_an_argument_or_variable_called_as_a_built_in_is_no_doubt(text):
 @pytest.mark.parametrize("text", NOT_OWN)
 def test_a_built_in_is_one_where_the_name_is_not_the_functions_own(text):
     assert doubts(read_source(text))
+
+
+def test_sparse_gradients_of_an_embedding_are_gradients():
+    assert failed(program().replace("nn.Embedding(vocab_size, d),", "nn.Embedding(vocab_size, d, sparse=True),")) == set()
+    assert grade(program().replace("nn.Embedding(vocab_size, d),", "nn.Embedding(vocab_size, d, sparse=True),")).passed

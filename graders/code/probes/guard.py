@@ -56,6 +56,7 @@ STOOD_ON = {
     },
     "torch": {"Tensor", "manual_seed", "randint", "Generator", "isfinite", "no_grad", "enable_grad", "autograd", "is_grad_enabled"},
 }
+JUDGING = {"memory_facts", "memory_writes", "memory_fusion", "gates", "verdicts"}  # at work only while they are as they were
 TORCH_FOLDER = os.path.dirname(torch.__file__)
 
 
@@ -81,7 +82,8 @@ class Guard:
         harm: list[str] = []
         plain: list[str] = []
         for space, key, _ in self._differences():
-            (plain if key in RECORDED.get(space, set()) - STOOD_ON.get(space, set()) else harm).append(f"{space}.{key}")
+            harmless = space in JUDGING or key in RECORDED.get(space, set()) - STOOD_ON.get(space, set())
+            (plain if harmless else harm).append(f"{space}.{key}")
         if sys.gettrace() is not None:
             harm.append("sys.settrace")
         return harm[:20], plain[:20]
