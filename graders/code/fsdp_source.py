@@ -59,6 +59,7 @@ LARGEST_BY_WORD = (
     (re.compile(r"local_?rank", re.IGNORECASE), 2),
     (re.compile(r"\b(get_|global_)?rank\b", re.IGNORECASE), 3),
     (re.compile(r"\bepoch(_idx|_no)?\b", re.IGNORECASE), 3),
+    (re.compile(r"\b(tm_)?(year|mon|month|mday|hour|weekday|isoweekday)\b"), 0),  # a launch has one date
 )
 FREE_STORES = ("torch.backends.", "sys.stdout", "sys.stderr", "builtins.print", "__builtin__.print", "warnings.", "logging.", "random.")
 

@@ -111,6 +111,7 @@ def test_another_way_at_sizes_that_no_launch_has_is_noticed_and_a_refusal_is_not
         "x = dist.get_world_size() in (2, 3)",
         "MOST = 3\nx = world > MOST",
         "x = min(world, 3)",
+        "now.year < 2030",
     ):
         assert doubts(read_source(table)).unseen, table
     assert not doubts(read_source("positions = max(256, args.seq_len)\nlead = rank == 0 and epoch == 1")).unseen

@@ -52,9 +52,12 @@ def test_other_right_ways_pass_too():
     assert grade(source).passed, [c.rationale for c in grade(source).criteria if not c.passed]
 
 
-def test_tools_of_a_gpu_and_blocks_without_a_list_change_nothing():
+def test_tools_of_a_gpu_blocks_without_a_list_and_options_of_a_class_change_nothing():
     source = program(
         FSDP2,
+        top="class Config:\n    rate = 1",
+        early="dice = torch.Generator(device='cuda').manual_seed(1)",
+        save='if rank == 0:\n    torch.save({"model": state, "config": Config(), "torch": torch.__version__}, args.out)',
         wrap="for part in model.children():\n    if isinstance(part, Block):\n        part.compile()\n        fully_shard(part)\n"
         "fully_shard(model)",
         step="torch.cuda.nvtx.range_push('step')\nx.record_stream(torch.cuda.current_stream())\noptimizer.step()\ntorch.cuda.nvtx.range_pop()",

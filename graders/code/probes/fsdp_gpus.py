@@ -119,6 +119,13 @@ class Event:
     wait = synchronize
 
 
+class Generator(torch.Generator):
+    """A generator of numbers on any device."""
+
+    def __new__(cls, device: Any = "cpu") -> Any:
+        return super().__new__(cls, CPU)  # type: ignore[call-arg]
+
+
 class DeviceGuard:
     """`with torch.cuda.device(n)`."""
 
@@ -209,6 +216,7 @@ def _install_libraries(rec: Recorder) -> None:
     rec.replace("is_available", lambda real: _for_the_submission(real, lambda: True), torch.backends.cudnn)
     rec.replace("is_built", lambda real: _for_the_submission(real, lambda: True), torch.backends.cuda)
     setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)  # noqa: B010 (its own takes CUDA's streams only)
+    vars(torch)["Generator"] = Generator
     vars(torch.cuda.nccl)["version"] = lambda: (2, 27, 5)
     vars(torch.version)["cuda"] = "12.8"
     torch.__version__ = type(torch.__version__)(str(torch.__version__).replace("+cpu", "+cu128"))
