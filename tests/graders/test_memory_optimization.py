@@ -254,6 +254,15 @@ def test_a_pass_whose_gradients_are_thrown_away_is_no_training_pass():
     assert found["mixed_precision_autocast"] is False and found["low_memory_optimizer"] is True
 
 
+def test_an_optimizer_whose_state_stayed_on_the_host_ends_the_program_as_on_a_gpu():
+    away = "optimizer.step()\n            for state in optimizer.state.values(): state.update(exp_avg=state['exp_avg'].cpu())"
+    source = task().starter.replace(STEP, away).replace("foreach=True", "foreach=False")
+    for old, new in SMALL:
+        source = source.replace(old, new)
+    found = MemoryOptimizationGrader().grade(task(), source)
+    assert found.runs is False and "same device" in (found.error or "")
+
+
 @pytest.mark.parametrize(("text", "told"), [("lean = 1", True), ("import ctypes; lean = 1", None)])
 def test_text_that_a_program_runs_is_read_as_the_program_is(text, told):
     found = seen((OPTIMIZER, "lr=args.lr, fused=bool(lean)"), ("    model =", f"    exec({text!r}, globals())\n    model ="))

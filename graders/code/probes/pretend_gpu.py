@@ -35,6 +35,8 @@ NEEDS_ONE_DEVICE = {
 }  # fmt: skip
 
 
+TAKES_BOTH = {"copy_", "_foreach_copy_", "index_put_", "_index_put_impl_", "set_", "resize_"}
+ONE_DEVICE = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
 SLOW_IN_HALF = {
     torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm, torch.ops.aten.convolution,
     torch.ops.aten.convolution_backward,
@@ -76,6 +78,8 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():  # else the function mode would take our own calls for the program's
+            if func._schema.is_mutable and func.overloadpacket.__name__ not in TAKES_BOTH:
+                self._refuse_a_mix(args)
             out = _in_float(func, args, kwargs) if func.overloadpacket in SLOW_IN_HALF else func(*args, **kwargs)
             inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
             where = self.target or (GPU if any(self.place(t) == GPU for t in inputs) else HOST)
@@ -114,6 +118,14 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.bytes_now += size
             self.peak = max(self.peak, self.bytes_now)
             weakref.finalize(storage, self._freed, size)
+
+    def _refuse_a_mix(self, args: tuple[Any, ...]) -> None:
+        """What is done in place to a tensor, with one of its shape on the other side: an optimizer's step with its state elsewhere."""
+        lists = [a if isinstance(a, (list, tuple)) else [a] for a in args]
+        for row in zip(*(tensors for tensors in lists if tensors and isinstance(tensors[0], Tensor)), strict=False):
+            alike = [t for t in row if t.dim() and t.shape == row[0].shape]
+            if len(alike) > 1 and {GPU, HOST} <= {self._place.get(storage_of(t)) for t in alike}:
+                raise RuntimeError(ONE_DEVICE)
 
     def _freed(self, size: int) -> None:
         self.bytes_now -= size
@@ -238,7 +250,7 @@ class Devices(TorchFunctionMode):
     def _refuse_a_mix(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         places = {self.storages.place(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() and t.numel()}
         if len(places) > 1:
-            raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!")
+            raise RuntimeError(ONE_DEVICE)
 
     def _elsewhere(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that may name a device for what it makes."""

@@ -122,6 +122,10 @@ class TrainingLog:
         self.lines.setdefault(what, self.line())
 
     def _begin_forward(self, images: Tensor) -> None:
+        if self.forwards and not (self.now.head_rows or self.now.losses or self.now.backwards or self.now.attention):
+            self.now.samples += images.shape[0]  # the stem takes a part of the batch at a time
+            self.now.pixels += images.numel()
+            return
         self._count_kept_graphs()
         if self.steps:
             self.state_bytes.append((len(self.forwards), self.gpu.storages.bytes_now - self._bytes_of_model()))
