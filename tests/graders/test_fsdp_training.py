@@ -169,7 +169,7 @@ LOUD = {
     ),
     "an address of its own": (
         {"init": "os.environ.update(MASTER_ADDR='localhost', MASTER_PORT='29500')\ndist.init_process_group('nccl')"},
-        {"init_destroy": "MASTER_ADDR, MASTER_PORT", "runs_multi_node": "three nodes"},
+        {"init_destroy": "MASTER_ADDR, MASTER_PORT", "runs_multi_node": "one node: rank 0 stops"},
         "fixed_address",
     ),
     "shuffle beside a sampler": (

@@ -98,8 +98,11 @@ class Group:
         return fixed
 
     def _refuse(self, fixed: list[str]) -> None:
-        """An address of this node reaches nobody from the next one; wrong numbers reach nobody at all."""
-        only_address = all(name in ("MASTER_ADDR", "MASTER_PORT", "init_method") for name in fixed)
+        """An address of this node reaches nobody from the next one; wrong numbers reach nobody at all.
+
+        Nor does another port: the store is torchrun's own, and no rank opens one there.
+        """
+        only_address = all(name in ("MASTER_ADDR", "init_method") for name in fixed)
         if not only_address or self.env["GROUP_RANK"] != "0":
             error = f"the ranks can't meet: {', '.join(fixed)} is not what torchrun gives"
             if not self.rec.mends_it("address", error):
