@@ -1,14 +1,16 @@
 """Uses in a training script with which it could alter what is seen of its run. An honest script has none.
 
 Three kinds: reaching into the process that records (frames, the garbage collector, other descriptors, code made at run
-time), after which nothing that it shows counts; putting functions of its own in the place of a library's, and going another
-way at sizes that no launch has, after which the script as a whole gets no pass.
+time), after which no pass is told of it, though a program that is wrong in what was seen is told the rest; putting
+functions of its own in the place of a library's, and going another way at sizes that no launch has, after which the script
+as a whole gets no pass.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,9 +36,9 @@ REACHING_CALLS = {
     "os": {
         "write", "writev", "pwrite", "dup", "dup2", "pipe", "fdopen",
         "putenv", "closerange", "sendfile",
-        "memfd_create", "open", "read", "ftruncate", "lseek", "truncate", "symlink", "link", "mkfifo",
+        "memfd_create", "open", "read", "ftruncate", "lseek", "truncate", "mkfifo",
     },
-    "sys": {"modules", "_getframe", "settrace", "setprofile", "exc_info", "_current_frames", "monitoring", "addaudithook"},
+    "sys": {"modules", "_getframe", "settrace", "setprofile", "_current_frames", "monitoring", "addaudithook"},
     "gc": {"get_objects", "get_referrers", "get_referents", "callbacks"},
     "inspect": {
         "currentframe", "stack", "trace", "getouterframes", "getinnerframes", "getsource", "getsourcelines", "getsourcefile", "getfile",
@@ -44,6 +46,7 @@ REACHING_CALLS = {
     },
     "torch": {"_C", "overrides", "library", "_dynamo", "_ops"},
     "signal": {"setitimer", "raise_signal", "pthread_kill"},
+    "builtins": {"exec", "eval", "__import__", "compile"},
     "io": {"FileIO", "open", "open_code"},
 }  # fmt: skip
 STARTING_IMPORTS = {"subprocess", "pty", "_posixsubprocess", "multiprocessing"}
@@ -51,6 +54,22 @@ STARTING_CALLS = {
     "_exit", "kill", "killpg", "fork", "forkpty", "system", "popen", "abort", "execv", "execve", "execvp", "execl", "execlp", "spawnv",
     "spawnl", "posix_spawn",
 }  # fmt: skip
+# Calls of `os` on a descriptor, harmless where it is the script's own; what `os.open` opens, `open` can, too.
+OF_DESCRIPTORS = {f"os.{name}" for name in ("open", "write", "writev", "pwrite", "fdopen", "dup", "dup2", "read", "ftruncate", "lseek")}
+# Of modules with which a script could reach further, what only tells a fact or sets an option.
+PLAIN_OF = {
+    "importlib": ("importlib.metadata.version", "importlib.metadata.PackageNotFoundError", "importlib.util.find_spec"),
+    "faulthandler": ("faulthandler.enable",),
+    "fcntl": ("fcntl.flock", "fcntl.lockf", "fcntl.LOCK_"),
+    "multiprocessing": ("multiprocessing.cpu_count", "multiprocessing.set_start_method", "multiprocessing.current_process"),
+    "subprocess": (
+        "subprocess.check_output", "subprocess.run", "subprocess.PIPE", "subprocess.DEVNULL", "subprocess.STDOUT",
+        "subprocess.CalledProcessError", "subprocess.SubprocessError", "subprocess.TimeoutExpired",
+    ),
+}  # fmt: skip
+ASKING = ("subprocess.check_output", "subprocess.run")
+TOOLS = ("git", "nvidia-smi", "hostname", "scontrol", "uname", "lscpu", "nproc", "df", "free")
+FACTS = ("/proc/meminfo", "/proc/cpuinfo", "/proc/loadavg", "/proc/self/status", "/proc/self/statm", "/proc/version")
 # The largest that a launch has: what a program does beyond that is not seen.
 LARGEST = {"n_samples": 24, "seq_len": 12, "vocab_size": 131, "d_model": 32, "n_heads": 5, "n_layers": 3, "epochs": 3, "batch_size": 4}
 # Other numbers that a launch bounds, by the words that stand for them: the ranks, a rank, a rank of a node, an epoch.
@@ -61,7 +80,18 @@ LARGEST_BY_WORD = (
     (re.compile(r"\bepoch(_idx|_no)?\b", re.IGNORECASE), 3),
     (re.compile(r"\b(tm_)?(year|mon|month|mday|hour|weekday|isoweekday)\b"), 0),  # a launch has one date
 )
-FREE_STORES = ("torch.backends.", "sys.stdout", "sys.stderr", "builtins.print", "__builtin__.print", "warnings.", "logging.", "random.")
+FREE_STORES = (
+    "torch.backends.",
+    "torch._dynamo.config.",
+    "sys.excepthook",
+    "sys.stdout",
+    "sys.stderr",
+    "builtins.print",
+    "__builtin__.print",
+    "warnings.",
+    "logging.",
+    "random.",
+)
 
 
 @dataclass(frozen=True)
@@ -78,8 +108,13 @@ def doubts(source: Source) -> Doubts:
         return Doubts((), ())
     imported = _imported(source.tree)
     modules = _replaced_modules(source.tree)
-    reaching = [Doubt(getattr(n, "lineno", 0), why) for n in ast.walk(source.tree) if n not in modules and (why := _reaching(n))]
-    replacing = [Doubt(getattr(n, "lineno", 0), why) for n in ast.walk(source.tree) if (why := _replacing(n, imported) or _starting(n))]
+    plain = modules | _own_descriptors(source.tree) | _plain_reads(source.tree) | _plain_imports(source.tree)
+    reaching = [Doubt(getattr(n, "lineno", 0), why) for n in ast.walk(source.tree) if n not in plain and (why := _reaching(n))]
+    replacing = [
+        Doubt(getattr(n, "lineno", 0), why)
+        for n in ast.walk(source.tree)
+        if n not in plain and (why := _replacing(n, imported) or _starting(n))
+    ]
     replacing += [Doubt(n.lineno, "sys.modules[...] = ...") for n in modules]
     return Doubts(*(tuple(sorted(found, key=lambda d: d.line)) for found in (reaching, replacing, _unseen(source.tree))))
 
@@ -182,6 +217,102 @@ def _replaced_modules(tree: ast.Module) -> set[ast.Attribute]:
     }
 
 
+def _own_descriptors(tree: ast.Module) -> set[ast.AST]:
+    """Each `os.write`, `os.fdopen` and the like of a file that the script opened itself, or of its own output streams."""
+    bound: dict[str, list[ast.expr | None]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                first = target.elts[0] if isinstance(target, ast.Tuple) and target.elts else None
+                if isinstance(target, ast.Name):
+                    bound.setdefault(target.id, []).append(node.value if _opens(node.value, ("os.open", "os.dup")) else None)
+                elif isinstance(first, ast.Name) and _opens(node.value, ("tempfile.mkstemp", "mkstemp")):
+                    bound.setdefault(first.id, []).append(node.value)
+    stored = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load))
+    stored.update(n.arg for n in ast.walk(tree) if isinstance(n, ast.arg))
+    own = {name for name, values in bound.items() if len(values) == stored[name] and None not in values}
+    return {
+        node.func
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _dotted(node.func) in OF_DESCRIPTORS and node.args and all(_is_own(a, own) for a in _fds(node))
+    }
+
+
+def _opens(node: ast.expr, calls: Sequence[str]) -> bool:
+    return isinstance(node, ast.Call) and (_dotted(node.func) in calls or _is_fileno(node))
+
+
+def _is_fileno(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fileno"
+
+
+def _fds(call: ast.Call) -> list[ast.expr]:
+    name = _dotted(call.func)
+    return [] if name == "os.open" else call.args[:2] if name == "os.dup2" else call.args[:1]
+
+
+def _is_own(node: ast.expr, own: set[str]) -> bool:
+    if isinstance(node, ast.Constant):
+        return node.value in (1, 2)
+    return node.id in own if isinstance(node, ast.Name) else _is_fileno(node) or _opens(node, ("os.open",))
+
+
+def _plain_reads(tree: ast.Module) -> set[ast.AST]:
+    """What tells a script of itself alone: `name in sys.modules`, its own names by `globals()`, its own classes' source and methods."""
+    defined = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in ("_clear", "unwrap")
+            and node.attr in defined
+            and _dotted(node).partition(".")[0] not in ("atexit", "inspect", "sys")
+        ):
+            found.add(node)
+        if isinstance(node, ast.Attribute) and _dotted(node).startswith("torch._dynamo.config."):
+            found |= set(ast.walk(node))
+        if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.value, ast.Call) and _dotted(node.value.func) == "globals":
+            found.add(node.value.func)
+        if isinstance(node, ast.Call) and _dotted(node.func) == "inspect.getsource" and node.args and _dotted(node.args[0]) in defined:
+            found.add(node.func)
+        if isinstance(node, ast.Compare) and all(isinstance(op, (ast.In, ast.NotIn)) for op in node.ops):
+            found |= {side for side in node.comparators if _dotted(side) == "sys.modules"}
+    return found
+
+
+def _plain_imports(tree: ast.Module) -> set[ast.AST]:
+    """Imports of a module of which only what is plain is used, and of a `subprocess` that asks a known tool for a fact."""
+    parts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    dotted = [_dotted(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n not in parts]
+    asked = {_dotted(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    wild = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n not in parts}
+    told = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _dotted(n.func) in ASKING]
+    used = {name for name in PLAIN_OF if name not in wild and all(d.startswith(PLAIN_OF[name]) for d in dotted if d.startswith(f"{name}."))}
+    if not all(_asks_for_a_fact(call) for call in told) or any(d in ASKING and d not in asked for d in dotted):
+        used.discard("subprocess")
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and all(not a.asname and a.name.partition(".")[0] in used for a in node.names):
+            found.add(node)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            root = node.module.partition(".")[0]
+            if root != "subprocess" and all(f"{node.module}.{a.name}".startswith(PLAIN_OF.get(root, ("?",))) for a in node.names):
+                found.add(node)
+    return found
+
+
+def _asks_for_a_fact(call: ast.Call) -> bool:
+    words = call.args[0] if call.args else None
+    if (
+        not isinstance(words, (ast.List, ast.Tuple))
+        or not words.elts
+        or any(k.arg in (None, "executable", "preexec_fn") for k in call.keywords)
+    ):
+        return False
+    texts = [e.value for e in words.elts if isinstance(e, ast.Constant) and isinstance(e.value, str)]
+    return len(texts) == len(words.elts) and texts[0] in TOOLS and not any(t == "-c" or "alias" in t or "=!" in t for t in texts)
+
+
 def _reaching(node: ast.AST) -> str:
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
@@ -202,7 +333,7 @@ def _reaching(node: ast.AST) -> str:
     if (
         isinstance(node, ast.Constant)
         and isinstance(node.value, str)
-        and (node.value.startswith("/proc") or node.value in REACHING_ATTRIBUTES)
+        and ((node.value.startswith("/proc") and node.value not in FACTS) or node.value in REACHING_ATTRIBUTES)
     ):
         return repr(node.value)[:60]
     return ""

@@ -143,11 +143,16 @@ class Seen:
         self.text, self.runs, self.verdicts, self.doubts = text, runs, verdicts, doubted
 
     def doubt(self, key: str) -> str:
-        """Why no pass can be read, or ""."""
+        """Why no pass can be read, or "".
+
+        A program that is wrong in what was seen is no pass however it was seen: what it is told is what it did.
+        """
+        if any(verdict.passed is False for verdict in self.verdicts.values()):
+            return ""
         if reaching := self.doubts.reaching:
             return f"line {reaching[0].line} uses {reaching[0].text}, with which a program can alter what is seen of it"
-        if key != "runs_multi_node" or any(verdict.passed is False for verdict in self.verdicts.values()):
-            return ""  # it is the script as a whole that gets no pass, and it has none
+        if key != "runs_multi_node":
+            return ""  # it is the script as a whole that gets no pass
         if replacing := self.doubts.replacing:
             return f"line {replacing[0].line} replaces a library's own or leaves its process: {replacing[0].text}"
         if unseen := self.doubts.unseen:

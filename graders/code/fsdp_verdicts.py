@@ -154,7 +154,9 @@ class Judge:
         return self._file(run, gathers)
 
     def _lone_gather(self, name: str) -> Verdict | None:
-        for run in (r for r in self.runs if r.name == name):
+        runs = [r for r in self.runs if r.name == name]
+        last = runs[-1].mends if runs else frozenset()
+        for run in (r for r in runs if _left_out(r.mends) == _left_out(last)):  # before that, ranks may be out of step for another reason
             began = [rank.first("gather") for rank in run.ranks]
             if any(began) and not all(began) and not run.over:
                 alone = next(e for e in began if e)
@@ -261,6 +263,10 @@ class Judge:
 
 def _named(run: Run, verdict: Verdict) -> Verdict:
     return Verdict(verdict.passed, f"{run.name}: {verdict.text}", verdict.lines, verdict.category)
+
+
+def _left_out(mends: frozenset[str]) -> set[str]:
+    return {mend for mend in mends if mend.startswith("without ")}
 
 
 def _units(tree: Event) -> str:

@@ -93,6 +93,37 @@ def test_reaching_into_the_record_is_noticed(code):
     assert doubts(read_source(code)).reaching
 
 
+PLAIN = [
+    "import tempfile\nfd, name = tempfile.mkstemp()\nwith os.fdopen(fd, 'wb') as f:\n    os.fsync(f.fileno())\nos.replace(name, 'x')",
+    "import sys\nsys.stdout = os.fdopen(sys.stdout.fileno(), 'w', buffering=1)\nos.write(2, b'')",
+    "folder = os.open('.', os.O_RDONLY)\nos.fsync(folder)",
+    "import importlib.util, faulthandler\nfaulthandler.enable()\nfound = importlib.util.find_spec('tqdm')",
+    "import subprocess\nsubprocess.check_output(['git', 'rev-parse', 'HEAD'], stderr=subprocess.DEVNULL)",
+    "config = {key: globals()[key] for key in ('lr',)}",
+]
+DISGUISED = [
+    "fd, _ = mkstemp()\nfor fd in range(9):\n    os.write(fd, b'')",
+    "write = os.write\nwrite(5, b'')",
+    "os.dup2(1, 5)",
+    "import importlib.util\nimportlib.import_module('ctypes')",
+    "import subprocess\nsubprocess.run(['sh', 'x'])",
+    "names = globals()",
+    "import builtins\nbuiltins.exec('x')",
+]
+
+
+@pytest.mark.parametrize("code", PLAIN)
+def test_what_honest_scripts_do_with_files_of_their_own_is_not_doubted(code):
+    found = doubts(read_source(f"import os\n{code}"))
+    assert not found.reaching and not found.replacing
+
+
+@pytest.mark.parametrize("code", DISGUISED)
+def test_what_only_looks_like_that_is(code):
+    found = doubts(read_source(f"import os\n{code}"))
+    assert found.reaching or found.replacing
+
+
 @pytest.mark.parametrize("code", ["import torch\ntorch.save = print", "import torch.distributed as d\nsetattr(d, 'barrier', print)"])
 def test_replacing_what_is_a_librarys_is_noticed(code):
     assert doubts(read_source(code)).replacing

@@ -18,6 +18,7 @@ for i, block in enumerate(model.blocks):
     model.blocks[i] = FSDP(block, device_id=device)
 model = FSDP(model, device_id=device)"""
 SHARDED = "with FSDP.state_dict_type(model, StateDictType.SHARDED_STATE_DICT):\n    state = model.state_dict()"
+SAMPLED = "\nif rank == 0 and epoch:\n    print(model(x).shape)"
 BY_HAND = """\
 class Batches:
     def __len__(self):
@@ -152,6 +153,11 @@ LOUD = {
         {"full_state_dict": "only some ranks take part", "runs_multi_node": ""},
         "lone_gather",
     ),
+    "a pass of the sharded model by one rank": (
+        {"wrap": FSDP2["wrap"], "gather": FSDP2["gather"], "begin": FSDP1["begin"] + SAMPLED},
+        {"runs_multi_node": ""},
+        "",
+    ),
     "a barrier that one rank reaches": (
         {"end": "if rank == 0:\n    dist.barrier()\ndist.destroy_process_group()"},
         {"runs_multi_node": "one node"},
@@ -207,6 +213,34 @@ def test_what_stops_a_program_fails_and_the_rest_is_judged_as_it_is_written(part
     for key, because in fails.items():
         assert score(source, key).passed is False and because in score(source, key).rationale
     assert grade(source).failure_category == category or not category
+
+
+def test_a_method_that_fsdp_is_told_of_is_a_forward_pass_like_any_other():
+    source = program(
+        FSDP2,
+        top="from torch.distributed.fsdp import register_fsdp_forward_method",
+        wrap="TransformerLM.logits_of = lambda self, x: self.forward(x)\n"
+        + FSDP2["wrap"]
+        + "\nregister_fsdp_forward_method(model, 'logits_of')",
+        forward="model.logits_of(x)",
+    )
+    assert grade(source).passed, [c.rationale for c in grade(source).criteria if not c.passed]
+
+
+def test_a_program_that_asks_whose_functions_it_has_is_told_what_it_is_told_elsewhere():
+    asked = "import inspect\nHOME = os.path.dirname(torch.__file__)\ndef real(f):\n    "
+    asked += "return inspect.getsourcefile(inspect.unwrap(f)).startswith(HOME)"
+    source = program(
+        FSDP2, top=asked, wrap="if not (real(fully_shard) and real(dist.all_reduce)):\n    " + FSDP2["wrap"].replace("\n", "\n    ")
+    )
+    assert score(source, "wrap_policy").passed is False
+
+
+def test_a_program_that_could_alter_the_record_is_no_pass_and_one_that_is_wrong_anyway_is_told_the_rest():
+    reaching = "import gc\nheap = gc.get_objects()"
+    assert set(verdicts(program(top=reaching)).values()) == {None}
+    wrong = verdicts(program(top=reaching, count="pass"))
+    assert {key for key, passed in wrong.items() if passed is False} == {"param_count"} and None not in wrong.values()
 
 
 def test_shards_within_a_node_and_copies_between_nodes_pass():

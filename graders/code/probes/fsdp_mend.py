@@ -66,7 +66,9 @@ def _on(node: Any, lines: set[int]) -> bool:
 def mended(source: str, mends: Collection[str]) -> Any:
     """The program with these mends, to be compiled."""
     orders = [
-        mend.split(" ") for mend in sorted(mends) if mend == "imports" or mend.startswith(("line ", "name ", "attribute ", "keyword "))
+        mend.split(" ")
+        for mend in sorted(mends)
+        if mend == "imports" or mend.startswith(("line ", "without ", "name ", "attribute ", "keyword "))
     ]
     if not orders:
         return source
@@ -79,6 +81,7 @@ class Mender(ast.NodeTransformer):
 
     def __init__(self, orders: Iterable[list[str]], tree: ast.Module) -> None:
         self.lines = {int(rest[0]) for kind, *rest in orders if kind == "line"}
+        self.without = {int(rest[0]) for kind, *rest in orders if kind == "without"}
         self.dropped = {(rest[0], int(rest[1])) for kind, *rest in orders if kind == "keyword"}
         self.attributes = {rest[0]: (rest[1:] or [""])[0] for kind, *rest in orders if kind == "attribute"}
         self.imports = any(kind == "imports" for kind, *_ in orders)
@@ -125,6 +128,8 @@ class Mender(ast.NodeTransformer):
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
+        if isinstance(node, ast.stmt) and self.without and _is_left_out(node, self.without):
+            return ast.copy_location(ast.Return(value=None) if isinstance(node, ast.Return) else ast.Pass(), node)
         return self._let_fail(node) if isinstance(node, ast.stmt) and self.lines else node
 
     def _let_fail(self, node: ast.stmt) -> Any:
@@ -140,6 +145,14 @@ class Mender(ast.NodeTransformer):
         after: list[ast.stmt] = [ast.Return(value=None)] if isinstance(node, ast.Return) else [ast.Pass()]
         handler = ast.ExceptHandler(type=ast.Name(id="Exception", ctx=ast.Load()), name=None, body=after)
         return ast.copy_location(ast.Try(body=[node], handlers=[handler], orelse=[], finalbody=[]), node)
+
+
+def _is_left_out(node: ast.stmt, lines: set[int]) -> bool:
+    """Is it a simple statement on one of the lines, or a loop or block that has one of them in its head?"""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Try, ast.If)):
+        return False
+    body = getattr(node, "body", None)
+    return bool(lines & set(range(node.lineno, body[0].lineno))) if body else _on(node, lines)
 
 
 def _bound(tree: ast.Module) -> set[str]:

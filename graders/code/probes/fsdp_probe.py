@@ -57,6 +57,8 @@ def wanted_mends(run: dict[str, Any]) -> set[str]:
                 ends.append(event)
     if found:
         return found
+    if alone := _lone_forward(run):
+        return {f"without {alone}"}
     found |= {name for pattern, name in ERRORS for end in ends if pattern.search(str(end.get("error")))} - set(run["mends"])
     if found or _lone_gather(run):
         return found or {"gather"}
@@ -83,6 +85,36 @@ def _lone_gather(run: dict[str, Any]) -> bool:
     """Some ranks began to gather a checkpoint and others never did."""
     began = [any(e.get("kind") == "gather" for e in rank["events"]) for rank in run["ranks"]]
     return any(began) and not all(began) and not well(run)
+
+
+def _lone_forward(run: dict[str, Any]) -> int:
+    """The line that leads some ranks into a forward pass of the sharded model that no other rank makes, or 0.
+
+    Sharded, it waits for all ranks. What the ranks do is alike up to there; what comes after it is of their being out of step.
+    """
+    if well(run):
+        return 0
+    courses = [[tuple(e.get("path") or ()) for e in rank["events"] if _needs_all(e)] for rank in run["ranks"]]
+    pairs = [(number, one, other) for number, one in enumerate(courses) for other in courses if other is not one]
+    for number, one, other in pairs:
+        at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+        if at == len(one) or not one[at] or one[at] in other:
+            continue
+        # Where each has what the other lacks, it is the first rank that turned off.
+        if number == 0 or (at < len(other) and other[at] in one):
+            shared = max(_same(one[at], path) for path in [*other, ()])
+            return int(one[at][min(shared, len(one[at]) - 1)])
+    return 0
+
+
+def _needs_all(event: dict[str, Any]) -> bool:
+    """A pass of the sharded model, or the start of a gather, which has no path."""
+    is_pass = event.get("kind") == "forward" and event.get("model") != "plain"
+    return is_pass or (event.get("kind") == "gather" and event.get("phase") == "start")
+
+
+def _same(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def well(run: dict[str, Any]) -> bool:

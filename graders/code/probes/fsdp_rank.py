@@ -89,6 +89,7 @@ def run_rank(place: Place) -> None:
         training = Training(rec, units, mode, place.batches)
         for part in (group, units, training):
             part.install()
+        rec.hide()
         rec.watch(*WATCHED)
         write, seek, cut = os.write, os.lseek, os.ftruncate
         keep = Keeper(place.weights, units, training, rec, (write, seek, cut))

@@ -24,7 +24,7 @@ import torch
 TORCH = os.path.dirname(torch.__file__) + os.sep
 DISTRIBUTED = (TORCH + "distributed" + os.sep, TORCH + "optim" + os.sep)
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-MAX_OF_A_KIND = 400
+MAX_OF_A_KIND, MAX_LINES = 400, 12
 
 
 class Recorder:
@@ -44,6 +44,7 @@ class Recorder:
         self.told: set[str] = set()
         self.replaced: list[tuple[Any, str, Any]] = []
         self.watched: list[tuple[Any, dict[str, Any]]] = []
+        self.originals: dict[Any, Any] = {}
         self.write, self.dumps, self.quiet = os.write, json.dumps, 0
         self.getpid, self.pid = os.getpid, os.getpid()
 
@@ -76,6 +77,16 @@ class Recorder:
             frame = frame.f_back
         return 0
 
+    def lines(self) -> list[int]:
+        """The lines of the submission that are being run, the outermost first."""
+        found: list[int] = []
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code.co_filename == self.path:
+                found.append(frame.f_lineno)
+            frame = frame.f_back
+        return found[::-1][:MAX_LINES]
+
     @contextlib.contextmanager
     def silence(self) -> Iterator[None]:
         self.quiet += 1
@@ -92,10 +103,22 @@ class Recorder:
         with contextlib.suppress(TypeError, ValueError):
             vars(new)["__signature__"] = inspect.signature(plain)
         del new.__wrapped__
+        self.originals[new] = plain
         placed = type(original)(new) if isinstance(original, (staticmethod, classmethod)) else new
         for owner in owners:
             setattr(owner, name, placed)
             self.replaced.append((owner, name, new))
+
+    def hide(self) -> None:
+        """Who asks where a function of torch's comes from is told of the original, as where nobody watches."""
+        find, unwrap = inspect.getfile, inspect.unwrap
+
+        def original(thing: Any) -> Any:
+            plain = getattr(thing, "__func__", thing)
+            return self.originals.get(plain, thing) if inspect.isfunction(plain) else thing
+
+        self.replace("getfile", lambda real: lambda object: find(original(object)), inspect)  # named as Python has it
+        self.replace("unwrap", lambda real: lambda func, *, stop=None: unwrap(original(func), stop=stop), inspect)
 
     def watch(self, *spaces: Any) -> None:
         """Remember the functions and classes of modules and classes as they are now."""

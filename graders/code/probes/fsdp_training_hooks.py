@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import inspect
 import itertools
 import math
@@ -56,6 +57,7 @@ class Training:
         setattr(FSDP, "module", property(lambda model: self._module(inner, model)))  # noqa: B010 (types know it as fixed)
         if "inner" in self.rec.mends:
             replace("__call__", self._call, nn.Module)
+        replace("register_fsdp_forward_method", self._register, fsdp, fsdp._fully_shard)
         replace("save", self._save, torch)
         replace("parse_args", self._parse_args, argparse.ArgumentParser)
         replace("error", self._refuse_options, argparse.ArgumentParser)
@@ -164,6 +166,23 @@ class Training:
 
         return forward
 
+    def _register(self, real: Any) -> Callable[..., None]:
+        """A method that FSDP is told of is a forward pass like any other."""
+
+        def register(module: Any, method_name: str) -> None:
+            real(module, method_name)
+            inner = getattr(module, method_name, None)
+            if callable(inner) and is_unit(module):
+                setattr(module, method_name, functools.partial(self._pass_through, module, inner))
+
+        return register
+
+    def _pass_through(self, module: Any, inner: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return inner(*(self._before_forward(module, args) or args), **kwargs)
+        finally:
+            self._after_forward(module, args, None)
+
     def _call(self, real: Any) -> Callable[..., Any]:
         """Where training through the inside of FSDP is mended, a call of that module is one of the sharded model."""
 
@@ -221,7 +240,7 @@ class Training:
         rows = [] if tokens is None else [hash(tuple(row)) & 0x7FFFFFFF for row in tokens.tolist()[:MAX_ROWS]]
         site = None if tokens is None else site_of(tokens)
         facts = {"grad": torch.is_grad_enabled(), "training": inner.training, "site": site or ""}
-        self.rec.tell("forward", model=kind, cls=type(inner).__name__, rows=rows, **facts)
+        self.rec.tell("forward", model=kind, cls=type(inner).__name__, rows=rows, path=self.rec.lines(), **facts)
 
     def tell_tree(self) -> None:
         """At the end: what was wrapped, where no forward pass came so far."""
