@@ -30,7 +30,7 @@ from tasks.task import Criterion, Task
 PROBE = "memory_optimization_probe.py"
 MODULES = tuple(f"{name}.py" for name in (
     "absent", "asked_names", "surroundings", "pretend_gpu", "training_calls", "training_passes", "gradient_paths", "training_log",
-    "training_hooks", "memory_techniques", "guard", "seal",
+    "training_hooks", "memory_techniques", "guard", "repair", "seal",
 ))  # fmt: skip
 KEYS = (
     "mixed_precision_autocast", "grad_scaler_or_bf16", "gradient_checkpointing", "gradient_accumulation", "zero_grad_set_to_none",
@@ -86,7 +86,8 @@ class MemoryOptimizationGrader:
         result, facts = answer.result, answer.facts
         runs, error, category = _run_facts(answer)
         other = _not_the_training(facts["figures"], starter, result.stdout) if facts and runs else ""
-        rows = [_score(c, text, answer, runs, error) for c in task.rubric.criteria]
+        enough = _would_pass(task, facts, runs) and not other
+        rows = [_score(c, text, answer, runs, error, enough=enough) for c in task.rubric.criteria]
         grade = grade_of(
             task.slug,
             task.rubric,
@@ -126,8 +127,8 @@ def _helped(source: str, timeout_s: float, backend: str) -> Answer:
         answer = again
     if answer is first or not answer.facts or not first.facts:
         return first
-    tampered = [*first.facts["tampered"], *answer.facts["tampered"]]
-    facts = {**answer.facts, "runs": False, "error": first.facts["error"], "tampered": tampered}
+    heard = {name: [*first.facts[name], *answer.facts[name]] for name in ("tampered", "asked")}
+    facts = {**answer.facts, "runs": False, "error": first.facts["error"], **heard}
     return replace(first, facts=facts, doubts=(*first.doubts, *answer.doubts))
 
 
@@ -144,11 +145,20 @@ def _ask(source: str, timeout_s: float, backend: str, stopped: Sequence[tuple[st
 def check_report(report: Mapping[str, Any]) -> str:
     """What is wrong with a report, or "". Strict: fields, types and sizes."""
     told = (str, type(None))
-    fields = {"runs": bool, "error": told, "stopped": int, "verdicts": dict, "tampered": list, "trace_error": told, "figures": dict}
+    fields = {
+        "runs": bool,
+        "error": told,
+        "stopped": int,
+        "verdicts": dict,
+        "tampered": list,
+        "asked": list,
+        "trace_error": told,
+        "figures": dict,
+    }
     if wrong := wrong_fields(report, fields):
         return wrong
-    if not all(isinstance(name, str) for name in report["tampered"]):
-        return "tampered holds other than names"
+    if not all(isinstance(name, str) for name in (*report["tampered"], *report["asked"])):
+        return "tampered or asked holds other than names"
     figures = report["figures"]
     if set(figures) not in (set(), set(FIGURES)) or not all(isinstance(v, (int, float)) for v in figures.values()):
         return "odd figures"
@@ -221,7 +231,13 @@ def _memory(facts: Mapping[str, Any] | None, starter: Mapping[str, float]) -> di
 # --- one criterion ---
 
 
-def _score(criterion: Criterion, text: Source, answer: Answer, runs: bool | None, error: str | None) -> CriterionScore:
+def _would_pass(task: Task, facts: Mapping[str, Any] | None, runs: bool | None) -> bool:
+    met = [v for v in facts["verdicts"].values() if v["says"] == "yes"] if facts else []
+    return runs is True and len(met) >= (task.rubric.min_passed or 0)
+
+
+def _score(criterion: Criterion, text: Source, answer: Answer, runs: bool | None, error: str | None, *, enough: bool) -> CriterionScore:
+    """`enough`: what was seen is enough to pass."""
     facts = answer.facts
     if runs is None:
         return unscored(criterion, error or "", "sandbox_error")
@@ -235,16 +251,24 @@ def _score(criterion: Criterion, text: Source, answer: Answer, runs: bool | None
         return unscored(criterion, f"nothing was seen of it: {why}", "undecided" if facts["runs"] else "does_not_run")
     passed = verdict["says"] == "yes"
     evidence = tuple(Evidence(text.line(n), "run", n, n) for n in verdict["lines"])
-    return scored(criterion, passed, verdict["text"], evidence, _doubt(text, answer) if passed else "")
+    return scored(criterion, passed, verdict["text"], evidence, _doubt(text, answer, enough) if passed else "")
 
 
-def _doubt(text: Source, answer: Answer) -> str:
-    """Why no pass can be read from what was seen of this program, or ""."""
+def _doubt(text: Source, answer: Answer, enough: bool) -> str:
+    """Why no pass can be read from what was seen of this program, or "".
+
+    Whoever alters what is seen does it to pass: a program that fails all the same is told as it was seen, unless it
+    replaced what the probe itself stands on.
+    """
     assert answer.facts is not None
-    if answer.doubts:
-        return f"{answer.doubts[0]}, with which a program can alter what is seen of it"
     if answer.facts["tampered"]:
         return f"the program uses {answer.facts['tampered'][0]}: what was seen of it can't be relied on"
+    if not enough:
+        return ""
+    if answer.doubts:
+        return f"{answer.doubts[0]}, with which a program can alter what is seen of it"
+    if answer.facts["asked"]:
+        return f"the program uses {answer.facts['asked'][0]}, with which it can alter what is seen of it"
     return next(
         (f"line {line} uses {name}, with which a program can alter what is seen of it" for line, name in reaching_words(text.tree)), ""
     )

@@ -152,12 +152,6 @@ def test_programs_that_ask_for_plain_things_by_name_are_judged():
     assert found["low_memory_optimizer"] is True and found["loss_item_detach"] is True
 
 
-@pytest.mark.parametrize("name", ['"_" + "C"', '"__co" + "de__"', '"__glo" + "bals__"'])
-def test_a_name_put_together_that_leads_to_the_probe_gives_no_pass(name):
-    found = seen((KEPT, f"history.append(loss.item()); getattr(torch if {name} == '_C' else torch.cuda.is_available, {name})"))
-    assert found["loss_item_detach"] is None
-
-
 def test_every_parameter_that_training_uses_is_counted_however_it_is_called():
     attention = """h = self.ln1(x)
         hidden = torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).triu(1)
@@ -263,10 +257,78 @@ def test_an_optimizer_whose_state_stayed_on_the_host_ends_the_program_as_on_a_gp
     assert found.runs is False and "same device" in (found.error or "")
 
 
-@pytest.mark.parametrize(("text", "told"), [("lean = 1", True), ("import ctypes; lean = 1", None)])
-def test_text_that_a_program_runs_is_read_as_the_program_is(text, told):
-    found = seen((OPTIMIZER, "lr=args.lr, fused=bool(lean)"), ("    model =", f"    exec({text!r}, globals())\n    model ="))
-    assert found["low_memory_optimizer"] is told
+LEAN = (
+    AUTOCAST, (OPTIMIZER, "lr=args.lr, fused=True"), ("set_to_none=False", "set_to_none=True"), (KEPT, "history.append(loss.item())"),
+    ("def evaluate", "@torch.no_grad()\ndef evaluate"), ("nn.ReLU(),\n            nn.Conv", "nn.ReLU(inplace=True),\n            nn.Conv"),
+)  # fmt: skip
+
+
+def lean(*changes: tuple[str, str]) -> Grade:
+    """The starter with seven techniques and these passages replaced."""
+    source = task().starter
+    for old, new in (*LEAN, *changes):
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    return MemoryOptimizationGrader().grade(task(), source)
+
+
+@pytest.mark.parametrize("text", ["import ctypes", "import operator; operator.attrgetter('__globals__')"])
+def test_text_that_a_program_runs_is_read_as_the_program_is_and_gives_no_pass(text):
+    found = lean(("    model =", f"    exec({text!r}, {{}})\n    model ="))
+    assert found.passed is None and {c.passed for c in found.criteria} == {None, False}
+
+
+@pytest.mark.parametrize("name", ['"_" + "C"', '"__co" + "de__"', '"__glo" + "bals__"'])
+def test_a_name_put_together_that_leads_to_the_probe_gives_no_pass(name):
+    kept = "history.append(loss.item())"
+    found = lean((kept, f"{kept}; getattr(torch if {name} == '_C' else torch.cuda.is_available, {name})"))
+    assert found.passed is None and {c.passed for c in found.criteria} == {None, False}
+
+
+def test_a_doubtful_program_that_fails_anyway_is_told_as_it_was_seen():
+    found = seen(("import argparse\n", "import argparse, ctypes\n"), (OPTIMIZER, "lr=args.lr, fused=True"))
+    assert {key for key, passed in found.items() if passed} == {"low_memory_optimizer"} and None not in found.values()
+
+
+def test_annotations_kept_as_text_and_plain_getters_raise_no_doubt():
+    ahead = """from __future__ import annotations
+from operator import attrgetter
+from typing import NamedTuple, Protocol
+
+class Batch(NamedTuple):
+    images: Tensor
+
+class Scored(Protocol):
+    def loss(self, batch: Batch) -> Tensor: ...
+
+shape = attrgetter("shape")
+import argparse
+"""
+    assert lean(("import argparse\n", ahead)).passed is True
+
+
+def test_what_a_program_catches_itself_ends_nothing_and_what_stood_behind_it_is_not_in_effect():
+    tried = """try:
+                with torch.cuda.amp.autocast(device_type="cuda"):
+                    logits = model(images, tokens[:, :-1])
+            except TypeError:
+                logits = model(images, tokens[:, :-1])
+            loss ="""
+    found = seen((CALL, tried))
+    assert not found["mixed_precision_autocast"] and not found["grad_scaler_or_bf16"]
+
+
+def test_a_program_that_a_missing_name_or_a_wrong_dtype_ends_is_judged_as_it_was_meant():
+    ids = "images, tokens = images.to(device), tokens.to(device, torch.bfloat16)\n            optimizer"
+    wrong = ("images, tokens = images.to(device), tokens.to(device)\n            optimizer", ids)
+    found = lean(wrong, ("import torch.nn.functional as F\n", ""), (STEP, f"{STEP}; torch.cuda.emptycache()"))
+    assert found.runs is False and found.passed is False and None not in {c.passed for c in found.criteria}
+    assert sum(bool(c.passed) for c in found.criteria) == 7
+
+
+def test_a_stance_that_runs_everything_eagerly_leaves_nothing_compiled():
+    stance = "model = torch.compile(model); torch.compiler.set_stance('force_eager')\n    optimizer ="
+    assert seen(("optimizer = torch", stance + " torch"))["torch_compile"] is False
 
 
 def test_a_program_that_looks_for_who_watches_finds_a_training_machine():

@@ -18,6 +18,7 @@ REACHING = frozenset({
     "attrgetter", "methodcaller", "__globals__", "__closure__", "cell_contents", "__subclasses__", "__builtins__", "__getattribute__",
     "__loader__", "__spec__", "builtins", "meta_path", "register_at_fork", "dup", "dup2", "writev", "pwrite",
 })  # fmt: skip
+GETTERS = frozenset({"attrgetter", "methodcaller"})
 # Python tells of these (seal.py), but not where it is our own function that reads them.
 AUDITED = frozenset({
     "__code__", "__defaults__", "__kwdefaults__", "tb_frame", "gi_code", "gi_frame", "cr_code", "cr_frame", "ag_code", "ag_frame",
@@ -111,13 +112,24 @@ def reaching_words(tree: ast.Module | None) -> Iterator[tuple[int, str]]:
     """Lines with a name by which a program can reach what sees it. What it computes is asked for under watch."""
     nodes = list(ast.walk(tree)) if tree else []
     modules = {(a.asname or a.name).partition(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+    plain = {getter for getter in GETTERS if _takes_plain_names(nodes, getter)}
     for node in nodes:
-        found = REACHING.intersection(_words(node))
+        found = REACHING.intersection(_words(node)) - plain
         owner = node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
         if owner in modules and isinstance(node, ast.Attribute) and (node.attr == "__dict__" or (owner, node.attr) == ("sys", "modules")):
             found = frozenset({f"{owner}.{node.attr}"})
         if found:
             yield getattr(node, "lineno", 0), min(found)
+
+
+def _takes_plain_names(nodes: list[ast.AST], getter: str) -> bool:
+    """Is it only ever called, with names that stand in the text and lead nowhere?"""
+    used = [n for n in nodes if getattr(n, "id", getattr(n, "attr", "")) == getter and isinstance(n, (ast.Name, ast.Attribute))]
+    calls = [n for n in nodes if isinstance(n, ast.Call) and n.func in used]
+    names = [a.value if isinstance(a, ast.Constant) else None for call in calls for a in call.args]
+    known = all(isinstance(n, str) and not (REACHING | AUDITED).intersection(n.split(".")) and "__dict__" not in n for n in names)
+    others = any(isinstance(n, ast.alias) and n.name == getter and n.asname for n in nodes)
+    return known and len(calls) == len(used) and not others
 
 
 def _words(node: ast.AST) -> tuple[str, ...]:

@@ -7,19 +7,24 @@ stdout and is read there, outside the sandbox, for the lines of its contract onl
 from __future__ import annotations
 
 import ast
+import builtins
+import difflib
 import importlib.util
 import math
 import os
+import re
 import sys
 import traceback
 import types
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import repair
 import seal
 import surroundings
 from absent import stand_in
@@ -32,7 +37,7 @@ from training_log import TrainingLog
 
 OURS = (
     "absent", "asked_names", "surroundings", "pretend_gpu", "training_calls", "training_passes", "gradient_paths", "training_log",
-    "training_hooks", "memory_techniques", "guard", "seal", "memory_optimization_probe",
+    "training_hooks", "memory_techniques", "guard", "repair", "seal", "memory_optimization_probe",
 )  # fmt: skip
 ARGUMENTS = ("--steps", "6")
 OPTIONS = {"--steps", "--batch-size", "--d-model", "--n-layers", "--lr"}
@@ -65,14 +70,35 @@ class Deletions(ast.NodeTransformer):
 class Mended(ast.NodeTransformer):
     """Lets the program go on past the calls that ended it: what they were given, or what held before, stands in for their result."""
 
-    def __init__(self, lines: set[int]) -> None:
-        self.lines = lines
+    def __init__(self, stopped: list[tuple[str, int]]) -> None:
+        self.lines, self.stopped = {line for _, line in stopped}, stopped
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """An argument that the function does not know is left out."""
+        self.generic_visit(node)
+        unknown = self._told(node, r"unexpected keyword argument '(\w+)'")
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg is None or keyword.arg not in unknown]
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """A name that is not there means the one that is nearly it."""
+        self.generic_visit(node)
+        if node.attr in self._told(node, r"has no attribute '(\w+)'"):
+            node.attr = next(iter(self._told(node, r"Did you mean: '(\w+)'")), node.attr)
+        return node
+
+    def _told(self, node: ast.expr, pattern: str) -> set[str]:
+        """What the errors of these lines name."""
+        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        return {name for error, line in self.stopped if line in lines for name in re.findall(pattern, error)}
 
     def visit_With(self, node: ast.With) -> ast.AST:
         self.generic_visit(node)
-        kept = [item for item in node.items if item.context_expr.lineno not in self.lines]
-        nothing = ast.withitem(ast.Call(ast.Name("__nothing__", ast.Load()), [], []))
-        return node if len(kept) == len(node.items) else ast.With(kept or [nothing], node.body)
+        for item in node.items:
+            if item.context_expr.lineno in self.lines:
+                nothing = ast.arguments([], [], None, [], [], None, [])
+                item.context_expr = ast.Call(ast.Name("__tried__", ast.Load()), [ast.Lambda(nothing, item.context_expr)], [])
+        return node
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
@@ -84,7 +110,58 @@ class Mended(ast.NodeTransformer):
             value = node.value
             given = value.args[0] if isinstance(value, ast.Call) and value.args else None
             return ast.Try([node], [_on_error(ast.Return(given))], [], []) if given else node
-        return ast.Try([node], [_on_error(ast.Pass())], [], [])
+        return ast.Try([node], [_on_error(_given_instead(node))], [], [])
+
+
+class Tried:
+    """A context that can't be had is none; the program goes on without it."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make, self.held = make, nullcontext()
+
+    def __enter__(self) -> Any:
+        try:
+            held = self.make()
+            value = held.__enter__()
+        except Exception:
+            return None
+        self.held = held
+        return value
+
+    def __exit__(self, *error: Any) -> Any:
+        return self.held.__exit__(*error)
+
+
+def _given_instead(node: ast.stmt) -> ast.stmt:
+    """For a name that has no value yet: what the call was given."""
+    target = node.targets[0] if isinstance(node, ast.Assign) else None
+    if not isinstance(target, ast.Name) or not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call) or not node.value.args:
+        return ast.Pass()
+    asked = ast.Expr(ast.Name(target.id, ast.Load()))
+    missing = ast.ExceptHandler(ast.Name("NameError", ast.Load()), None, [ast.Assign([target], node.value.args[0])])
+    return ast.Try([asked], [missing], [], [])
+
+
+def guarded(tree: ast.Module) -> list[tuple[range, frozenset[str]]]:
+    """Lines inside try or suppress, and the names of the errors that are caught there; no names: any. What is raised again is not."""
+    found: list[tuple[range, frozenset[str]]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try):
+            caught = [h.type for h in node.handlers if not any(isinstance(n, ast.Raise) for n in ast.walk(h))]
+        elif isinstance(node, ast.With):
+            calls = [i.context_expr for i in node.items if isinstance(i.context_expr, ast.Call)]
+            caught = [a for c in calls if getattr(c.func, "attr", getattr(c.func, "id", "")) == "suppress" for a in c.args]
+        else:
+            continue
+        lines = range(node.body[0].lineno, (node.body[-1].end_lineno or 0) + 1)
+        found += [(lines, _error_names(kind)) for kind in caught]
+    return found
+
+
+def _error_names(kind: ast.expr | None) -> frozenset[str]:
+    parts = kind.elts if isinstance(kind, ast.Tuple) else [kind]
+    names = {getattr(part, "attr", getattr(part, "id", "")) for part in parts if part is not None}
+    return frozenset(names) if all(hasattr(builtins, name) for name in names) else frozenset()
 
 
 def _on_error(statement: ast.stmt) -> ast.ExceptHandler:
@@ -107,9 +184,11 @@ def run(path: str, log: TrainingLog, asked: list[str], stopped: list[tuple[str, 
     """
     log.mended += stopped
     with open(path, encoding="utf-8") as file:
-        tree = Deletions().visit(ast.parse(file.read(), path))
+        tree = ast.parse(file.read(), path)
+    log.guarded += guarded(tree)
+    tree = Deletions().visit(tree)
     if stopped:
-        tree = ast.fix_missing_locations(Mended({line for _, line in stopped}).visit(tree))
+        tree = ast.fix_missing_locations(Mended(stopped).visit(tree))
     for package in absent_packages(tree):
         log.mended.append((f"ModuleNotFoundError: No module named {package[0]!r}", package[1]))
         stand_in(package[0])
@@ -118,8 +197,11 @@ def run(path: str, log: TrainingLog, asked: list[str], stopped: list[tuple[str, 
     seal.PLAIN["ast.py"] = {"compile"}  # literals, and texts that are only parsed
     surroundings.tell.append(seal.watch(*OURS))
     module = types.ModuleType("__main__")
-    ours = {"__deleting__": log.deleting, "__deleted__": log.deleted, "__nothing__": nullcontext}
+    ours = {"__deleting__": log.deleting, "__deleted__": log.deleted, "__tried__": Tried}
     vars(module).update(__file__=path, **watched(asked, lambda text: ast.fix_missing_locations(Deletions().visit(text)), ours))
+    for name in {name for error, _ in stopped for name in re.findall(r"NameError: name '(\w+)' is not defined", error)}:
+        if repair.is_known(name):
+            vars(module)[name] = repair.imported(name)
     seal.OWN.append(vars(module))
     sys.modules["__main__"] = module
     sys.argv = [path, *ARGUMENTS]
@@ -133,7 +215,7 @@ def run(path: str, log: TrainingLog, asked: list[str], stopped: list[tuple[str, 
 def examine(path: str, stopped: list[tuple[str, int]]) -> dict[str, Any]:
     """The report: runs, error, the line where it stopped, verdicts, tampered, trace_error, and figures of the training."""
     report: dict[str, Any] = {
-        "runs": False, "error": None, "stopped": 0, "verdicts": {}, "tampered": [], "trace_error": None, "figures": {},
+        "runs": False, "error": None, "stopped": 0, "verdicts": {}, "tampered": [], "asked": [], "trace_error": None, "figures": {},
     }  # fmt: skip
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     gpu = PretendGpu()
@@ -152,9 +234,12 @@ def examine(path: str, stopped: list[tuple[str, int]]) -> dict[str, Any]:
             report["runs"] = False
         if log.mended:
             told, line = log.mended[0]
-            report["error"] = f"{told} (line {line})" if line else told
+            first = f"{told} (line {line})" if line else told
+            # what ended it is needed by the next run, which helps it past that
+            report["error"] = f"{first}, and then {report['error']}"[:2000] if report["stopped"] else first
         modes = gpu.are_on()
-    report["tampered"] = [*asked[:8], *(f"{name}, which it replaced" for name in guard.changed()[0]), *([] if modes else ["torch's modes"])]
+    report["asked"] = asked[:8]
+    report["tampered"] = [*(f"{name}, which it replaced" for name in guard.changed()[0]), *([] if modes else ["torch's modes"])]
     if log.training:
         report["figures"] = figures(log, gpu)
     if report["runs"] or log.training:
@@ -179,6 +264,8 @@ def figures(log: TrainingLog, gpu: PretendGpu) -> dict[str, float]:
 
 
 def line_of(error: BaseException, path: str) -> int:
+    if isinstance(error.__cause__, SystemExit) and error.__cause__.__context__ is not None:
+        error = error.__cause__.__context__  # what the program caught before it left
     rows = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     return rows[-1] or 0 if rows else 0
 
@@ -186,7 +273,10 @@ def line_of(error: BaseException, path: str) -> int:
 def describe(error: BaseException, path: str) -> str:
     """The error and the last line of the submission that it passed."""
     where = f" (line {line})" if (line := line_of(error, path)) else ""
-    return f"{type(error).__name__}: {error}{where}"[:2000]
+    there = dir(error.obj) if isinstance(error, AttributeError) and isinstance(error.obj, types.ModuleType) else []
+    nearly = difflib.get_close_matches(error.name or "", there, 1) if isinstance(error, AttributeError) else []
+    meant = f". Did you mean: {nearly[0]!r}?" if nearly else ""
+    return f"{type(error).__name__}: {error}{meant}{where}"[:2000]
 
 
 def main() -> None:

@@ -132,7 +132,9 @@ def zero_grad_set_to_none(log: TrainingLog) -> Finding:
 
 
 def no_grad_eval(log: TrainingLog) -> Finding:
-    evaluations = [f for f in log.forwards if not f.backwards]
+    trained = {f.images for f in log.training}
+    # a pass on a batch that is trained on, with a graph that is thrown away, belongs to that training
+    evaluations = [f for f in log.forwards if not f.backwards and not (f.with_grad and f.images in trained)]
     if not evaluations:
         return no("no evaluation is run")
     if any(f.with_grad for f in evaluations):
@@ -244,7 +246,7 @@ def activation_offload(log: TrainingLog) -> Finding:
 
 
 def param_dtype_bf16(log: TrainingLog) -> Finding:
-    if clash := log.mended_by("should be the same", "same dtype"):
+    if clash := log.mended_by("should be the same", "same dtype", "scalar type"):
         return no(f"inputs don't match the parameters: {clash[0][:200]}", clash[1])
     last = log.training[-1].parameters.values()
     share = sum(n for n, dtype in last if str(dtype) == "torch.bfloat16") / max(sum(n for n, _ in last), 1)

@@ -130,6 +130,15 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _freed(self, size: int) -> None:
         self.bytes_now -= size
 
+    def on_gpu(self, tensor: Tensor) -> Tensor:
+        """The tensor, or a copy of it on the GPU."""
+        if self.place(tensor) == GPU:
+            return tensor
+        with self.placing(GPU):
+            out = tensor.clone()
+        self.put(out, GPU)
+        return out
+
     @contextlib.contextmanager
     def placing(self, where: str | None) -> Iterator[None]:
         here = self._here
@@ -173,9 +182,9 @@ class Devices(TorchFunctionMode):
             return self._move(func, args, kwargs)
         if getattr(func, "__name__", "") == "copy_":
             return self._copy(func, args, kwargs)
-        if getattr(func, "__name__", "") in NEEDS_ONE_DEVICE:
-            self._refuse_a_mix(args, kwargs)
         try:
+            if getattr(func, "__name__", "") in NEEDS_ONE_DEVICE:
+                self._refuse_a_mix(args, kwargs)
             return self._elsewhere(func, args, kwargs)
         except RuntimeError as error:
             mended = self.failed(func, args, kwargs, error)

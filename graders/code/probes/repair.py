@@ -33,7 +33,11 @@ def view_or_reshape(tensor: torch.Tensor, *shape: Any) -> torch.Tensor:
 def missing_import(error: BaseException) -> str:
     """The name of a well-known module or part of one that the program uses and did not import, or ""."""
     name = error.name if isinstance(error, NameError) and isinstance(error.name, str) else ""
-    return name if name in MODULES or name in FROM or name in typing.__all__ else ""
+    return name if is_known(name) else ""
+
+
+def is_known(name: str) -> bool:
+    return name in MODULES or name in FROM or name in typing.__all__
 
 
 def imported(name: str) -> Any:

@@ -33,11 +33,12 @@ REACHING = {
 }  # fmt: skip
 # Namespaces of a program: what its own functions are made of is no secret to it, and reading it alters nothing.
 OWN: list[dict[str, Any]] = []
-# What the library does on behalf of plain programs: named tuples, dataclasses, enums, type variables, warnings, logs.
+# What the library does on behalf of plain programs: annotations as text (compiling alone runs nothing), named tuples,
+# dataclasses, enums, type variables, warnings, logs.
 PLAIN = {
     "collections/__init__.py": {"sys._getframe", "exec", "compile", "object.__getattr__", "object.__setattr__", "function.__new__"},
     "dataclasses.py": {"exec", "compile", "object.__getattr__", "object.__setattr__"},
-    "typing.py": {"sys._getframe", "object.__getattr__", "object.__setattr__"},
+    "typing.py": {"sys._getframe", "compile", "object.__getattr__", "object.__setattr__"},
     "enum.py": {"sys._getframe"},
     "warnings.py": {"sys._getframe"},
     "logging/__init__.py": {"sys._getframe", "object.__getattr__"},

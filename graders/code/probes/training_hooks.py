@@ -52,7 +52,7 @@ def _backward(log: TrainingLog, gpu: PretendGpu) -> None:
             with gpu.asking():
                 return original(roots, *args, **kwargs)
         except RuntimeError as error:
-            if "inplace operation" not in str(error):
+            if "inplace operation" not in str(error) or log.is_caught(error):
                 raise
             log.mended.append((f"RuntimeError: {error}", log.line()))  # without gradients of this pass
             return ()
@@ -83,6 +83,8 @@ def _autocast(log: TrainingLog) -> None:
         try:
             return theirs(*args, **kwargs)
         except TypeError as error:
+            if log.is_caught(error):
+                raise
             log.mended.append((f"TypeError: {error}", log.line()))
             meant = {name: value for name, value in kwargs.items() if name in ("dtype", "enabled", "cache_enabled")}
             return torch.autocast("cuda", **meant)
@@ -100,7 +102,7 @@ def _scaler(log: TrainingLog) -> None:
             try:
                 out = originals[name](self, *args, **kwargs)
             except (RuntimeError, ValueError, AssertionError) as error:
-                if name == "scale":
+                if name == "scale" or log.is_caught(error):
                     raise
                 log.mended.append((f"{type(error).__name__}: {error}", log.line()))
                 return args[0].step() if name == "step" else None
@@ -146,8 +148,9 @@ def _checkpoint(log: TrainingLog) -> None:
 
 def _compiling_is_off() -> bool:
     config = getattr(sys.modules.get("torch._dynamo"), "config", None)
+    stance = getattr(getattr(sys.modules.get("torch._dynamo.eval_frame"), "_stance", None), "stance", "")
     by_name = any(os.environ.get(name) == "1" for name in ("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"))
-    return by_name or bool(getattr(config, "disable", False))
+    return by_name or stance == "force_eager" or bool(getattr(config, "disable", False))
 
 
 class Compiled:
@@ -245,6 +248,8 @@ def _constructors(log: TrainingLog) -> None:
             try:
                 _original(self, params, *args, **kwargs)
             except (RuntimeError, ValueError, TypeError) as error:
+                if log.is_caught(error):
+                    raise
                 log.mended.append((f"{type(error).__name__}: {error}", log.line()))
                 self.__dict__.clear()
                 _original(self, params, lr=kwargs.get("lr", 1e-3), foreach=True)

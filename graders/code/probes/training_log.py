@@ -19,7 +19,7 @@ import torch
 from gradient_paths import GradientPaths
 from pretend_gpu import GPU, PretendGpu, Tensor
 from torch.utils._pytree import tree_leaves
-from training_calls import attention_kind, behind, channels_last, in_order, is_in_place, leaves_behind, work_of
+from training_calls import ORDERED, as_meant, attention_kind, behind, channels_last, in_order, is_in_place, leaves_behind, work_of
 from training_passes import Forward, Step
 
 PRODUCTS = {
@@ -56,6 +56,7 @@ class TrainingLog:
         self.kept_graphs = 0
         self.options: set[str] = set()
         self.mended: list[tuple[str, int]] = []  # errors that end the program and were stepped over, and their lines
+        self.guarded: list[tuple[range, frozenset[str]]] = []  # lines where the program catches errors, and their names; none: all
         self.in_backward = self.compiled_depth = 0
         self.packing_depth = 0
         self.unscaled = False  # gradients, since the last step
@@ -117,6 +118,20 @@ class TrainingLog:
             frame = frame.f_back
         return frame.f_lineno if frame is not None else 0
 
+    def is_caught(self, error: Exception) -> bool:
+        """Does the program itself catch this, so that it ends nothing? Not where it ended the program when it was run before."""
+        names = {cls.__name__ for cls in type(error).__mro__}
+        frame: Any = sys._getframe(1)
+        if self.line() in {line for _, line in self.mended if line}:
+            return False
+        while frame is not None:
+            if frame.f_code.co_filename == self.path:
+                for lines, caught in self.guarded:
+                    if frame.f_lineno in lines and (not caught or caught & names):
+                        return True
+            frame = frame.f_back
+        return False
+
     def saw(self, what: str) -> None:
         self.calls[what] += 1
         self.lines.setdefault(what, self.line())
@@ -132,7 +147,8 @@ class TrainingLog:
         if self.forwards:
             self.now.factors = self.gradients.take_factors()
         early = self._rest  # tokens may be looked up before the images are
-        self.forwards.append(Forward(len(self.forwards), images.shape[0], torch.is_grad_enabled(), pixels=images.numel()))
+        first = tuple(images.detach().reshape(-1)[:8].bfloat16().tolist())
+        self.forwards.append(Forward(len(self.forwards), images.shape[0], torch.is_grad_enabled(), pixels=images.numel(), images=first))
         if early is not None:
             self.now.parameters, self.now.tokens, self._rest = dict(early.parameters), early.tokens, None
         self.now.copies = [copy for shape, copy in self._copies if shape == images.shape[1:]]
@@ -332,7 +348,8 @@ class TrainingLog:
         if not self.forwards:
             return
         shapes = {tuple(p.shape) for p in self._alive()}
-        if tuple(result.shape) in shapes and result.numel() > 1:
+        is_flat = result.dim() == 1 and bool(self.gradients.behind([source]))  # a gradient, or weights that were made with it
+        if (tuple(result.shape) in shapes and result.numel() > 1) or is_flat:
             self.moved_shapes["in" if to_gpu else "out", len(self.steps)] += result.numel()
             self.lines.setdefault("moved", self.line())
 
@@ -355,13 +372,13 @@ class TrainingLog:
             self.packing_depth -= 1
 
     def failed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> Any:
-        """The same call with its input in its weight's dtype, where that was what was wrong: the program goes on as it was meant."""
-        tensors = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
-        if "type" not in str(error) or len(tensors) < 2 or tensors[0].dtype == tensors[1].dtype:
+        """The same call with what it evidently wanted: the program goes on as it was meant."""
+        name = getattr(func, "__name__", "")
+        given = None if self.is_caught(error) else as_meant(name, in_order(name, args, kwargs), str(error), self.gpu.storages.on_gpu)
+        if given is None:
             return None
         self.mended.append((f"{type(error).__name__}: {error}", self.line()))
-        wanted = tensors[1].dtype
-        return tuple(a.to(wanted) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), kwargs
+        return given, {word: value for word, value in kwargs.items() if word not in ORDERED.get(name, ())}
 
     def _became(self, tensor: Tensor, thing: Any) -> str:
         if self.gpu.storages.place(tensor) != GPU or (tensor.is_leaf and tensor.requires_grad):

@@ -19,6 +19,7 @@ class Forward:
     work_by: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # low:<dtype>, autocast, compiled, of the work
     recomputed: float = 0
     pixels: int = 0
+    images: tuple[float, ...] = ()  # the first values, to know them again
     regions: int = 0  # recomputed by themselves
     nested: int = 0  # backward passes inside its own, as a recomputation by hand has them
     attention: list[tuple[str, int]] = field(default_factory=list)  # fused, fused without mask, by hand; line
