@@ -22,14 +22,21 @@
   let saved = null; // what the server has
   let waiting = null; // where the person wants to go once it has all
   document.addEventListener("htmx:configRequest", ({ detail }) => {
+    // After a press on a button htmx sends the form's own save, too, where that button sends.
+    if (form() && detail.elt === form()) detail.path = form().getAttribute("hx-post");
     if (form() && isOurs(detail.path)) detail.left = { active, filled: filled(), row: current()?.id, quote: quoteOf(detail.elt)?.value };
   });
   // A submit carries the whole form: a note's save that waits behind it would come too late. And what is typed after it
   // would be lost with the page: the form rests from the press, also while the submit waits for a save, until its answer.
-  document.addEventListener("htmx:confirm", ({ detail: { path } }) => form() && path.endsWith("/submit") && rest(true));
+  document.addEventListener("htmx:confirm", ({ detail: { path, elt } }) => {
+    if (form() && path.endsWith("/submit") && elt !== form()) rest(true);
+  });
+  // A field that the resting form takes the focus from tells of its change; of that the server has heard by the submit.
+  const isHeard = () => filled() === saved && !form().dataset.unsaved && !all("[data-quote]").some(({ value }) => value);
   document.addEventListener("htmx:beforeRequest", (event) => {
-    const { path } = event.detail.requestConfig;
-    if (form()?.dataset.resting && isOurs(path) && !path.endsWith("/submit")) event.preventDefault();
+    const { path, elt } = event.detail.requestConfig;
+    if (!form() || !isOurs(path) || path.endsWith("/submit")) return;
+    if (form().dataset.resting || (path.endsWith("/draft") && form().contains(elt) && isHeard())) event.preventDefault();
   });
   document.addEventListener("htmx:afterRequest", ({ detail: { requestConfig: { left, path }, xhr } }) => {
     if (!form() || !left) return;

@@ -178,9 +178,10 @@ def test_a_note_typed_just_before_the_submit_is_in_the_grade(signed_in):
         signed_in.keyboard.press(key)
     signed_in.keyboard.type("typed at the last moment")
     signed_in.keyboard.press("Control+Enter")
-    expect(signed_in.get_by_text("Submitted")).to_be_visible()
+    expect(signed_in.get_by_text("Submitted", exact=True)).to_be_visible()
     signed_in.wait_for_timeout(1500)
     assert output.grades.get().criterion_scores.get(criterion__key="novelty").rationale == "typed at the last moment"
+    assert signed_in.get_by_text("submitted already").count() == 0  # it was sent once
 
 
 def test_the_key_may_follow_the_selection_in_no_time(signed_in):
