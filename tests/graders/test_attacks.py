@@ -240,9 +240,19 @@ def test_a_program_that_does_not_parse_does_not_run():
     assert found.runs is False and "SyntaxError" in (found.error or "")
 
 
-def test_patching_the_probe_gives_no_pass():
-    patch = "\nimport sys\nfacts = sys.modules['memory_facts']\nfacts.surprise_gate = facts.memory_class\n"
-    assert not any(c.passed for c in graded(program(gate="torch.sigmoid(self.net(x[:, t]))") + patch).criteria)
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "facts.surprise_gate = facts.memory_class",
+        "for name, what in list(vars(facts).items()):\n    if callable(what): setattr(facts, name, facts.memory_class)",
+    ],
+)
+def test_patching_the_probe_changes_nothing(patch):
+    """The probe's rules are put back before it judges: what the program computes is told, and it does not pass."""
+    gate_of_input_alone = program(gate="torch.sigmoid(self.net(x[:, t]))")
+    found = graded(f"{gate_of_input_alone}\nimport sys\nfacts = sys.modules['memory_facts']\n{patch}\n")
+    assert not found.passed
+    assert [c.key for c in found.criteria if not c.passed] == ["surprise_gate"]
 
 
 def test_an_empty_file_fails_and_the_missing_class_is_sure():
