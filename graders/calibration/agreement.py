@@ -22,9 +22,9 @@ from graders.calibration.arrays import (
     score_array,
 )
 from graders.calibration.jackknife import UNSEEN
-from graders.calibration.rates import wilson_bounds
 from graders.calibration.resample import FEW_PROMPTS, NO_RESAMPLES, Resamples, with_interval
 from graders.calibration.result import Estimate
+from graders.calibration.wilson import wilson_bounds
 
 CHUNK_CELLS = 4_000_000  # resample weights held at once: 32 MB
 RULE_OF_THREE = 3.0  # outputs of a kind that there may be at most, 95 in 100, where none was seen

@@ -15,9 +15,9 @@ from statistics import NormalDist
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, cluster_numbers, how_many, score_array
-from graders.calibration.rates import wilson_bounds
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
+from graders.calibration.wilson import wilson_bounds
 
 MAX_WIDENING = 1.05  # an interval wider than that times the human one is not used
 

@@ -7,12 +7,14 @@ The standard error is the jackknife's. Student's quantile has fewer degrees of f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from graders.calibration.arrays import Floats
 from graders.calibration.student import student_quantile
+from graders.calibration.wilson import wilson_bounds
 
 # A mean or a difference; a figure from -1 to 1; a share of outputs; a mean of numbers from 0 to 1; a size of 0 or more.
 Kind = Literal["points", "correlation", "share", "mean", "size"]
@@ -102,7 +104,7 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
         return _on_fishers_scale(value, spread, level, unseen)
     half = spread.half(level, by_prompts=kind == "share")
     if kind in ("share", "mean"):
-        low, high = _share(value, half)
+        low, high = _share(value, half, level)
         rise = 0.0 if unseen is None else (float(unseen.max()) - value) * half / spread.error
         return low, min(value + ((high - value) ** 2 + max(rise, 0.0) ** 2) ** 0.5, 1.0)
     if kind == "points":
@@ -122,13 +124,11 @@ def _on_fishers_scale(value: float, spread: Spread, level: float, unseen: Floats
     return float(np.tanh(middle - half)), float(np.tanh(middle + (half**2 + rise) ** 0.5))
 
 
-def _share(value: float, half: float) -> Ends:
-    """The roots of (p - value)^2 = half^2 p (1 - p) / (value (1 - value))."""
+def _share(value: float, half: float, level: float) -> Ends:
+    """Wilson's, of as many outputs as give a rate of that value half the width z sqrt(value (1 - value) / n)."""
     value = min(max(value, 0.0), 1.0)
     ratio = half**2 / max(value * (1 - value), NEGLIGIBLE)
-    middle = (value + ratio / 2) / (1 + ratio)
-    half = (ratio * value * (1 - value) + ratio**2 / 4) ** 0.5 / (1 + ratio)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return wilson_bounds(value, NormalDist().inv_cdf((1 + level) / 2) ** 2 / ratio, level)
 
 
 def _size(value: float, half: float) -> Ends:

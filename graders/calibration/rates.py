@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import NormalDist
 
 from graders.calibration.arrays import check_level
 from graders.calibration.resample import Resamples, all_agree
 from graders.calibration.result import Estimate
+from graders.calibration.wilson import wilson_bounds
 
 
 def wilson(passes: int, n: int, level: float = 0.95) -> Estimate:
@@ -63,14 +63,3 @@ def with_some_width(rate: Estimate, resamples: Resamples) -> Estimate:
         return rate
     low, high = wilson_bounds(rate.value, n_prompts, resamples.level)
     return replace(rate, low=low, high=high, why_missing="", method=f"Wilson on {n_prompts} {resamples.unit}")
-
-
-def wilson_bounds(rate: float, n: float, level: float) -> tuple[float, float]:
-    """Return the Wilson interval of a rate seen in n outputs; n need not be whole (an effective sample size).
-
-    That of scipy.stats.binomtest, which the tests compare; it takes whole numbers only, and statsmodels 1.5 s to import.
-    """
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
-    return min(max(middle - half, 0.0), rate), max(min(middle + half, 1.0), rate)

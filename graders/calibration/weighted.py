@@ -25,9 +25,9 @@ from graders.calibration.arrays import (
     stratum_numbers,
 )
 from graders.calibration.inference import MAX_WIDENING
-from graders.calibration.rates import wilson_bounds
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
+from graders.calibration.wilson import wilson_bounds
 
 WHY_NONE = "not defined, because no output has a human label that was drawn with a known probability"
 ONE_PROMPT = "all human labels belong to one prompt"

@@ -22,7 +22,7 @@ from django.db.models import QuerySet
 from graders.calibration.recalibration import Recalibration, pass_chance, recalibrate
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
-from reviewapp.calibration.grades import raw
+from reviewapp.calibration.rows import raw
 from reviewapp.models import Calibrator, Grade, Output, Task
 from reviewapp.queues.design import read_design
 from reviewapp.queues.gold import gold_pairs

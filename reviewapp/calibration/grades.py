@@ -9,12 +9,11 @@ import numpy as np
 from django.db.models.functions import Coalesce
 
 from graders.calibration.arrays import Floats, Ints
-from reviewapp.calibration.rows import CATEGORICAL, Rows, numbered, raw, read_rows, table_of
+from reviewapp.calibration.rows import Rows, numbered, read_rows, table_of
 from reviewapp.models import Criterion, Grade, Grader, Output, Task, Variant
 from reviewapp.queues.design import Design, read_design
 from reviewapp.queues.gold import gold_pairs
 
-__all__ = ["CATEGORICAL", "GRADE_MODES", "MODES", "Grades", "Outputs", "judge_versions", "judges_of", "raw", "read_grades"]
 MODES = ("blind", "assisted", "any")
 GRADE_MODES = {
     "blind": (Grade.Mode.BLIND,),

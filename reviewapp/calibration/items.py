@@ -10,7 +10,8 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints, mean_human
 from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
-from reviewapp.calibration.grades import CATEGORICAL, Grades
+from reviewapp.calibration.grades import Grades
+from reviewapp.calibration.rows import CATEGORICAL
 from reviewapp.models import Criterion, Rubric
 
 

@@ -19,8 +19,9 @@ from graders.calibration.arrays import Floats
 from graders.calibration.resample import Resamples
 from reviewapp.calibration.charts import charts
 from reviewapp.calibration.figures import NOT_A_SCALE, Figure, Second, figure, missing, second_reviewers
-from reviewapp.calibration.grades import CATEGORICAL, Grades, read_grades
+from reviewapp.calibration.grades import Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, pooled_columns, scored_rows
+from reviewapp.calibration.rows import CATEGORICAL
 from reviewapp.calibration.sentences import Scope, Sentence, sentences
 from reviewapp.calibration.study import N_BOOT, groups_of, n_studied, place_of
 from reviewapp.models import Criterion, Grader, Task, Variant

@@ -18,9 +18,10 @@ from graders.calibration.decision import majority
 from graders.calibration.passes import pass_at_k
 from graders.calibration.rates import wilson
 from reviewapp.calibration.figures import Figure, figure, missing
-from reviewapp.calibration.grades import CATEGORICAL, Grades, Outputs
+from reviewapp.calibration.grades import Grades, Outputs
 from reviewapp.calibration.rates import pass_rate_group
 from reviewapp.calibration.report import grades_of, remembered
+from reviewapp.calibration.rows import CATEGORICAL
 from reviewapp.models import Grade, Grader, Task, Variant
 
 BY = ("variant", "model", "both")
