@@ -50,6 +50,16 @@ def test_judge_health_says_why_it_is_missing(as_reviewer, db):
     assert b"no blind human grade" in as_reviewer.get(reverse("home")).content
 
 
+@pytest.mark.parametrize("page", ["home", "calibration_index"])
+def test_an_agreement_without_an_interval_says_so(as_reviewer, reviewer, db, page):
+    for scores in (*[GOOD] * 8, BAD, BAD):
+        output = make_output()
+        make_judge_grade(output, scores)
+        make_human_grade(output, reviewer, scores)
+    shown = as_reviewer.get(reverse(page)).content.decode()
+    assert "no interval: judge or people give another label than their most frequent on fewer than 3 prompts" in shown
+
+
 def test_a_new_grade_shows_at_once(as_reviewer, reviewer, db):
     output = make_output()
     make_judge_grade(output, GOOD)
