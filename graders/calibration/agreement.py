@@ -98,19 +98,19 @@ def weighted_kappa(
     """
     check_level(level)
     scale = _check_labels(labels)
-    judged, median, both = _labels_of_both(judge, human, scale)
+    judged, median, both = labels_of_both(judge, human, scale)
     groups = None if clusters is None else cluster_numbers("clusters", clusters, len(both))[both]
     n, n_dropped = int(both.sum()), int((~both).sum())
-    if why := _why_undefined(judged, median, scale):
+    if why := why_no_kappa(judged, median, scale):
         return Estimate.missing(why, n, n_dropped)
-    cells, weights = median * len(scale) + judged, _quadratic_weights(len(scale))
+    cells, weights = median * len(scale) + judged, quadratic_weights(len(scale))
     table = np.bincount(cells, minlength=len(scale) ** 2).astype(np.float64)
-    value = float(_kappas(table[None], weights)[0])
+    value = float(kappas_of_tables(table[None], weights)[0])
     part = resamples and resamples.of(both)
     if part is None and n_boot and (n if groups is None else len(np.unique(groups))) <= FEW_PROMPTS:
         part = Resamples(np.arange(n) if groups is None else groups, rng=rng, level=level)
     if part is not None and not part.is_drawn:
-        return _without_each(cells, part, weights, n_dropped)
+        return kappa_without_each(cells, part, weights, n_dropped)
     level = level if part is None else part.level
     resampled = _bootstrap(cells, groups, weights, rng, n_boot) if part is None else _of_resamples(cells, part, weights, rng)
     return _with_interval(value, resampled, level, n, n_dropped)
@@ -148,16 +148,16 @@ def resampled_kappa(
     For what is made of several.
     """
     scale = _check_labels(labels)
-    judged, median, both = _labels_of_both(judge, human, scale)
+    judged, median, both = labels_of_both(judge, human, scale)
     n, n_dropped = int(both.sum()), int((~both).sum())
-    if why := _why_undefined(judged, median, scale):
+    if why := why_no_kappa(judged, median, scale):
         return Estimate.missing(why, n, n_dropped), np.empty(0), np.empty(0)
-    cells, weights = median * len(scale) + judged, _quadratic_weights(len(scale))
+    cells, weights = median * len(scale) + judged, quadratic_weights(len(scale))
     table = np.bincount(cells, minlength=len(scale) ** 2).astype(np.float64)
-    value = Estimate(float(_kappas(table[None], weights)[0]), None, None, n, why_missing=NO_RESAMPLES, n_dropped=n_dropped)
+    value = Estimate(float(kappas_of_tables(table[None], weights)[0]), None, None, n, why_missing=NO_RESAMPLES, n_dropped=n_dropped)
     part = resamples.of(both)
-    drawn = _of_resamples(cells, part, weights, rng) if part.is_drawn else _kappas(part.counts_of(cells, weights.size), weights)
-    return value, drawn, _kappas(table + _had_both_been_alike(weights), weights)
+    drawn = _of_resamples(cells, part, weights, rng) if part.is_drawn else kappas_of_tables(part.counts_of(cells, weights.size), weights)
+    return value, drawn, kappas_of_tables(table + had_both_been_alike(weights), weights)
 
 
 def gwet_ac2(judge: Scores, human: Scores, labels: Sequence[float], resamples: Resamples | None = None) -> Estimate:
@@ -195,18 +195,18 @@ def gwet_ac2(judge: Scores, human: Scores, labels: Sequence[float], resamples: R
     (0.7561, 0.7561)
     """
     scale = _check_labels(labels)
-    judged, median, both = _labels_of_both(judge, human, scale)
+    judged, median, both = labels_of_both(judge, human, scale)
     n, n_dropped = len(judged), int((~both).sum())
     if not n:
         return Estimate.missing("not defined, because no output has both a judge score and a human one", 0, n_dropped)
-    cells, n_cells, weights = median * len(scale) + judged, len(scale) ** 2, _quadratic_weights(len(scale))
-    value = float(_ac2(np.bincount(cells, minlength=n_cells)[None].astype(np.float64), weights)[0])
+    cells, n_cells, weights = median * len(scale) + judged, len(scale) ** 2, quadratic_weights(len(scale))
+    value = float(ac2_of_tables(np.bincount(cells, minlength=n_cells)[None].astype(np.float64), weights)[0])
     part = None if resamples is None else resamples.of(both)
-    resampled = None if part is None else _ac2(part.counts_of(cells, n_cells), weights)
+    resampled = None if part is None else ac2_of_tables(part.counts_of(cells, n_cells), weights)
     return with_interval(value, resampled, part, n, n_dropped, kind="correlation")
 
 
-def _labels_of_both(judge: Scores, human: Scores, scale: Floats) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
+def labels_of_both(judge: Scores, human: Scores, scale: Floats) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
     """Return the places of both labels of the outputs that have them, and which those are; ValueError when unfit."""
     scores, ratings = score_array("judge", judge), score_array("human", human, ndim=(1, 2))
     ratings = ratings if ratings.ndim == 2 else ratings[:, None]
@@ -240,7 +240,7 @@ def _nearest_label(scores: Floats, scale: Floats) -> Ints:
     return np.searchsorted((scale[:-1] + scale[1:]) / 2, scores, side="right").astype(np.int64)
 
 
-def _why_undefined(judged: Ints, median: Ints, scale: Floats) -> str:
+def why_no_kappa(judged: Ints, median: Ints, scale: Floats) -> str:
     if not len(judged):
         return "no output has both a judge score and a human one"
     for who, places in (("the judge gives", judged), ("the humans give", median)):
@@ -250,12 +250,12 @@ def _why_undefined(judged: Ints, median: Ints, scale: Floats) -> str:
     return ""
 
 
-def _quadratic_weights(n_labels: int) -> Floats:
+def quadratic_weights(n_labels: int) -> Floats:
     place = np.arange(n_labels, dtype=np.float64)
     return np.asarray((place[:, None] - place[None, :]) ** 2)
 
 
-def _kappas(tables: Floats, weights: Floats) -> Floats:
+def kappas_of_tables(tables: Floats, weights: Floats) -> Floats:
     """Return the kappa of each confusion table (b, k * k), NaN where it is 0/0."""
     square = tables.reshape(-1, *weights.shape)
     rows, columns, total = square.sum(axis=2), square.sum(axis=1), np.maximum(tables.sum(axis=1), 1e-12)
@@ -264,7 +264,7 @@ def _kappas(tables: Floats, weights: Floats) -> Floats:
     return np.asarray(1 - np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0))
 
 
-def _ac2(tables: Floats, distances: Floats) -> Floats:
+def ac2_of_tables(tables: Floats, distances: Floats) -> Floats:
     """Return Gwet's AC2 of each confusion table (b, k * k), NaN where it is empty."""
     size, alike = len(distances), 1 - distances / distances.max()
     shares = tables.reshape(-1, size, size) / np.maximum(tables.sum(axis=1), 1e-12)[:, None, None]
@@ -280,7 +280,7 @@ def _bootstrap(cells: Ints, clusters: Ints | None, weights: Floats, rng: np.rand
     n_cells, even = weights.size, np.full(weights.size, 1 / weights.size)
     if clusters is None:  # each output is its own prompt: draw the cells of the table directly
         share = (np.bincount(cells, minlength=n_cells) + even) / (len(cells) + 1)
-        return _kappas(rng.multinomial(len(cells), share, size=n_boot).astype(np.float64), weights)
+        return kappas_of_tables(rng.multinomial(len(cells), share, size=n_boot).astype(np.float64), weights)
     numbers = np.unique(clusters, return_inverse=True)[1]
     n_clusters = int(numbers.max()) + 1
     tables = np.bincount(numbers * n_cells + cells, minlength=n_clusters * n_cells).reshape(n_clusters, n_cells)
@@ -289,7 +289,7 @@ def _bootstrap(cells: Ints, clusters: Ints | None, weights: Floats, rng: np.rand
     for start in range(0, n_boot, step := max(1, CHUNK_CELLS // n_clusters)):
         drawn = rng.multinomial(n_clusters, share, size=min(step, n_boot - start))
         added = rng.multinomial(drawn[:, -1], even) * weight
-        kappas.append(_kappas(drawn[:, :-1].astype(np.float64) @ tables.astype(np.float64) + added, weights))
+        kappas.append(kappas_of_tables(drawn[:, :-1].astype(np.float64) @ tables.astype(np.float64) + added, weights))
     return np.concatenate(kappas)
 
 
@@ -299,29 +299,29 @@ def _of_resamples(cells: Ints, resamples: Resamples, weights: Floats, rng: np.ra
     made_up = rng.binomial(n_clusters, 1 / (n_clusters + 1), size=resamples.n_boot)
     added = rng.multinomial(made_up, np.full(weights.size, 1 / weights.size)) * (len(cells) / n_clusters) ** 0.5
     tables = resamples.counts_of(cells, weights.size) * (1 - made_up / n_clusters)[:, None]
-    return _kappas(tables + added, weights)
+    return kappas_of_tables(tables + added, weights)
 
 
-def _without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dropped: int) -> Estimate:
-    """Return kappa with its interval from leaving out each prompt.
+def kappa_without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dropped: int, sizes: Floats | None = None) -> Estimate:
+    """Return kappa with its interval from leaving out each prompt. `sizes` (n,) are how many outputs each stands for, 1 by default.
 
     Where all outputs agree it is Wilson's for as many outputs as prompts have another label than the most frequent: kappa
     read as the share of these on which the two agree for a reason and not by chance. Where the two never agree on a pass (or
     a fail), the upper end allows for three outputs on which they do (Hanley and Lippman-Hand 1983, JAMA 249:1743-1745).
     """
-    table = np.bincount(cells, minlength=weights.size).astype(np.float64)
-    value, n = float(_kappas(table[None], weights)[0]), len(cells)
-    drawn = _kappas(resamples.counts_of(cells, weights.size), weights)
+    table = np.bincount(cells, sizes, minlength=weights.size).astype(np.float64)
+    value, n = float(kappas_of_tables(table[None], weights)[0]), len(cells)
+    drawn = kappas_of_tables(resamples.counts_of(cells, weights.size, sizes), weights)
     square = table.reshape(weights.shape)
     for other in (cells // len(weights) != np.argmax(square.sum(axis=1)), cells % len(weights) != np.argmax(square.sum(axis=0))):
         if resamples.of(other).n_drawn_from < FEWEST_RARE:
             return Estimate(value, None, None, n, why_missing=TOO_ALIKE, n_dropped=n_dropped)
     found = with_interval(
-        value, drawn, resamples, n, n_dropped, kind="correlation", unseen=_kappas(table + _had_both_been_alike(weights), weights)
+        value, drawn, resamples, n, n_dropped, kind="correlation", unseen=kappas_of_tables(table + had_both_been_alike(weights), weights)
     )
     if len(weights) == 2 and found.high is not None and not square.diagonal().all():
         more = RULE_OF_THREE * np.diag(square.diagonal() == 0)
-        return replace(found, high=max(found.high, float(_kappas((table + more.ravel())[None], weights)[0])))
+        return replace(found, high=max(found.high, float(kappas_of_tables((table + more.ravel())[None], weights)[0])))
     if value < 1 or resamples.n_drawn_from < 2:
         return found
     rare = resamples.of(cells != np.argmax(table)).n_drawn_from
@@ -329,7 +329,7 @@ def _without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dropped:
     return Estimate(value, low, value, n, method=f"Wilson on {rare} {resamples.unit}", n_dropped=n_dropped)
 
 
-def _had_both_been_alike(weights: Floats) -> Floats:
+def had_both_been_alike(weights: Floats) -> Floats:
     """Return half an output more in each place of the table where both give the same: (labels, k * k)."""
     return np.asarray(UNSEEN * np.eye(weights.size)[:: len(weights) + 1])
 

@@ -84,11 +84,11 @@ def krippendorff_alphas(
         return dict.fromkeys(metrics, Estimate.missing("not defined, because no output has scores of two people", 0, n_dropped))
     if n_dropped:
         table, given, resamples = table[pairable], given[pairable], resamples and resamples.of(pairable)
-    values, codes = _coded(table, given)
+    values, codes = coded_scores(table, given)
     if len(values) == 1:
         why = f"not defined, because no two scores differ: all {int(given.sum())} are {values[0]:g}"
         return dict.fromkeys(metrics, Estimate.missing(why, n, n_dropped))
-    if resamples is not None and (units := _units(codes, len(values), resamples)) is not None:
+    if resamples is not None and (units := units_of(codes, len(values), resamples)) is not None:
         return _of_tables(values, units, metrics, resamples, n_dropped, labels=labels)
     return {metric: _alpha(values, codes, metric, resamples, n_dropped) for metric in metrics}
 
@@ -131,8 +131,8 @@ def judge_alpha(judge: Scores, human: Scores, metric: Metric, resamples: Resampl
         return Estimate.missing("not defined, because no output has both a judge score and a human one", 0, n_dropped)
     if n_dropped:
         scores, people, shared, resamples = scores[used], people[used], shared[used], resamples and resamples.of(used)
-    values, codes = _coded(np.column_stack([scores, people]), np.column_stack([np.ones(n, dtype=bool), shared]))
-    if resamples is not None and len(values) > 1 and (units := _units(codes[:, 1:], len(values), resamples, codes[:, 0])) is not None:
+    values, codes = coded_scores(np.column_stack([scores, people]), np.column_stack([np.ones(n, dtype=bool), shared]))
+    if resamples is not None and len(values) > 1 and (units := units_of(codes[:, 1:], len(values), resamples, codes[:, 0])) is not None:
         return _of_tables(values, units, (metric,), resamples, n_dropped, labels=labels)[metric]
     item, rater = np.nonzero(shared)
     pairs = np.stack([scores[item], people[item, rater]], axis=1)
@@ -152,7 +152,7 @@ class _Units:
     columns: Floats
 
 
-def _units(codes: Ints, n_values: int, resamples: Resamples, judge: Ints | None = None) -> _Units | None:
+def units_of(codes: Ints, n_values: int, resamples: Resamples, judge: Ints | None = None) -> _Units | None:
     """Return the units with these scores (n, raters), or of the judge's with each of them; None where tables don't fit."""
     low, high = np.triu_indices(n_values, 1)
     one_of, kind = _kinds(codes, n_values, judge)
@@ -191,14 +191,14 @@ def _of_tables(
     drawn = np.ascontiguousarray(resamples.sums_by_kind(units.kind, units.columns).T)
     found = {}
     for metric in metrics:
-        value = float(_table_statistic(whole, values, metric)[0])
-        unseen = None if resamples.is_drawn else _had_all_been_alike(whole[:, 0], values, metric, labels, len(units.kind))
-        resampled = _table_statistic(drawn, values, metric)
+        value = float(alpha_of_tables(whole, values, metric)[0])
+        unseen = None if resamples.is_drawn else had_all_been_alike(whole[:, 0], values, metric, labels, len(units.kind))
+        resampled = alpha_of_tables(drawn, values, metric)
         found[metric] = with_interval(value, resampled, resamples, len(units.kind), n_dropped, kind="correlation", unseen=unseen)
     return found
 
 
-def _table_statistic(sums: Floats, values: Floats, metric: Metric) -> Floats:
+def alpha_of_tables(sums: Floats, values: Floats, metric: Metric) -> Floats:
     """Return alpha (b,) from sums (v + pairs, b)."""
     low, high = np.triu_indices(len(values), 1)
     frequency, apart = sums[: len(values)], sums[len(values) :]
@@ -208,7 +208,7 @@ def _table_statistic(sums: Floats, values: Floats, metric: Metric) -> Floats:
     return np.asarray(1 - ratio((apart * squared).sum(axis=0) * (frequency.sum(axis=0) - 1), expected))
 
 
-def _had_all_been_alike(sums: Floats, values: Floats, metric: Metric, labels: Sequence[float], n_units: int) -> Floats:
+def had_all_been_alike(sums: Floats, values: Floats, metric: Metric, labels: Sequence[float], n_units: float) -> Floats:
     """Return alpha had there been a part of an output more, to which everyone gives one of the labels: (labels,)."""
     every = np.union1d(values, np.asarray(labels, dtype=np.float64))
     place, size = np.searchsorted(every, values), len(every)
@@ -218,10 +218,10 @@ def _had_all_been_alike(sums: Floats, values: Floats, metric: Metric, labels: Se
     apart[place[low], place[high]] = sums[len(values) :]
     more = (UNSEEN_SPREAD if metric == "interval" else UNSEEN) * frequency.sum() / n_units * np.eye(size)
     pairs = np.repeat(apart[np.triu_indices(size, 1)][:, None], size, axis=1)
-    return _table_statistic(np.concatenate([frequency[:, None] + more, pairs]), every, metric)
+    return alpha_of_tables(np.concatenate([frequency[:, None] + more, pairs]), every, metric)
 
 
-def _coded(table: Floats, given: Mask) -> tuple[Floats, Ints]:
+def coded_scores(table: Floats, given: Mask) -> tuple[Floats, Ints]:
     """Return the values that occur, rising, and each score's place among them, -1 where there is none."""
     low, high = np.fmin.reduce(table, axis=None), np.fmax.reduce(table, axis=None)
     if high - low <= 10_000 and (np.trunc(table) == table)[given].all():  # whole numbers need no sort

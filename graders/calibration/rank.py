@@ -116,7 +116,7 @@ def within(
     values, weights, draws, unseen, used = [], [], [], [], np.zeros(len(x), dtype=bool)
     for number in np.unique(numbers):
         rows = numbers == number
-        if not _why_undefined(x[rows], y[rows]):
+        if not why_no_correlation(x[rows], y[rows]):
             value, resampled = compute(x[rows], y[rows], part and part.of(rows))
             values.append(value)
             weights.append(float(rows.sum()))
@@ -237,8 +237,8 @@ def _turns(scores: Floats, people: Floats, resamples: Resamples | None) -> _Turn
         rest = (total[rows] - own) / (turn[rows, -1] - 1)
         if len(rows) < FEWEST_SHARED or min(np.ptp(own), np.ptp(rest), np.ptp(scores[rows])) == 0:
             continue
-        part, others = resamples and resamples.of(rows), _code(rest)
-        pair = [_spearman_of_codes(*_code(side), *others, part) for side in (scores[rows], own)]
+        part, others = resamples and resamples.of(rows), score_codes(rest)
+        pair = [_spearman_of_codes(*score_codes(side), *others, part) for side in (scores[rows], own)]
         found.values.append([value for value, _ in pair])
         found.drawn.append([drawn for _, drawn in pair])
         found.unseen.append([_had_both_been_alike(_spearman, side, rest, part) for side in (scores[rows], own)])
@@ -270,7 +270,7 @@ def resampled_correlation(
     """Return a correlation ("pearson", "spearman", "kendall_b"), that of each resample, `unseen` of `jackknife.ends_of`, why if none."""
     compute = {"pearson": _pearson, "spearman": _spearman, "kendall_b": _kendall}[name]
     x, y, both = scored_by_both(judge, human)
-    if why := _why_undefined(x, y):
+    if why := why_no_correlation(x, y):
         return None, None, None, why
     part = resamples.of(both)
     return *compute(x, y, part), _had_both_been_alike(compute, x, y, part), ""
@@ -279,7 +279,7 @@ def resampled_correlation(
 def _estimate(judge: Scores, human: Scores, compute: Correlation, resamples: Resamples | None) -> Estimate:
     x, y, both = scored_by_both(judge, human)
     n, n_dropped = len(x), int((~both).sum())
-    if why := _why_undefined(x, y):
+    if why := why_no_correlation(x, y):
         return Estimate.missing(why, n, n_dropped)
     part = resamples and resamples.of(both)
     value, resampled = compute(x, y, part)
@@ -287,7 +287,7 @@ def _estimate(judge: Scores, human: Scores, compute: Correlation, resamples: Res
     return with_interval(value, resampled, part, n, n_dropped, kind="correlation", unseen=unseen)
 
 
-def _why_undefined(x: Floats, y: Floats) -> str:
+def why_no_correlation(x: Floats, y: Floats) -> str:
     if not len(x):
         return WHY_NONE
     if len(x) == 1:
@@ -305,31 +305,31 @@ def _scaled(x: Floats) -> Floats:
 def _pearson(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
     x, y = _scaled(x), _scaled(y)
     columns = np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y]).T
-    value = float(np.clip(_correlation(columns.sum(axis=0)[None])[0], -1, 1))
-    return value, None if resamples is None else _correlation(resamples.sums(columns))
+    value = float(np.clip(correlation_of_sums(columns.sum(axis=0)[None])[0], -1, 1))
+    return value, None if resamples is None else correlation_of_sums(resamples.sums(columns))
 
 
-def _correlation(sums: Floats) -> Floats:
+def correlation_of_sums(sums: Floats) -> Floats:
     n, x, y, xx, yy, xy = sums.T
     spread = np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0)
     return ratio(n * xy - x * y, np.sqrt(spread))
 
 
 def _spearman(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
-    return _spearman_of_codes(*_code(x), *_code(y), resamples)
+    return _spearman_of_codes(*score_codes(x), *score_codes(y), resamples)
 
 
 def _spearman_of_codes(x_code: Ints, n_x: int, y_code: Ints, n_y: int, resamples: Resamples | None) -> Resampled:
     if n_x * n_y <= MAX_RANKED_CELLS and (resamples is None or resamples.fits(n_x * n_y)):
         cells = x_code * n_y + y_code
         whole = np.bincount(cells, minlength=n_x * n_y).astype(np.float64)
-        value = float(np.clip(_table_spearman(whole.reshape(n_x, n_y, 1))[0], -1, 1))
+        value = float(np.clip(spearman_of_tables(whole.reshape(n_x, n_y, 1))[0], -1, 1))
         drawn = None if resamples is None else resamples.counts_of(cells, n_x * n_y).T.reshape(n_x, n_y, -1)
-        return value, None if drawn is None else _table_spearman(drawn)
+        return value, None if drawn is None else spearman_of_tables(drawn)
     return _spearman_of_pairs(x_code, y_code, n_x, n_y, resamples)
 
 
-def _table_spearman(tables: Floats) -> Floats:
+def spearman_of_tables(tables: Floats) -> Floats:
     """Return the rank correlation of each table of counts (x, y, b): (b,). Sums go over whole rows of b, the quick way."""
     margins = tables.sum(axis=1), tables.sum(axis=0)
     total = margins[0].sum(axis=0)
@@ -337,7 +337,7 @@ def _table_spearman(tables: Floats) -> Floats:
     moments = [(margin * ranks).sum(axis=0) for margin, ranks in zip(margins, (x, y), strict=True)]
     squares = [(margin * ranks**2).sum(axis=0) for margin, ranks in zip(margins, (x, y), strict=True)]
     together = ((tables * y).sum(axis=1) * x).sum(axis=0)
-    return _correlation(np.stack([total, *moments, *squares, together], axis=1))
+    return correlation_of_sums(np.stack([total, *moments, *squares, together], axis=1))
 
 
 def _spearman_of_pairs(x_code: Ints, y_code: Ints, n_x: int, n_y: int, resamples: Resamples | None) -> Resampled:
@@ -354,10 +354,10 @@ def _spearman_of_pairs(x_code: Ints, y_code: Ints, n_x: int, n_y: int, resamples
         for size, code in ((n_x, pairs // n_y), (n_y, pairs % n_y))
     )
     moments = [np.einsum("bk,bk->b", counts, m) for m in (x_ranks, y_ranks, x_ranks**2, y_ranks**2, x_ranks * y_ranks)]
-    return value, _correlation(np.stack([counts.sum(axis=1), *moments], axis=1))
+    return value, correlation_of_sums(np.stack([counts.sum(axis=1), *moments], axis=1))
 
 
-def _code(scores: Floats) -> tuple[Ints, int]:
+def score_codes(scores: Floats) -> tuple[Ints, int]:
     """Return each score's place among the different scores, and how many there are of them."""
     low, span = scores.min(), np.ptp(scores)
     if span <= MAX_SPAN and (scores == np.floor(scores)).all():  # whole numbers need no sort
@@ -374,7 +374,7 @@ def _midranks(frequency: Floats) -> Floats:
 
 
 def _kendall(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
-    (x_code, n_x), (y_code, n_y) = _code(x), _code(y)
+    (x_code, n_x), (y_code, n_y) = score_codes(x), score_codes(y)
     balance = _balance(x_code, y_code, n_x, n_y)
     untied = [len(x) - np.bincount(code)[code] for code in (x_code, y_code)]
     columns = np.stack([balance, *untied], axis=1).astype(np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graders.calibration
-from graders.calibration import agreement, alpha, decision, errors, icc, noise, passes, probes, rank, rates, reliability
+from graders.calibration import agreement, alpha, by_chance, decision, errors, icc, noise, passes, probes, rank, rates, reliability
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import mean_human
 from graders.calibration.comparison import compare_judges, drift
@@ -76,6 +76,17 @@ def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
     found |= {"cohen": agreement.cohen_kappa(passed, truth, rng=np.random.default_rng(0), n_boot=20)}
     both = ~np.isnan(passed) & ~np.isnan(truth)
     found |= {"corrected": corrected_rate(passed[~np.isnan(passed)], passed[both], truth[both])}
+    weights = np.linspace(1, 3, n)
+    for metric in alpha.METRICS:
+        found |= {f"alpha by chance, {metric}": by_chance.alpha_by_chance(human, metric, weights, draws, (1, 5))}
+        found |= {f"judge's alpha by chance, {metric}": by_chance.alpha_by_chance(human, metric, weights, draws, (1, 5), judge=judge)}
+    found |= {"kappa by chance": by_chance.kappa_by_chance(judge, human, (1, 2, 3, 4, 5), weights, draws)}
+    found |= {"ac2 by chance": by_chance.ac2_by_chance(judge, human, (1, 2, 3, 4, 5), weights, draws)}
+    for name in ("pearson", "spearman"):
+        found |= {f"{name} by chance": by_chance.correlation_by_chance(name, judge, human, weights, draws)}
+        found |= {
+            f"{name} within": by_chance.correlation_by_chance(name, judge, human, weights, draws, groups=list("ab" * n)[:n])
+        }
     compared = compare_judges(judge, judge, human, (1, 2, 3, 4, 5), resamples=draws)
     found |= {f"difference of {d.name}": d.difference for d in compared.differences}
     moved = drift(judge, judge, draws, tolerance=0.1)
@@ -112,6 +123,21 @@ def test_every_public_function_that_makes_a_figure_is_in_the_table():
         "estimate_from",
         "with_some_width",
         "all_agree",
+        "kappas_of_tables",
+        "ac2_of_tables",
+        "had_both_been_alike",
+        "quadratic_weights",
+        "labels_of_both",
+        "kappa_without_each",
+        "why_no_kappa",
+        "spearman_of_tables",
+        "correlation_of_sums",
+        "score_codes",
+        "why_no_correlation",
+        "alpha_of_tables",
+        "had_all_been_alike",
+        "coded_scores",
+        "units_of",
     }
     table = inspect.getsource(sys.modules[__name__])
     for module in pkgutil.iter_modules(graders.calibration.__path__):
