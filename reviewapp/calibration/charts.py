@@ -18,7 +18,8 @@ from graders.calibration.result import Estimate
 from reviewapp.calibration.figures import Figure, figure
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
-from reviewapp.calibration.words import number, percent, short, with_interval
+from reviewapp.calibration.words import with_interval
+from reviewapp.words import number, percent, short
 
 Chart = dict[str, Any]
 MOST_BUBBLES = 1_200

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reviewapp.calibration.figures import Figure
-from reviewapp.calibration.words import number, percent, short
+from reviewapp.words import number, percent, short
 
 MOST_REVIEWERS = 50
 OF_PEOPLE = ("people", "pass_rate")

@@ -25,9 +25,10 @@ from reviewapp.calibration.report import Question, draws_of, grades_of, remember
 from reviewapp.calibration.sentences import Sentence
 from reviewapp.calibration.study import verdicts_of
 from reviewapp.calibration.text_probes import MOST_CHARS_ON_PAGE, read_looks, text_group
-from reviewapp.calibration.words import counted, is_above, is_below, number, points, with_interval
+from reviewapp.calibration.words import is_above, is_below, with_interval
 from reviewapp.models import Grade, Grader
 from reviewapp.queues.design import UNKNOWN
+from reviewapp.words import counted, number, points
 
 TIME_BINS = 8
 FEWEST_IN_BIN = 5

@@ -11,18 +11,8 @@ from typing import Any
 
 from graders.calibration.noise import spearman_brown
 from graders.calibration.resample import ROUNDING, all_agree
-from reviewapp.calibration.words import (
-    between,
-    counted,
-    is_above,
-    is_below,
-    listed,
-    number,
-    percent,
-    points,
-    short,
-    with_interval,
-)
+from reviewapp.calibration.words import between, is_above, is_below, with_interval
+from reviewapp.words import counted, listed, number, percent, points, short
 
 ENOUGH, TOO_LITTLE = 0.8, 0.5  # reliability of the mean review: good; too low to hold a judge to
 ALIKE = 0.1  # difference of rank correlations that counts as none, where the whole interval lies in it

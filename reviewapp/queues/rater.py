@@ -11,8 +11,8 @@ from graders.calibration.errors import bias
 from graders.calibration.rates import wilson
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
-from reviewapp.calibration.words import short
 from reviewapp.models import Rubric
+from reviewapp.words import short
 
 NEAR = 0.1  # of the scale: what counts as agreeing where a rubric gives no verdict
 FEWEST = 5  # with fewer, a sentence says that it is too early

@@ -5,9 +5,10 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import Any
 
-from reviewapp.calibration.words import between, counted, listed, number, percent, with_interval
+from reviewapp.calibration.words import between, with_interval
 from reviewapp.models import Grader, Task
 from reviewapp.runs.ablations import Ablation, Cell, Group
+from reviewapp.words import counted, listed, number, percent
 
 Chart = dict[str, Any]
 

@@ -8,7 +8,8 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from reviewapp.calibration.words import between, number, percent, short, with_interval
+from reviewapp.calibration.words import between, with_interval
+from reviewapp.words import number, percent, short
 
 register = template.Library()
 MOST_ROWS = 40

@@ -10,12 +10,13 @@ from django.utils.safestring import SafeString
 
 from graders.calibration.result import Estimate
 from reviewapp.calibration.figures import figure
-from reviewapp.calibration.words import percent, with_interval
+from reviewapp.calibration.words import with_interval
 from reviewapp.models import Grader, Task
 from reviewapp.runs.ablation_charts import cell_text, told
 from reviewapp.runs.ablations import Failure, Group
 from reviewapp.runs.progress import Progress, Spend
 from reviewapp.templatetags.plots import percent as place
+from reviewapp.words import percent
 
 register = template.Library()
 

@@ -10,8 +10,8 @@ from django.core.management import CommandError, call_command
 from graders import registry
 from graders.judge.judge import judged_criteria
 from reviewapp.calibration.study import study
-from reviewapp.calibration.words import percent
 from reviewapp.models import Grader, JudgedPair, Task
+from reviewapp.words import percent
 from tests.graders.judging import shipped
 from tests.jobs.judged import make_ideas
 from tests.make import make_human_grade, make_user

@@ -20,11 +20,12 @@ from django.urls import reverse
 from graders.grade import GraderError
 from graders.judge.grader import JudgeGrader
 from reviewapp.calibration.figures import figure
-from reviewapp.calibration.words import percent, with_interval
+from reviewapp.calibration.words import with_interval
 from reviewapp.judges import pairs
 from reviewapp.judges.calls import totals_of
 from reviewapp.judges.known import plain_of
 from reviewapp.management.commands.grade import ProgressLine, cost_text, find_grader, find_task
+from reviewapp.words import percent
 
 MOST_PAIRS = 10_000
 
