@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
 from graders.calibration.arrays import Floats, Scores, check_range, score_array
-from graders.calibration.rates import with_some_width
+from graders.calibration.rates import share_by_prompt, with_some_width
 from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
@@ -90,27 +91,47 @@ def decide(judge: Scores, human: Scores, resamples: Resamples | None = None) -> 
     drawn = None if part is None else part.counts_of(cells, 4)
     true_pass, false_pass, false_fail, true_fail = (int(count) for count in whole[0])
 
-    def share(of: Callable[[Floats], Floats], out_of: Callable[[Floats], Floats], why: str) -> Estimate:
+    def share(hits: Sequence[int], others: Sequence[int], why: str, *, is_f1: bool = False) -> Estimate:
+        """The share of hits among hits and others, kinds of outputs; of f1 it is the share f1 / (2 - f1), brought back."""
+        among = np.isin(cells, (*hits, *others))
         if not n:
             why = "no output has both a verdict of the judge and a majority of people"
-        elif out_of(whole)[0] > 0:
-            value = float(of(whole)[0] / out_of(whole)[0])
-            counted = part and part.of(out_of(np.eye(4))[cells] > 0)
-            made = with_interval(value, None if drawn is None else ratio(of(drawn), out_of(drawn)), counted, n, n_dropped, kind="share")
+        if not among.any():
+            return Estimate.missing(f"not defined, because {why}", n, n_dropped)
+        passes, counted = np.isin(cells[among], hits).astype(np.float64), part and part.of(among)
+        value = _f1(passes.mean()) if is_f1 else float(passes.mean())
+        if counted is None or drawn is None or counted.is_drawn:
+            resampled = None if drawn is None else ratio(drawn[:, hits].sum(axis=1), drawn[:, [*hits, *others]].sum(axis=1))
+            resampled = _f1(resampled) if is_f1 and resampled is not None else resampled
+            made = with_interval(value, resampled, counted, n, n_dropped)
             return made if counted is None else with_some_width(made, counted)
-        return Estimate.missing(f"not defined, because {why}", n, n_dropped)
+        ends = share_by_prompt(passes, counted)
+        if ends is None:
+            return with_interval(value, passes, counted, n, n_dropped)  # says why
+        low, high = (_f1(end) for end in ends) if is_f1 else ends
+        method = f"Wilson, {len(passes)} outputs of {counted.n_drawn_from} {counted.unit}"
+        return Estimate(value, min(low, value), max(high, value), n, method=method, n_dropped=n_dropped)
 
     return Decision(
         true_pass,
         false_pass,
         false_fail,
         true_fail,
-        precision=share(lambda s: s[:, 0], lambda s: s[:, 0] + s[:, 1], "the judge passes no output"),
-        recall=share(lambda s: s[:, 0], lambda s: s[:, 0] + s[:, 2], "people pass no output"),
-        f1=share(lambda s: 2 * s[:, 0], lambda s: 2 * s[:, 0] + s[:, 1] + s[:, 2], "neither side passes an output"),
-        false_pass_rate=share(lambda s: s[:, 1], lambda s: s[:, 1] + s[:, 3], "people fail no output"),
-        agreement=share(lambda s: s[:, 0] + s[:, 3], lambda s: s.sum(axis=1), ""),
+        precision=share([0], [1], "the judge passes no output"),
+        recall=share([0], [2], "people pass no output"),
+        f1=share([0], [1, 2], "neither side passes an output", is_f1=True),
+        false_pass_rate=share([1], [3], "people fail no output"),
+        agreement=share([0, 3], [1, 2], ""),
     )
+
+
+@overload
+def _f1(share: float) -> float: ...
+@overload
+def _f1(share: Floats) -> Floats: ...
+def _f1(share: float | Floats) -> float | Floats:
+    """Return f1 from the share of outputs passed by both, of those passed by either (Jaccard's index): it rises with it."""
+    return 2 * share / (1 + share)
 
 
 def _verdicts(name: str, passes: Floats) -> Floats:

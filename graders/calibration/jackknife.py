@@ -143,8 +143,8 @@ def _size(value: float, half: float) -> Ends:
 def ends_of_limit(middle: Floats, deviation: Floats, times: float, level: float) -> Ends | None:
     """Return the interval of a mean plus so many standard deviations, from both: the whole's first, then without each prompt.
 
-    The interval of the mean, and that of the deviation on a log scale, are put together with their correlation where it widens
-    (MOVER). None where nothing differs, or would not without one of the prompts.
+    The interval of the mean, and that of the deviation on a log scale, are put together with their correlation (MOVER). None
+    where nothing differs, or would not without one of the prompts.
 
     References
     ----------
@@ -161,6 +161,6 @@ def ends_of_limit(middle: Floats, deviation: Floats, times: float, level: float)
     ends = []
     for side in (-1.0, 1.0):
         moved = times * float(deviation[0]) * (np.exp(side * reach if times > 0 else -side * reach) - 1)
-        square = half**2 + moved**2 + 2 * max(np.sign(times) * together, 0.0) * half * abs(moved)
+        square = half**2 + moved**2 + 2 * np.sign(times) * together * half * abs(moved)
         ends.append(float(middle[0]) + times * float(deviation[0]) + side * max(square, 0.0) ** 0.5)
     return ends[0], ends[1]

@@ -122,6 +122,7 @@ def test_every_public_function_that_makes_a_figure_is_in_the_table():
         "wilson_bounds",
         "estimate_from",
         "with_some_width",
+        "share_by_prompt",
         "all_agree",
         "kappas_of_tables",
         "ac2_of_tables",
