@@ -62,6 +62,11 @@ def _bends(above: list[Node], node: Node) -> bool:
     return any(base(n.op) in BENDING for n in (*above, node))
 
 
+def between(value: torch.Tensor, seed: int) -> torch.Tensor:
+    """Other numbers between 0 and 1 in the shape of a gate."""
+    return (0.2 + 0.6 * torch.rand(value.shape, generator=torch.Generator().manual_seed(seed))).to(value.dtype)
+
+
 def soft_pair(node: Node) -> int | None:
     """The dimension of a softmax over two values, or None."""
     if node.op not in SOFT or len(node.args) < 2 or not isinstance(node.args[1], int):

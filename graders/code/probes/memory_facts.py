@@ -34,6 +34,7 @@ class Trace:
         self.grows = True  # does the memory's work grow with the length? (known when two lengths are compared)
         self._passes: list[list[Chain]] | None = None
         self._steps: dict[int, list[Step]] = {}
+        self._counting: dict[int, bool] = {}
 
     @property
     def chain(self) -> Chain | None:
@@ -82,7 +83,9 @@ class Trace:
         """Do the logits change with the states up to this one?"""
         chain = next((c for c in self.chains if state in c.states), None)
         middle = chain.states[len(chain.states) // 2] if chain else state
-        return self.reaches_logits(middle) and self.effect([middle]) > FELT
+        if middle.i not in self._counting:
+            self._counting[middle.i] = self.reaches_logits(middle) and self.effect([middle]) > FELT
+        return self._counting[middle.i]
 
     def has_grad(self, name: str) -> bool:
         if self.grads is None:  # there was no backward pass
@@ -122,6 +125,8 @@ def memory_class(trace: Trace, called: bool) -> Verdict:
     inside = [c for c in trace.chains if c.memory is not None]
     if not inside and not mixing:
         return no("NeuralMemory is called, but it is a layer on each token by itself: it keeps nothing", work[-1])
+    if not any(trace.counts(c.last) for c in inside) and not gives_earlier_tokens(trace, unclear=not inside):
+        return no("what NeuralMemory gives for a token does not change with earlier ones: it keeps nothing", *trace.outputs[-1:])
     return yes("NeuralMemory is an nn.Module, the forward pass calls it and its work reaches the logits", *trace.outputs[-1:])
 
 
@@ -193,7 +198,7 @@ def sees_future(trace: Trace, chain: Chain) -> bool:
     def last_token(node: Node) -> tuple[int, int] | None:
         return (node.shape.index(trace.length), -1) if trace.length in node.shape[:2] else None
 
-    moved, *others = _with_other_input(trace, chain, [middle, *given], last_token)
+    moved, *others = _with_other_input(trace, chain.memory, [middle, *given], last_token)
     if rms(moved - middle.value) > 1e-4 * rms(middle.value):
         return True
     return any(_differs_before_last(other, n, trace.length) for other, n in zip(others, given, strict=True))
@@ -205,26 +210,48 @@ def _differs_before_last(moved: torch.Tensor, node: Node, length: int) -> bool:
     return bool(rms(earlier) > 1e-4 * rms(node.value))
 
 
+def gives_earlier_tokens(trace: Trace, *, unclear: bool) -> bool:
+    """Does what a memory gives for later tokens change with the first one that it is given?"""
+    for memory in dict.fromkeys(n.memory for n in trace.memory_nodes):
+        given = [n for n in trace.outputs if n.memory == memory and n.value.is_floating_point() and trace.reaches_logits(n)]
+        timed = [n for n in given if n.shape.count(trace.length) == 1]
+        whole = all(trace.length in n.shape for n in _inputs(trace, memory) if n.value.is_floating_point())
+        if not timed or not whole:  # called token by token, or of a size that shows no time
+            return unclear
+        moved = _with_other_input(trace, memory, timed, lambda n: (n.shape.index(trace.length), 0) if trace.length in n.shape else None)
+        for value, node in zip(moved, timed, strict=True):
+            later = (value - node.value).narrow(node.shape.index(trace.length), 1, trace.length - 1)
+            if not rms(later) <= 1e-6 * rms(node.value):
+                return True
+    return False
+
+
 def mixes_sequences(trace: Trace, chain: Chain) -> bool:
     """Does what the memory gives for the last sequence change with the first one?"""
     batch = trace.graph.batch
     if batch < 2:
         return False
     given = [n for n in trace.outputs if n.memory == chain.memory and n.shape[:1] == (batch,) and n.value.is_floating_point()]
-    moved = _with_other_input(trace, chain, given, lambda node: (0, 0) if node.shape[:1] == (batch,) else None)
+    moved = _with_other_input(trace, chain.memory, given, lambda node: (0, 0) if node.shape[:1] == (batch,) else None)
     return any(rms(m[-1] - n.value[-1]) > 1e-4 * rms(n.value[-1]) for m, n in zip(moved, given, strict=True))
 
 
+def _inputs(trace: Trace, memory: int | None) -> list[Node]:
+    """What a memory is given that is made of the tokens."""
+    graph = trace.graph
+    found = {i for n in graph.nodes if n.memory == memory for i in n.ins if graph.nodes[i].memory is None and graph.by_tokens(i)}
+    return [graph.nodes[i] for i in sorted(found)]
+
+
 def _with_other_input(
-    trace: Trace, chain: Chain, targets: list[Node], where: Callable[[Node], tuple[int, int] | None]
+    trace: Trace, memory: int | None, targets: list[Node], where: Callable[[Node], tuple[int, int] | None]
 ) -> list[torch.Tensor]:
     """The targets' values when the memory is given another input at one place of one dimension."""
     graph = trace.graph
-    if chain.memory is None:
+    if memory is None:
         return [n.value for n in targets]
-    inputs = {i for n in graph.nodes if n.memory == chain.memory for i in n.ins if graph.nodes[i].memory is None and graph.by_tokens(i)}
     given = {}
-    for node in map(graph.nodes.__getitem__, sorted(inputs)):
+    for node in _inputs(trace, memory):
         if node.value.is_floating_point() and (place := where(node)) is not None:
             given[node.i] = node.value.clone()
             given[node.i].select(*place).add_(max(rms(node.value), 0.1))
@@ -257,8 +284,7 @@ def _recurrence(one: Trace, other: Trace) -> Verdict:
             short.chain.last,
             category="not_recurrent",
         )
-    middle = short.chain.states[len(short.chain.states) // 2]
-    if not short.reaches_logits(middle) or short.effect([middle]) < FELT:
+    if not short.counts(short.chain.last):
         return no("a chain of states, but they do not reach the logits", short.chain.last, category="not_recurrent")
     return yes(f"{a} states for {short.length} tokens, {b} for {long.length}: each made from the one before", short.chain.last)
 
@@ -362,7 +388,12 @@ def by_steps(trace: Trace, rule: Callable[[Trace, Step], Verdict]) -> Verdict | 
     """What a rule says of the main chain's steps; None without a chain. Other memories of the model must say no less."""
     if trace.chain is None:
         return None
-    found = [agree([rule(trace, step) for step in trace.steps(chain)]) for chain in _first_of_each(trace.chains)]
+    found = []
+    for chain in _first_of_each(trace.chains):
+        said = agree([rule(trace, step) for step in trace.steps(chain)])
+        if said.says == "yes" and not trace.counts(chain.last):
+            said = no(f"{said.text}, but the state does not reach the logits", *said.nodes)
+        found.append(said)
     return next((v for v in found if v.says != "yes"), found[0])
 
 

@@ -6,8 +6,10 @@ takes from is made by attention.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
-from gates import in_unit, is_sigmoid, moves, own_params, soft_pair
+from gates import between, in_unit, is_sigmoid, moves, own_params, soft_pair
 from memory_facts import FELT, Trace, mixes
 from oplog import Node
 from ops import ADDS, BLEND, PRODUCTS, SOFT, STRUCTURAL, base, core, is_a, param_operand
@@ -24,6 +26,8 @@ class Fusion:
     def __init__(self, trace: Trace) -> None:
         self.trace, self.graph, self.replay = trace, trace.graph, Replay(trace.graph)
         self.inside = {n.memory for n in trace.memory_nodes}
+        soft = [n for n in self.graph.nodes if n.op in SOFT and n.shape[-1] == trace.length]
+        self.soft_places = {n.place for n in soft}  # one that goes token by token has shorter rows before
         self.attention = self._attention()
         self.source: dict[int, int] = {}  # node that memory gives -> which memory and pass
         for k, passed in enumerate(trace.passes()):
@@ -54,7 +58,7 @@ class Fusion:
         soft = core(self.graph, node.ins[0])
         if is_a(node, {"sum"}):
             soft = core(self.graph, self.graph.nodes[node.ins[0]].ins[0]) if is_a(soft, {"mul"}) else soft
-        return soft.op in SOFT and soft.shape[-1] == self.trace.length and mixes_tokens(self, node)
+        return soft.op in SOFT and soft.place in self.soft_places and mixes_tokens(self, node)
 
     # --- the blend ---
 
@@ -77,7 +81,7 @@ class Fusion:
         return bad[0] if bad else self.other_fusion()
 
     def gates(self) -> list[Node]:
-        """Values in (0, 1) made of trained parameters that reach the logits: of each place the first and the last few."""
+        """Values in (0, 1) made of trained parameters that reach the logits: of each place some."""
         places: dict[object, list[Node]] = {}
         for node in self.graph.nodes:
             shaped = is_a(node, STRUCTURAL | PRODUCTS) or node.op.startswith("_scaled_dot")
@@ -87,7 +91,12 @@ class Fusion:
                 continue
             if in_unit(node):
                 places.setdefault(node.place[:1] or node.op, []).append(node)
-        return [n for nodes in places.values() for n in dict.fromkeys([*nodes[:2], nodes[-1]])][:TRIED]
+        return [n for nodes in places.values() for n in self._some_of(nodes)][:TRIED]
+
+    def _some_of(self, nodes: list[Node]) -> Iterable[Node]:
+        """The first and the last few; of a place that is come to token by token later ones, as there is nothing to attend to at first."""
+        middle = len(nodes) // 2 if len(nodes) >= self.trace.length else 0
+        return dict.fromkeys([*nodes[middle : middle + 2], nodes[-1]])
 
     def sums_after(self, gate: Node) -> list[Node]:
         """The nearest sums after a gate, element by element, in which memory and something else meet."""
@@ -137,7 +146,7 @@ class Fusion:
         memory = [i for i in direct if self.source.get(i) == self.source[latest]]
         if not self._trades(gate, node, memory, self._outside(gate, node, memory)):
             return None
-        own = own_params(graph, gate, node.i, graph.mask(self._set(gate, True)))
+        own = own_params(graph, gate, node.i, graph.mask(self._ends(gate)[0]))
         live = [p for p in own if self.trace.has_grad(p.name)]
         if not graph.trains(gate.i) or not live or not moves(graph, gate, live):
             return no("memory is blended with its complement by a gate that is not trained", node, gate)
@@ -145,19 +154,25 @@ class Fusion:
             return no("memory is blended with something that attention has no part in", node, gate)
         if not self.swings(gate):
             return no("one gate blends attention and memory, but it stands still near 0 or 1", node, gate)
+        if not self._follows(gate, node):
+            return no("what is blended is the same whatever the gate is between 0 and 1", node, gate)
+        if total := self._given_back(gate, node, [[i for i in direct if i in self.attention], memory]):
+            return no("what the gate takes from attention or memory is added again past the blend", total, gate, category="residual_fusion")
         if self.trace.effect([node]) < FELT:
             return no("one gate blends attention and memory, but the blend has next to no effect on the logits", node, gate)
         return yes("one gate blends attention and memory as g and 1 - g", node, gate)
 
-    def _set(self, gate: Node, high: bool) -> dict[int, torch.Tensor]:
-        """The gate at one end, and whatever else is one minus the gate at the other."""
+    def _ends(self, gate: Node) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+        """The gate at either end."""
+        return self._set(gate, torch.zeros_like(gate.value)), self._set(gate, torch.ones_like(gate.value))
+
+    def _set(self, gate: Node, to: torch.Tensor) -> dict[int, torch.Tensor]:
+        """The gate at other values, and whatever else is one minus the gate at theirs."""
         value = gate.value
-        one, zero = torch.ones_like(value), torch.zeros_like(value)
         dim = soft_pair(gate)
         if dim is not None:
-            first, second = (one, zero) if high else (zero, one)
-            return {gate.i: torch.cat([first.narrow(dim, 0, 1), second.narrow(dim, 1, 1)], dim)}
-        given = {gate.i: one if high else zero}
+            return {gate.i: torch.cat([to.narrow(dim, 0, 1), 1 - to.narrow(dim, 0, 1)], dim)}
+        given = {gate.i: to}
         for node in self.graph.nodes:
             if node.i == gate.i or node.numel != gate.numel or node.shape != gate.shape or is_a(node, STRUCTURAL) or not node.ins:
                 continue
@@ -165,7 +180,7 @@ class Fusion:
                 continue
             opposite = bool(((node.value + value - 1).abs() < 1e-5).all())
             if (opposite or bool(((node.value - value).abs() < 1e-6).all())) and self._tied(gate, node, opposite):
-                given[node.i] = zero if high is opposite else one
+                given[node.i] = 1 - to if opposite else to
         return given
 
     def _tied(self, gate: Node, node: Node, opposite: bool) -> bool:
@@ -178,7 +193,7 @@ class Fusion:
 
     def _trades(self, gate: Node, node: Node, memory: list[int], others: list[int]) -> bool:
         """With the gate at one end memory is gone from the sum; are the others there more than at the end where it is?"""
-        low, high = self._set(gate, False), self._set(gate, True)
+        low, high = self._ends(gate)
         mine = [self._influence(node, ends, memory) for ends in (low, high)]
         size = rms(node.value)
         if max(mine) < 1e-5 * size or min(mine) > 1e-3 * max(mine) + 1e-6 * size or not others:
@@ -196,6 +211,46 @@ class Fusion:
             self._still[key] = self._run(node, ends)
         moved = self._run(node, {**ends, **self._noise(leaves)}) - self._still[key]
         return rms(moved) if bool(torch.isfinite(moved).all()) else float("nan")
+
+    def _follows(self, gate: Node, node: Node) -> bool:
+        """Does the blend change with the gate's values? (One divided by its own value does nothing.)"""
+        one, other = (self._run(node, self._set(gate, between(gate.value, seed))) for seed in (1, 2))
+        return not rms(one - other) <= 1e-3 * rms(one)
+
+    def _given_back(self, gate: Node, node: Node, leaves: list[list[int]]) -> Node | None:
+        """A later sum, linear in the blend, to which the gate also goes past the blend, so that one of the leaves is there whole."""
+        for total, region in self._linear_after(node):
+            past = [i for i in total.ins if not region >> i & 1 and self.graph.reach(i, region) >> gate.i & 1]
+            for mine in leaves if past else ():
+                alone, whole = (self._traded(gate, total, mine, fixed) for fixed in (self.graph.mask(past), 0))
+                if whole < 0.3 * alone:
+                    return total
+        return None
+
+    def _linear_after(self, node: Node) -> Iterator[tuple[Node, int]]:
+        """The sums after a blend that are linear in it, each with the nodes on the way, as bits."""
+        region, todo = 1 << node.i, [node.i]
+        while todo:
+            for i in self.users.get(todo.pop(0), ()):
+                later = self.graph.nodes[i]
+                linear = is_a(later, ADDS | STRUCTURAL | {"mul", "neg", "div"}) or (
+                    is_a(later, PRODUCTS) and param_operand(self.graph, later)
+                )
+                if region >> i & 1 or not linear or region.bit_count() > REACH:
+                    continue
+                region |= 1 << i
+                todo.append(i)
+                if is_a(later, ADDS):
+                    yield later, region
+
+    def _traded(self, gate: Node, node: Node, leaves: list[int], fixed: int) -> float:
+        """How differently the sum follows these values with the gate at either end."""
+        keep = (self.leaves & ~self.graph.mask(leaves)) | fixed
+        noise, follows = self._noise(leaves), []
+        for ends in self._ends(gate):
+            still, moved = (self.replay.one(node.i, {**ends, **more}, keep & ~self.graph.mask(ends)) for more in ({}, noise))
+            follows.append((moved - still).double())
+        return float(rms(follows[0] - follows[1]))
 
     def _outside(self, gate: Node, node: Node, memory: list[int]) -> list[int]:
         """Values of the input beside memory that enter the sum."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from gates import felt, is_sigmoid, moves, own_params
+from gates import between, felt, is_sigmoid, moves, own_params
 from memory_chain import Chain, Step, carries
 from memory_facts import Trace, attends_over_past, by_steps, mixes, mixes_before
 from oplog import Graph, Node
@@ -46,8 +46,6 @@ def _outer_of(trace: Trace, step: Step) -> Verdict:
     factors = _factors(trace.graph, maker) if maker else []
     if factors and not any(projected(trace.graph, i, trace.chain.memory if trace.chain else None) for i in factors):
         return no("a column times a row is added to the state, but neither is a projection of the input", maker or step.after)
-    if not trace.counts(step.after):
-        return no("a column times a row is added to the state, but the state does not reach the logits", maker or step.after)
     return yes("a column times a row, both made of the input, is added to the state: its rank is one", maker or step.after, step.after)
 
 
@@ -236,11 +234,17 @@ def scales_write(step: Step, gate: Node) -> bool:
     return rms(nothing - share * by_gate) < 1e-3 * size and abs(share) < 20
 
 
+def _write_follows(step: Step, gate: Node) -> bool:
+    """Does the write change with the gate's values? (A gate divided by its own value does not.)"""
+    one, other = (step.without_state({gate.i: between(gate.value, seed)}) for seed in (1, 2))
+    return not rms(one - other) <= 1e-3 * rms(one)
+
+
 def _judge_surprise(trace: Trace, step: Step, gate: Node) -> Verdict:
     graph = trace.graph
     known = [s for s in step.chain.states if graph.depends(gate.i, s.i)]
     reads = [n for n in step.chain.reads() if graph.depends(gate.i, n.i) and graph.depends(n.i, known[-1].i)]
-    reads = reads or _reads_of_vector(graph, step, gate, known[-1])
+    reads = reads or _reads_by_element(graph, gate, known[-1])
     first = [n for n in reads if not any(graph.depends(n.i, r.i) for r in reads if r.i != n.i)]
     if not first:
         return no("the gate depends on the state, but not through a value retrieved for the input", gate, category="generic_gate")
@@ -259,6 +263,8 @@ def _judge_surprise(trace: Trace, step: Step, gate: Node) -> Verdict:
         return no("the gate is cut off from the gradient: it can't learn", gate)
     if not moves(graph, gate, graph.trained_params(gate.i)):
         return no("the gate does not change with its parameters", gate)
+    if not _write_follows(step, gate):
+        return no("the write is the same whatever the gate is between 0 and 1", gate)
     return yes("a sigmoid of the input and of what the memory retrieves for it scales the write", gate, first[0])
 
 
@@ -278,12 +284,17 @@ def _changes_when_empty(graph: Graph, gate: Node, state: Node) -> bool:
     return not bool(torch.isfinite(moved).all()) or float(moved.abs().max()) > FAINT
 
 
-def _reads_of_vector(graph: Graph, step: Step, gate: Node, state: Node) -> list[Node]:
-    """A state of one vector is read element by element: its product with something made of the input."""
-    if not step.chain.is_vector:
-        return []
-    between = [n for n in graph.of(graph.down(state.i) & graph.above(gate.i)) if is_a(n, {"mul"})]
-    return [n for n in between if any(graph.by_tokens(i) and not graph.depends(i, state.i) for i in n.ins)]
+def _reads_by_element(graph: Graph, gate: Node, state: Node) -> list[Node]:
+    """A state that is no matrix is read element by element, by its own numbers or by those of its Fourier transform."""
+    way = list(graph.of(graph.down(state.i) & graph.above(gate.i)))
+    products = [n for n in way if is_a(n, {"mul"}) and any(graph.by_tokens(i) and not graph.depends(i, state.i) for i in n.ins)]
+    waves = [n for n in products if n.value.is_complex()]
+    back = [
+        n
+        for n in way
+        if not n.value.is_complex() and any(graph.nodes[i].value.is_complex() and graph.depends(i, w.i) for w in waves for i in n.ins)
+    ]
+    return [n for n in products if n not in waves] + back
 
 
 def _sees_input(graph: Graph, gate: Node, reads: list[Node], state: Node) -> bool:

@@ -28,7 +28,7 @@ from memory_course import course
 from memory_fusion import Fusion
 from modes import TRAINING, Mode
 from repair import VIEW, imported, is_view_of_parts, missing_import, view_or_reshape
-from trial import CONTRACT, Broken, Trial, check_logits, last_try
+from trial import CHANCE, CONTRACT, Broken, Trial, check_logits, last_try
 from unseen import keep_unseen
 from verdicts import Verdict, agree, is_stuck, no
 
@@ -58,7 +58,7 @@ def build(module: ModuleType) -> torch.nn.Module:
     cls = getattr(module, "MemoryTransformer", None)
     if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
         raise Broken("the file defines no class MemoryTransformer(nn.Module)")
-    torch.manual_seed(0)
+    torch.manual_seed(CHANCE)
     return cls()
 
 
@@ -106,8 +106,8 @@ def decide(trial: Trial, guard: Guard) -> tuple[Six, dict[str, list[float]]]:
         found = both(found, again(trial, guard, (size[0], length), size))
         stops = no("from some length on no more steps are made: the chain does not grow", *short.outputs[-1:])
         found = (*found[:RECURRENT], stops, *found[RECURRENT + 1 :])
-    for _ in trial.other_kinds():
-        found = both(found, again(trial, guard, trial.sizes, size))
+    for other in trial.other_ways():
+        found = both(found, again(trial, guard, other, size))
     if trial.counts():
         found = both(found, again(trial, guard, trial.sizes, size))
     if any(map(is_stuck, found)):

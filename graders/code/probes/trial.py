@@ -9,6 +9,7 @@ import inspect
 import random
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -26,6 +27,9 @@ CALMER = 0.4
 TEXT = "the cat sat on the mat and then it went to see what else there was in the house by the sea "
 LETTERS = "abcdefghijklmnopqrstuvwxyz "  # each sequence has others, so that no two have the same token at the same time
 KINDS = ("text", "noise", "pad", "again")  # what the tokens are like: a program may do other things with each
+ELSEWHERE = ("seeded", "gpu", "inference")  # where it runs: after a seed set by hand, beside a GPU, in inference mode
+MORE = ((17, 0), (3, 16), (3, 32))  # sequences and tokens (0: as many as ever) that a program may have other code for
+CHANCE, BY_HAND = 0x5A17_93C4_E6B8_0D2F, 42  # a seed as a process has that nobody seeded, and one as people set
 LOOKED_AT = 4000  # values of the program's own that are compared to see whether it counts its calls
 
 
@@ -61,8 +65,9 @@ class Trial:
 
     def run(self, batch: int, length: int) -> torch.Tensor:
         """The logits, without a look inside."""
-        _same_chance()
-        logits: torch.Tensor = self.model(self.tokens(batch, length))
+        tokens = self.tokens(batch, length)
+        with self._somewhere():
+            logits: torch.Tensor = self.model(tokens)
         return logits
 
     def check(self) -> None:
@@ -106,8 +111,7 @@ class Trial:
             log.leaf(p, "param", name)
         for name, b in self.model.named_buffers():
             log.leaf(b, "const", name)
-        _same_chance()
-        with log:
+        with self._somewhere(), log:
             logits = self.model(tokens)
         if log.overflow:
             raise OverflowError("more operations than can be read")
@@ -159,22 +163,42 @@ class Trial:
             base = other
         return found
 
-    def other_kinds(self) -> Iterator[str]:
-        """For which kinds of tokens does the program do something else? `kind` is that one then."""
+    def other_ways(self) -> Iterator[tuple[int, int]]:
+        """With which kinds of tokens, where, and at which sizes does the program do something else? `kind` is that one then."""
         first, self.kind = self.kind, KINDS[0]
-        usual = self._course()
-        for kind in KINDS[1:]:
+        usual = self._course(*self.sizes)
+        for kind in (*KINDS[1:], *ELSEWHERE):
             self.kind = kind
-            if self._course() != usual:
-                yield kind
+            if self._course(*self.sizes) not in (usual, []):
+                yield self.sizes
         self.kind = first
+        for batch, length in MORE:
+            size = batch, length or self.sizes[1]
+            if set(self._course(*size)) - set(usual):
+                yield size
 
-    def _course(self) -> list[object]:
-        tokens = self.tokens(*self.sizes)
-        _same_chance()
-        with torch.no_grad(), Counter() as counter:
+    def _course(self, batch: int, length: int) -> list[object]:
+        """The operations of one pass; none where the program does not run there."""
+        tokens = self.tokens(batch, length)
+        with torch.no_grad(), Counter() as counter, suppress(Exception), self._somewhere():
             self.model(tokens)
-        return list(counter.names)
+            return list(counter.names)
+        return []
+
+    @contextmanager
+    def _somewhere(self) -> Iterator[None]:
+        """Where this kind of run takes place."""
+        torch.manual_seed(BY_HAND if self.kind == "seeded" else CHANCE)
+        random.seed(2)
+        asked = {"gpu": (torch.cuda, "is_available"), "inference": (torch, "is_inference_mode_enabled")}.get(self.kind)
+        real = getattr(*asked) if asked else None
+        if asked:
+            setattr(*asked, lambda: True)
+        try:
+            yield
+        finally:
+            if asked:
+                setattr(*asked, real)
 
     def steps_stop(self) -> int:
         """A length beyond `long` at which the work has stopped growing, or 0."""
@@ -262,20 +286,17 @@ def quiet_dropout(model: torch.nn.Module) -> None:
 
 
 def shake(model: torch.nn.Module) -> None:
-    """A little noise where a trained parameter is all alike, so that zero initialisation hides no dependence."""
+    """A little noise where a trained parameter is zero, so that zero initialisation hides no dependence.
+
+    Not where it is another constant: a clamp that it lies beyond is one that no gradient passes.
+    """
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():
             if not (p.requires_grad and p.is_floating_point() and p.numel()):
                 continue
-            first = p.reshape(-1)[0]
-            if bool((p == first).all()) and ((p.dim() > 1 and p.numel() > 1) or float(first) == 0.0):
+            if not bool(p.any()):
                 p.add_((0.02 * torch.randn(p.shape, generator=generator)).to(p.dtype))
-
-
-def _same_chance() -> None:
-    torch.manual_seed(2)
-    random.seed(2)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
