@@ -7,14 +7,14 @@ difference is mostly far narrower than the intervals of the two figures suggest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from graders.calibration import agreement, rank
 from graders.calibration.arrays import Floats, Scores, mean_human, score_array
-from graders.calibration.jackknife import spread_of
+from graders.calibration.jackknife import ends_of_difference, spread_of
 from graders.calibration.resample import ROUNDING, Resamples, all_agree, bootstrap, mean_statistic, with_interval
 from graders.calibration.result import Estimate
 
@@ -200,7 +200,8 @@ def _unsure_of_sign(without: Floats) -> tuple[Floats, Floats]:
 
 
 def _kappa(pair: tuple[Floats, Floats], human: Floats, labels: Sequence[float], resamples: Resamples, n_dropped: int) -> Difference:
-    values, drawn, unseen = [], [], []
+    values, drawn = [], []
+    unseen: list[Floats | None] = []
     for x in pair:
         found, resampled, alike = agreement.resampled_kappa(x, human, labels, resamples, np.random.default_rng(0))
         if found.value is None:
@@ -209,8 +210,7 @@ def _kappa(pair: tuple[Floats, Floats], human: Floats, labels: Sequence[float], 
         values.append(found.value)
         drawn.append(resampled)
         unseen.append(alike)
-    apart = unseen[1] - unseen[0]
-    return _difference("weighted_kappa", values, drawn, resamples=resamples, n=len(pair[0]), n_dropped=n_dropped, unseen=apart)
+    return _difference("weighted_kappa", values, drawn, resamples=resamples, n=len(pair[0]), n_dropped=n_dropped, unseen=unseen)
 
 
 def _correlation(name: str, pair: tuple[Floats, Floats], y: Floats, resamples: Resamples, n_dropped: int) -> Difference:
@@ -222,9 +222,7 @@ def _correlation(name: str, pair: tuple[Floats, Floats], y: Floats, resamples: R
         values.append(value)
         drawn.append(resampled)
         unseen.append(alike)
-    a, b = unseen
-    apart = None if a is None or b is None else b - a
-    return _difference(name, values, drawn, resamples=resamples, n=len(y), n_dropped=n_dropped, unseen=apart)
+    return _difference(name, values, drawn, resamples=resamples, n=len(y), n_dropped=n_dropped, unseen=unseen)
 
 
 def _difference(
@@ -235,14 +233,23 @@ def _difference(
     resamples: Resamples,
     n: int,
     n_dropped: int,
-    unseen: Floats | None = None,
+    unseen: Sequence[Floats | None] = (),
 ) -> Difference:
+    """Return one figure of both; `unseen` is given of correlations, whose difference has an interval of its own."""
     (a, b), (drawn_a, drawn_b) = values, drawn
+
+    def at(draws: Resamples) -> Estimate:
+        found = with_interval(b - a, drawn_b - drawn_a, draws, n, n_dropped)
+        if draws.is_drawn or found.low is None or not unseen:
+            return found
+        there = np.bincount(draws.clusters, minlength=len(drawn_a)) > 0
+        ends = ends_of_difference((a, b), (drawn_a[there], drawn_b[there]), draws.level, (unseen[0], unseen[1]))
+        return found if ends is None else replace(found, low=min(ends[0], b - a), high=max(ends[1], b - a))
+
     part = resamples
     if name in HEADLINE:  # the verdict looks three times
         part = resamples.at_level(1 - (1 - resamples.level) / len(HEADLINE))
-    strict = with_interval(b - a, drawn_b - drawn_a, part, n, n_dropped, unseen=unseen)
-    shown = with_interval(b - a, drawn_b - drawn_a, resamples, n, n_dropped, unseen=unseen)
+    strict, shown = at(part), at(resamples)
     better: Better = ""
     is_apart = strict.low is not None and strict.high is not None and not strict.low <= 0 <= strict.high
     if strict.why_missing == all_agree(n) and resamples.n_drawn_from >= FEWEST_ALIKE:  # the same on every output

@@ -109,7 +109,8 @@ def decide(judge: Scores, human: Scores, resamples: Resamples | None = None) -> 
         if ends is None:
             return with_interval(value, passes, counted, n, n_dropped)  # says why
         low, high = (_f1(end) for end in ends) if is_f1 else ends
-        method = f"Wilson, {len(passes)} outputs of {counted.n_drawn_from} {counted.unit}"
+        prompts = f"{counted.n_drawn_from} {counted.unit}"
+        method = f"Wilson on {prompts}" if value in (0, 1) else f"Wilson, {len(passes)} outputs of {prompts}"
         return Estimate(value, min(low, value), max(high, value), n, method=method, n_dropped=n_dropped)
 
     return Decision(

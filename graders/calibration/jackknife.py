@@ -43,7 +43,8 @@ def spread_of(without: Floats) -> Spread:
     """Return the spread of a figure from its values without each prompt (C,), C at least 2.
 
     Degrees of freedom are those of a chi square with the variance that the squares' sum is seen to have,
-    2 / (g / C + 2 / (C - 1)), g the excess kurtosis: C - 1 at most, and 2 at least.
+    2 / (g / C + 2 / (C - 1)), g the excess kurtosis: C - 1 at most, and 2 at least. Few numbers hardly show their kurtosis: it
+    is lessened by 4 / C, so that four prompts have their three degrees of freedom.
 
     References
     ----------
@@ -66,7 +67,7 @@ def spread_of(without: Floats) -> Spread:
         return Spread(error, n, max(n - 1.0, 1.0))
     excess = n * float(square @ square) / squares**2 - 3
     excess = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * excess + 6)
-    degrees = 2 / max(excess / n + 2 / (n - 1), 1e-9)
+    degrees = 2 / max((1 - 4 / n) * excess / n + 2 / (n - 1), 1e-9)
     return Spread(error, n, min(max(degrees, FEWEST_DEGREES), n - 1.0))
 
 
@@ -87,10 +88,9 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
-        Of a correlation, a mean, or the difference of two correlations: what it would be with half an output more (or a
-        quarter), to which everybody gives the same of m scores. Where that would move it by much, outputs of a kind that
-        would show it are too rare to have been seen, and the end on that side (of a difference, either) is moved out by the
-        root of the mean square of that.
+        Of a correlation or a mean: what it would be with half an output more (or a quarter), to which everybody gives the
+        same of m scores. Where that would move it by much, outputs of a kind that would show it are too rare to have been
+        seen, and the upper end is moved out by the root of the mean square of that.
 
     References
     ----------
@@ -107,11 +107,42 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
         low, high = _share(value, half, level)
         rise = 0.0 if unseen is None else (float(unseen.max()) - value) * half / spread.error
         return low, min(value + ((high - value) ** 2 + max(rise, 0.0) ** 2) ** 0.5, 1.0)
-    if kind == "points":
-        moved = (np.zeros(1) if unseen is None else unseen[np.isfinite(unseen)] - value) * half / spread.error
-        below, above = (float(np.mean(np.maximum(way, 0.0) ** 2)) if len(way) else 0.0 for way in (-moved, moved))
-        return value - (half**2 + below) ** 0.5, value + (half**2 + above) ** 0.5
-    return _size(value, half)
+    return (value - half, value + half) if kind == "points" else _size(value, half)
+
+
+def ends_of_difference(
+    values: tuple[float, float], without: tuple[Floats, Floats], level: float, unseen: tuple[Floats | None, Floats | None] = (None, None)
+) -> Ends | None:
+    """Return the interval of the second of two correlations less the first, both made from the same outputs.
+
+    Each has its own interval on Fisher's z scale, and the two are put together by how the z move together (MOVER): so the
+    difference of two high correlations is as lopsided as they are. None where one of them has none.
+
+    References
+    ----------
+    Zou (2007), Psychological Methods 12:399-413, Toward Using Confidence Intervals to Compare Correlations.
+
+    Examples
+    --------
+    Two that move together entirely differ by what they differ by.
+
+    >>> without = np.array([0.5, 0.6, 0.7])
+    >>> [round(end, 3) for end in ends_of_difference((0.6, 0.6), (without, without), 0.95)]
+    [0.0, 0.0]
+    """
+    of_one, of_other = (ends_of(v, w, "correlation", level, u) for v, w, u in zip(values, without, unseen, strict=True))
+    if of_one is None or of_other is None:
+        return None
+    z = [np.arctanh(np.clip(w, -1 + EDGE, 1 - EDGE)) for w in without]
+    off = [side - side.mean() for side in z]
+    squares = float((off[0] @ off[0]) * (off[1] @ off[1]))
+    together = float(off[0] @ off[1]) / squares**0.5 if squares > 0 else 0.0
+    (low_a, high_a), (low_b, high_b), (a, b) = of_one, of_other, values
+
+    def half(one: float, other: float) -> float:
+        return float(max(one**2 + other**2 - 2 * together * one * other, 0.0) ** 0.5)
+
+    return b - a - half(b - low_b, high_a - a), b - a + half(high_b - b, a - low_a)
 
 
 def _on_fishers_scale(value: float, spread: Spread, level: float, unseen: Floats | None) -> Ends:
