@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both
-from graders.calibration.jackknife import Kind
+from graders.calibration.jackknife import UNSEEN, Kind
 from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
@@ -137,8 +137,21 @@ def _had_both_been_alike(compute: Correlation, x: Floats, y: Floats, resamples: 
     """Return the correlation with half an output more that both put lowest, and that both put highest (`jackknife.ends_of`)."""
     if resamples is None or resamples.is_drawn:
         return None
-    twice = np.tile(x, 2), np.tile(y, 2)
-    return np.array([compute(np.append(twice[0], end(x)), np.append(twice[1], end(y)), None)[0] for end in (np.min, np.max)])
+    if compute is _pearson:
+        sides = _scaled(x), _scaled(y)
+        columns = _moments(*sides)
+        ends = _moments(*(np.array([side.min(), side.max()]) for side in sides))
+        return correlation_of_sums(columns.sum(axis=0) + UNSEEN * ends)
+    return _alike_of_codes(*score_codes(x), *score_codes(y), spearman_of_tables if compute is _spearman else _table_tau)
+
+
+def _alike_of_codes(x_code: Ints, n_x: int, y_code: Ints, n_y: int, of_tables: Callable[[Floats], Floats]) -> Floats | None:
+    """The same of a correlation of tables; None where scores are so many that one more hardly moves it."""
+    if n_x * n_y > MAX_RANKED_CELLS:
+        return None
+    tables = np.repeat(np.bincount(x_code * n_y + y_code, minlength=n_x * n_y).reshape(n_x, n_y, 1).astype(np.float64), 2, axis=2)
+    tables[[0, -1], [0, -1], [0, 1]] += UNSEEN
+    return of_tables(tables)
 
 
 def _averaged(unseen: Sequence[Floats | None], weights: Sequence[float]) -> Floats | None:
@@ -237,11 +250,12 @@ def _turns(scores: Floats, people: Floats, resamples: Resamples | None) -> _Turn
         rest = (total[rows] - own) / (turn[rows, -1] - 1)
         if len(rows) < FEWEST_SHARED or min(np.ptp(own), np.ptp(rest), np.ptp(scores[rows])) == 0:
             continue
-        part, others = resamples and resamples.of(rows), score_codes(rest)
-        pair = [_spearman_of_codes(*score_codes(side), *others, part) for side in (scores[rows], own)]
+        part, others, sides = resamples and resamples.of(rows), score_codes(rest), [score_codes(side) for side in (scores[rows], own)]
+        pair = [_spearman_of_codes(*side, *others, part) for side in sides]
         found.values.append([value for value, _ in pair])
         found.drawn.append([drawn for _, drawn in pair])
-        found.unseen.append([_had_both_been_alike(_spearman, side, rest, part) for side in (scores[rows], own)])
+        is_asked = part is not None and not part.is_drawn
+        found.unseen.append([_alike_of_codes(*side, *others, spearman_of_tables) if is_asked else None for side in sides])
         found.weights.append(float(len(rows)))
     return found
 
@@ -303,10 +317,13 @@ def _scaled(x: Floats) -> Floats:
 
 
 def _pearson(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
-    x, y = _scaled(x), _scaled(y)
-    columns = np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y]).T
+    columns = _moments(_scaled(x), _scaled(y))
     value = float(np.clip(correlation_of_sums(columns.sum(axis=0)[None])[0], -1, 1))
     return value, None if resamples is None else correlation_of_sums(resamples.sums(columns))
+
+
+def _moments(x: Floats, y: Floats) -> Floats:
+    return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y]).T
 
 
 def correlation_of_sums(sums: Floats) -> Floats:
@@ -322,11 +339,21 @@ def _spearman(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
 def _spearman_of_codes(x_code: Ints, n_x: int, y_code: Ints, n_y: int, resamples: Resamples | None) -> Resampled:
     if n_x * n_y <= MAX_RANKED_CELLS and (resamples is None or resamples.fits(n_x * n_y)):
         cells = x_code * n_y + y_code
-        whole = np.bincount(cells, minlength=n_x * n_y).astype(np.float64)
-        value = float(np.clip(spearman_of_tables(whole.reshape(n_x, n_y, 1))[0], -1, 1))
-        drawn = None if resamples is None else resamples.counts_of(cells, n_x * n_y).T.reshape(n_x, n_y, -1)
-        return value, None if drawn is None else spearman_of_tables(drawn)
+        return _of_whole_and_drawn(cells, (n_x, n_y), spearman_of_tables, resamples)
     return _spearman_of_pairs(x_code, y_code, n_x, n_y, resamples)
+
+
+def _of_whole_and_drawn(
+    cells: Ints, shape: tuple[int, int], of_tables: Callable[[Floats], Floats], resamples: Resamples | None
+) -> Resampled:
+    whole = np.bincount(cells, minlength=shape[0] * shape[1]).astype(np.float64).reshape(*shape, 1)
+    if resamples is None:
+        return float(np.clip(of_tables(whole)[0], -1, 1)), None
+    drawn = resamples.counts_of(cells, shape[0] * shape[1]).T.reshape(*shape, -1)
+    if resamples.is_drawn:
+        return float(np.clip(of_tables(whole)[0], -1, 1)), of_tables(drawn)
+    found = of_tables(np.concatenate([whole, drawn], axis=2))  # few tables: one pass
+    return float(np.clip(found[0], -1, 1)), found[1:]
 
 
 def spearman_of_tables(tables: Floats) -> Floats:
@@ -375,17 +402,14 @@ def _midranks(frequency: Floats) -> Floats:
 
 def _kendall(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:
     (x_code, n_x), (y_code, n_y) = score_codes(x), score_codes(y)
+    if resamples is not None and n_x * n_y <= MAX_RANKED_CELLS and resamples.fits(n_x * n_y):
+        return _of_whole_and_drawn(x_code * n_y + y_code, (n_x, n_y), _table_tau, resamples)
     balance = _balance(x_code, y_code, n_x, n_y)
     untied = [len(x) - np.bincount(code)[code] for code in (x_code, y_code)]
     columns = np.stack([balance, *untied], axis=1).astype(np.float64)
     total = columns.sum(axis=0)
     value = float(np.clip(_tau(total[None])[0], -1, 1))
-    if resamples is None:
-        return value, None
-    if n_x * n_y > MAX_RANKED_CELLS or not resamples.fits(n_x * n_y):
-        return value, _tau(2 * resamples.sums(columns) - total)
-    tables = resamples.counts_of(x_code * n_y + y_code, n_x * n_y).T.reshape(n_x, n_y, -1)
-    return value, _table_tau(tables)
+    return value, None if resamples is None else _tau(2 * resamples.sums(columns) - total)
 
 
 def _tau(sums: Floats) -> Floats:
