@@ -10,6 +10,8 @@ from reviewapp.words import number, percent, short
 
 MOST_REVIEWERS = 50
 OF_PEOPLE = ("people", "pass_rate")
+BY_CHANCE = "As it would be over all outputs, by the chances of the queue's draw."
+LABELLED_ALONE = " Of the labelled outputs alone."
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
             ),
             Explained("human", "alpha_interval", "Krippendorff's α, interval", "The same by squared distance in points."),
             Explained("human", "alpha_nominal", "Krippendorff's α, nominal", "The same where any two different answers differ alike."),
+            Explained("human", "alpha_ordinal_weighted", "Ordinal α, by chances", BY_CHANCE),
+            Explained("human", "alpha_interval_weighted", "Interval α, by chances", BY_CHANCE),
+            Explained("human", "alpha_nominal_weighted", "Nominal α, by chances", BY_CHANCE),
             Explained("human", "icc", "ICC(1)", "How reliable the score of one reviewer, anyone, is.", anchor="reliability-of-reviews"),
             Explained("human", "icc_2k", "ICC(2,k)", "How reliable the mean of all reviewers is.", anchor="reliability-of-reviews"),
             Explained(
@@ -70,6 +75,9 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
             Explained("judge", "weighted_kappa", "Weighted κ", "Quadratic weights, against the median person. Low on lopsided scores."),
             Explained("judge", "gwet_ac2", "Gwet's AC2", "Like κ, and not pulled down by lopsided scores. Read both."),
             Explained("judge", "alpha", "α with single people", "Set it beside people's own α: the judge as one more person."),
+            Explained("judge", "weighted_kappa_weighted", "Weighted κ, by chances", BY_CHANCE),
+            Explained("judge", "gwet_ac2_weighted", "Gwet's AC2, by chances", BY_CHANCE),
+            Explained("judge", "alpha_weighted", "α with single people, by chances", BY_CHANCE),
         ),
     ),
     (
@@ -82,6 +90,9 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
             Explained("judge", "spearman", "ρ over all", "The same over all items at once: criteria alone can make it.", anchor="ranking"),
             Explained("judge", "kendall_b", "Kendall's τ-b", "Pairs in the same order less pairs in opposite order.", anchor="ranking"),
             Explained("judge", "pearson", "Pearson's r", "How far the scores lie on a line.", anchor="ranking"),
+            Explained("judge", "spearman_within_weighted", "ρ within criteria, by chances", BY_CHANCE, anchor="ranking"),
+            Explained("judge", "spearman_weighted", "ρ over all, by chances", BY_CHANCE, anchor="ranking"),
+            Explained("judge", "pearson_weighted", "Pearson's r, by chances", BY_CHANCE, anchor="ranking"),
             Explained(
                 "judge",
                 "spearman_second",
@@ -104,7 +115,7 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
         (
             Explained("judge", "bias", "Bias", "Mean of judge less people. Above 0 the judge is generous."),
             Explained("judge", "mae", "Mean absolute error", "How far off the judge is on average."),
-            Explained("judge", "bias_weighted", "Bias, by chances", "As it would be over all outputs, by the chances of the queue's draw."),
+            Explained("judge", "bias_weighted", "Bias, by chances", BY_CHANCE),
             Explained("judge", "mae_weighted", "Mean absolute error, by chances", "The same for the error."),
             Explained("judge", "rmse_weighted", "Root mean squared error, by chances", "The same; large errors count for more."),
             Explained("judge", "loa", "Limits of agreement", "95 of 100 differences lie between them, were they normal (Bland-Altman)."),
@@ -115,7 +126,7 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
         "Pass or fail",
         (
             Explained("judge", "agreement", "Same verdict", "Share of outputs on which judge and majority decide alike.", percent),
-            Explained("judge", "agreement_weighted", "Same verdict, by chances", "As it would be over all outputs.", percent),
+            Explained("judge", "agreement_weighted", "Same verdict, by chances", BY_CHANCE, percent),
             Explained("judge", "precision", "Precision", "Of what the judge passes, people pass so much.", percent),
             Explained("judge", "recall", "Recall", "Of what people pass, the judge passes so much.", percent),
             Explained("judge", "f1", "F1", "Harmonic mean of precision and recall."),
@@ -178,16 +189,28 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
 
 
 def tables(figures: dict[str, Any], *, has_judge: bool) -> list[dict[str, Any]]:
-    """Each table with its rows, in the order of the page; without a judge, those about people."""
+    """Each table with its rows, in the order of the page; without a judge, those about people.
+
+    Where chances differed, a figure that takes each label alike says that it is of the labelled outputs alone.
+    """
+    is_weighted = "alpha_nominal_weighted" in figures["human"]
     return [
         {
             "id": name,
             "title": title,
-            "rows": [_row(figures[line.group][line.key], line, name) for line in lines if line.key in figures[line.group]],
+            "rows": [
+                _row(figures[line.group][line.key], line, name, LABELLED_ALONE if is_weighted and _takes_each_alike(line) else "")
+                for line in lines
+                if line.key in figures[line.group]
+            ],
         }
         for name, title, lines in TABLES
         if has_judge or name in OF_PEOPLE
     ]
+
+
+def _takes_each_alike(line: Explained) -> bool:
+    return not line.key.endswith("_weighted") and line.group not in ("pass_rate", "mean_score")
 
 
 def influences(bias: dict[str, Any]) -> list[Row]:
@@ -204,7 +227,7 @@ def severities(figures: dict[str, Any]) -> list[Row]:
     return [_row(found, Explained("bias", name, name, ""), "influences") for name, found in by_reviewer.items()]
 
 
-def _row(found: Figure, line: Explained, table: str) -> Row:
+def _row(found: Figure, line: Explained, table: str, note: str = "") -> Row:
     value, ends = found["value"], found["ci"]
     if isinstance(value, list):
         shown = f"{line.write(value[0])} to {line.write(value[1])}"
@@ -212,7 +235,7 @@ def _row(found: Figure, line: Explained, table: str) -> Row:
     else:
         shown = "" if value is None else line.write(value)
         interval = f"{line.write(ends[0])} to {line.write(ends[1])}" if ends else ""
-    return Row(line.title, line.text, line.anchor or ANCHORS[table], shown, interval, found["n"], found["why_missing"] or "")
+    return Row(line.title, f"{line.text}{note}", line.anchor or ANCHORS[table], shown, interval, found["n"], found["why_missing"] or "")
 
 
 # Where a figure's own heading is not named, that of its table in docs/calibration.md.

@@ -17,14 +17,14 @@ from graders.calibration import alpha, errors, icc, noise
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import Floats
 from graders.calibration.resample import Resamples
+from reviewapp.calibration.by_chance import overview_figures
 from reviewapp.calibration.charts import charts
 from reviewapp.calibration.figures import NOT_A_SCALE, Figure, Second, figure, missing, second_reviewers
 from reviewapp.calibration.grades import Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, pooled_columns, scored_rows
-from reviewapp.calibration.rows import CATEGORICAL
 from reviewapp.calibration.sentences import Scope, Sentence, sentences
 from reviewapp.calibration.study import N_BOOT, groups_of, n_studied, place_of
-from reviewapp.models import Criterion, Grader, Task, Variant
+from reviewapp.models import Grader, Task, Variant
 
 DIFFER = 400  # largest differences that are kept; who works blind sees those on outputs that they have graded
 KEPT_S = 24 * 3600
@@ -167,23 +167,24 @@ def _overview(
     found = []
     for column, criterion in enumerate(grades.criteria):
         items = items_of(grades, question.task.rubric, [column], rows, draws)
-        found.append({"key": criterion.key, "title": criterion.title, **_overview_figures(criterion, items, second.get(column))})
+        found.append({"key": criterion.key, "title": criterion.title, **_overview_figures(items, second.get(column), grades, column)})
     return tuple(found), second
 
 
-def _overview_figures(criterion: Criterion, items: Items, second: Second) -> dict[str, Figure]:
-    metric: alpha.Metric = "nominal" if criterion.kind == CATEGORICAL else "ordinal"
+def _overview_figures(items: Items, second: Second, grades: Grades, column: int) -> dict[str, Figure]:
+    metric: alpha.Metric = "nominal" if items.is_categorical else "ordinal"
     found = {
         "human_alpha": figure(alpha.krippendorff_alpha(items.human, metric, items.resamples, items.labels)),
         "judge_alpha": figure(alpha.judge_alpha(items.judge, items.human, metric, items.resamples, items.labels)),
     }
+    found |= overview_figures(items, grades, column)
     if items.is_categorical or second is None:
         return found | {name: missing(NOT_A_SCALE) for name in ("icc", "reviews_needed", "bias", "judge_rank", "human_rank", "gap")}
     single = icc.icc1(items.human, items.resamples, items.labels)
     return found | {
         "icc": figure(single),
         "reviews_needed": figure(noise.reviews_needed(single)),
-        "bias": figure(errors.bias(items.judge, items.mean, items.resamples)),
+        "bias": found.get("bias") or figure(errors.bias(items.judge, items.mean, items.resamples)),
         "judge_rank": figure(second.judge),
         "human_rank": figure(second.people),
         "gap": figure(second.difference),

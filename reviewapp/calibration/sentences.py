@@ -61,6 +61,12 @@ def sentences(scope: Scope) -> list[Sentence]:
     return [sentence for sentence in found if sentence]
 
 
+def over_all(group: dict[str, Any], name: str) -> dict[str, Any]:
+    """A figure as it would be over all outputs, where chances differed; else the plain one."""
+    found: dict[str, Any] = group.get(f"{name}_weighted", group[name])
+    return found
+
+
 def _no_labels(scope: Scope) -> Sentence:
     who = f"how far {scope.judge} agrees with people" if scope.judge else "how far people agree with each other"
     return Sentence("Labels", "unsure", f"No output has a score by a person in this mode, so nobody can say {who}.")
@@ -70,7 +76,7 @@ def ceiling(scope: Scope) -> Sentence:
     """How far people agree: what no judge can be asked to beat, and how many reviews would make it a fair bar."""
     human = scope.figures["human"]
     if scope.is_categorical:
-        return _categorical_ceiling(human["alpha_nominal"])
+        return _categorical_ceiling(over_all(human, "alpha_nominal"))
     rows = [row for row in scope.rows if row["icc"]["value"] is not None and row["human_alpha"]["value"] is not None]
     if not rows:
         why = (human["icc"]["why_missing"] or human["alpha_ordinal"]["why_missing"]).removeprefix("not defined, because ")
@@ -188,7 +194,7 @@ def ranking(scope: Scope) -> Sentence | None:
     judge, people = scope.figures["judge"]["spearman_second"], scope.figures["human"]["spearman_second"]
     gap = scope.figures["judge"]["spearman_gap"]
     if gap["value"] is None:
-        alone = scope.figures["judge"]["spearman_within"]
+        alone = over_all(scope.figures["judge"], "spearman_within")
         if alone["value"] is None:
             return Sentence("Ranking", "unsure", f"How {scope.judge} ranks outputs is {alone['why_missing']}.", "rank")
         text = f"{scope.judge} ranks outputs as people do with ρ {with_interval(alone)}. There is no second reviewer to compare that with."
@@ -216,11 +222,11 @@ def _comma(found: dict[str, Any]) -> str:
 def agreement(scope: Scope) -> Sentence | None:
     judge = scope.figures["judge"]
     if scope.is_categorical:
-        found = judge["alpha"]
+        found = over_all(judge, "alpha")
         if found["value"] is None:
             return Sentence("Agreement", "unsure", f"How far {scope.judge} agrees with people is {found['why_missing']}.", "agreement")
         return Sentence("Agreement", "", f"{scope.judge} agrees with single people at α {with_interval(found)}.", "agreement")
-    kappa, ac2, pooled, within = (judge[name] for name in ("weighted_kappa", "gwet_ac2", "spearman", "spearman_within"))
+    kappa, ac2, pooled, within = (over_all(judge, name) for name in ("weighted_kappa", "gwet_ac2", "spearman", "spearman_within"))
     if None not in (kappa["value"], ac2["value"]) and kappa["value"] < LOW_KAPPA and ac2["value"] - kappa["value"] > SKEWED:
         text = (
             f"Scores lie close together, so κ is low, {with_interval(kappa)}, where AC2 is high, {with_interval(ac2)}: "

@@ -9,6 +9,7 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
+from reviewapp.calibration.by_chance import agreement_group, people_group
 from reviewapp.calibration.drift import drift_of
 from reviewapp.calibration.figures import (
     NOT_A_SCALE,
@@ -100,7 +101,9 @@ def groups_of(grades: Grades, items: Items, judge: Grader | None, columns: list[
     rng = np.random.default_rng(0)
     human, about_judge = human_group(items, grades), judge_group(items, rng)
     add_second_reviewer(human, about_judge, second)
+    human |= people_group(items, grades)
     if judge is not None:
+        about_judge |= agreement_group(items, grades)
         about_judge |= error_group(*on_scale(grades, columns, items.scale), items, grades)
     return {
         "human": human,

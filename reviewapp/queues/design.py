@@ -57,7 +57,7 @@ class Design:
         if any(policy == UNKNOWN for policy, _ in self.counts):
             said += " How those without a queue were chosen is not known: they are taken as a random sample."
         if self.weights is not None:
-            said += " Pass rates weight each label by one over the probability with which its output was drawn; the other figures do not."
+            said += " Figures by chances, and pass rates, weight each label by one over the probability with which its output was drawn."
         if self.from_some:
             said += f" {self.from_some:,} are of queues that drew from some outputs only (a filter), and are taken to stand for all."
         left_out = self.left_out or int((~self.is_counted).sum())

@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
+from reviewapp.calibration.explain import tables
 from reviewapp.calibration.study import study
 from reviewapp.models import Claim, Queue, QueueItem, Retraction
 from tests.make import at_once, code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
@@ -202,3 +203,57 @@ def test_errors_over_all_outputs_weigh_labels_as_they_were_drawn(reviewer):
     assert found["rmse_weighted"]["value"] == pytest.approx((4 * share) ** 0.5)
     low, high = found["bias_weighted"]["ci"]
     assert low < 2 * share < high and "bias_weighted" not in study(task, None)["pooled"]["judge"]
+
+
+@at_once
+def draw_twice_as_many_of_the_wrong(reviewer, *, chance: float, policy: str = "active"):
+    """Forty outputs, of which a queue drew 24: twelve with this chance, on which the judge reverses people's order."""
+    task, judge = make_task(f"ideas_{policy}"), make_grader(name=f"judge_{policy}")
+    queue = Queue.objects.create(task=task, judge=judge, policy=policy, seed=1, size=24, population=40)
+    for i in range(24):
+        output, is_off = make_output(task, prompt=None), i < 12
+        make_judge_grade(output, scores(10 - i % 6 if is_off else 2 + i % 6), judge)
+        item = QueueItem.objects.create(queue=queue, output=output, position=i, probability=chance if is_off else 0.4)
+        grade = make_human_grade(output, reviewer, scores(2 + i % 6))
+        Claim.objects.create(item=item, reviewer=reviewer, until=timezone.now(), grade=grade)
+    for _ in range(16):
+        make_judge_grade(make_output(task, prompt=None), scores(4), judge)
+    return task, judge
+
+
+def test_agreement_and_ranking_over_all_outputs_weigh_labels_as_they_were_drawn(reviewer):
+    """What the judge gets wrong was drawn twice as often, so over all outputs it agrees better than on those labelled."""
+    found = study(*draw_twice_as_many_of_the_wrong(reviewer, chance=0.8))["pooled"]["judge"]
+    for name in ("weighted_kappa", "gwet_ac2", "alpha", "pearson", "spearman", "spearman_within"):
+        plain, over_all = found[name], found[f"{name}_weighted"]
+        assert over_all["value"] > plain["value"] + 0.1, name
+        assert over_all["ci"][0] < over_all["value"] < over_all["ci"][1], name
+    assert found["pearson"]["value"] == pytest.approx(np.corrcoef(*_pairs(1))[0, 1])
+    assert found["pearson_weighted"]["value"] == pytest.approx(np.corrcoef(*_pairs(2))[0, 1])
+
+
+def _pairs(times: int) -> tuple[list[int], list[int]]:
+    """Judge and people, those that the judge gets right so many times."""
+    judge = [10 - i % 6 for i in range(12)] + [2 + i % 6 for i in range(12)] * times
+    return judge, [2 + i % 6 for i in range(12)] * (1 + times)
+
+
+def test_equal_chances_change_no_digit_of_agreement_and_ranking(reviewer):
+    found = study(*draw_twice_as_many_of_the_wrong(reviewer, chance=0.4))["pooled"]["judge"]
+    for name in ("weighted_kappa", "gwet_ac2", "alpha", "pearson", "spearman", "spearman_within"):
+        plain, over_all = found[name], found[f"{name}_weighted"]
+        assert over_all["value"] == pytest.approx(plain["value"], abs=1e-12) and over_all["n"] == plain["n"]
+        assert over_all["ci"] == pytest.approx(plain["ci"], abs=1e-9)
+
+
+def test_where_chances_differ_the_page_says_which_figures_are_of_the_labelled_outputs_alone(reviewer):
+    task, judge = draw_twice_as_many_of_the_wrong(reviewer, chance=0.8)
+    figures = study(task, judge)["pooled"]
+    rows = {row.title: row.text for table in tables(figures, has_judge=True) for row in table["rows"]}
+    of_all = {row.title for table in tables(figures, has_judge=True) if table["id"] == "pass_rate" for row in table["rows"]}
+    for title, text in rows.items():
+        assert text.endswith("Of the labelled outputs alone.") != ("by chances" in title or title in of_all), title
+    drawn_evenly = study(*draw_twice_as_many_of_the_wrong(reviewer, chance=0.8, policy="random"))["pooled"]
+    assert "by chances" not in str(tables(drawn_evenly, has_judge=True)) and "labelled outputs alone" not in str(
+        tables(drawn_evenly, has_judge=True)
+    )
