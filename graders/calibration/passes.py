@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, check_level
-from graders.calibration.rates import with_some_width
-from graders.calibration.resample import Resamples, bootstrap, mean_statistic
+from graders.calibration.jackknife import UNSEEN, ends_of
+from graders.calibration.resample import NO_RESAMPLES, Resamples, all_agree
 from graders.calibration.result import Estimate
+from graders.calibration.wilson import wilson_bounds
 
 
 def clopper_pearson(passes: int, n: int, level: float = 0.95) -> Estimate:
@@ -86,10 +87,29 @@ def pass_at_k(n: Sequence[int], passes: Sequence[int], k: int, resamples: Resamp
         why = f"not defined, because no prompt has {k} scored outputs" if len(tried) else "not defined, because no output is scored"
         return Estimate.missing(why, 0, len(tried))
     chances = _chances(tried[used], passed[used], k)
-    columns = np.stack([np.ones(len(chances)), chances], axis=1)
-    part = resamples and resamples.of(used)
-    found = bootstrap(columns, mean_statistic, part, int((~used).sum()), kind="share")
-    return found if part is None else with_some_width(found, part)
+    value, n_dropped = float(chances.mean()), int((~used).sum())
+    if resamples is None:
+        return Estimate(value, None, None, len(chances), why_missing=NO_RESAMPLES, n_dropped=n_dropped)
+    return _with_interval(chances, value, resamples.of(used), n_dropped)
+
+
+def _with_interval(chances: Floats, value: float, resamples: Resamples, n_dropped: int) -> Estimate:
+    """Return the mean of the chances with its interval: that of the chance that none passes, whose spread grows with it."""
+    n, (_, number) = len(chances), np.unique(resamples.clusters, return_inverse=True)
+    n_prompts = int(number.max()) + 1
+    if value in (0, 1):
+        low, high = wilson_bounds(value, n_prompts, resamples.level)
+        return Estimate(value, low, high, n, method=f"Wilson on {n_prompts} prompts", n_dropped=n_dropped)
+    if n_prompts < 2:
+        return Estimate(value, None, None, n, why_missing="all outputs belong to one prompt", n_dropped=n_dropped)
+    misses, each = np.bincount(number, weights=1 - chances), np.bincount(number)
+    without = (misses.sum() - misses) / (n - each)
+    unseen = np.array([((1 - value) * n + UNSEEN) / (n + UNSEEN)])
+    ends = ends_of(1 - value, without, "mean", resamples.level, unseen)
+    if ends is None:
+        return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
+    method = f"{n_prompts} prompts, each left out once"
+    return Estimate(value, min(1 - ends[1], value), max(1 - ends[0], value), n, method=method, n_dropped=n_dropped)
 
 
 def _chances(n: Ints, passes: Ints, k: int) -> Floats:

@@ -1,22 +1,24 @@
 """A ranking from comparisons in pairs, ties among them: Bradley-Terry strengths with intervals.
 
-The fit is evalica's (Rust; takes ties and weights). Resamples of prompts are fits with other weights.
+The fit is evalica's (Rust; takes ties and weights). Intervals go by prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Scores, score_array
-from graders.calibration.resample import Resamples, with_interval
+from graders.calibration.arrays import Floats, Ints, Scores, score_array
+from graders.calibration.jackknife import ends_of
+from graders.calibration.resample import NO_RESAMPLES, Resamples, all_agree
 from graders.calibration.result import Estimate
 
 PRIOR_TIES = 0.5  # of each player with a made-up average one, so that who never lost has a finite strength
 MAX_PLAYERS = 200
 MAX_STEPS = 1000
+ONE_PROMPT = "all comparisons belong to one prompt"
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,18 @@ def bradley_terry(first: Sequence[str], second: Sequence[str], outcome: Scores, 
         added: it keeps a player that won everything finite, and shrinks all a little. Not defined for players whose
         comparisons link them with no other group of players: a rating across groups would be made up.
 
+    Notes
+    -----
+    Intervals come from what each prompt adds to a strength (its influence, as in a sandwich variance), with the degrees of
+    freedom that these show (`jackknife.spread_of`). The end towards which the half ties have drawn a strength away is moved
+    out by what they are seen to do: as much as twice as many would draw it further (Richardson's extrapolation to none).
+    The interval of `beats_average` is that of the strength, on its scale.
+
     References
     ----------
     Bradley and Terry (1952), Biometrika 39:324-345. Newman (2023), Journal of Machine Learning Research 24(238):1-25, for
-    the fit. Ustalov (2025), Reliable, Reproducible, and Really Fast Leaderboards with Evalica, COLING.
+    the fit. White (1982), Econometrica 50:1-25, for the sandwich. Ustalov (2025), Reliable, Reproducible, and Really Fast
+    Leaderboards with Evalica, COLING.
 
     Examples
     --------
@@ -76,47 +86,66 @@ def bradley_terry(first: Sequence[str], second: Sequence[str], outcome: Scores, 
     if why := _why_undefined(x, y, len(players)):
         none = Estimate.missing(why, n, n_dropped)
         return tuple(Rating(name, none, none) for name in players)
-    fit = _Fit(x, y, results[used], len(players))
-    values = fit.strengths(np.ones(n))
-    drawn = None if resamples is None else _drawn(fit, resamples.of(used))
+    games = _Games(x, y, results[used], len(players))
+    values = games.strengths()
+    part = None if resamples is None else resamples.of(used)
+    added = None if part is None else _added(games, values, part)
+    unshrunk = 2 * values - games.strengths(prior=2 * PRIOR_TIES)
     ratings = []
     for name, i in place.items():
-        part = resamples and resamples.of(used)
-        column = None if drawn is None else drawn[:, i]
-        strength = with_interval(float(values[i]), column, part, int(counts[i]), n_dropped)
-        chance = with_interval(
-            _chance(float(values[i])), None if column is None else 1 / (1 + np.exp(-column)), part, int(counts[i]), n_dropped
-        )
-        ratings.append(Rating(name, strength, chance))
+        column, moved = None if added is None else added[:, i], unshrunk[i : i + 1]
+        strength = _with_interval(float(values[i]), column, moved, int(counts[i]), n_dropped=n_dropped, level=part.level if part else 0.95)
+        ratings.append(Rating(name, strength, _as_chance(strength)))
     return tuple(sorted(ratings, key=lambda r: -(r.strength.value or 0.0)))
 
 
-class _Fit:
-    """The comparisons, ready to be fitted with different weights."""
+class _Games:
+    """The comparisons; those of one kind (who, against whom, with what result) are fitted as one with a weight."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, outcome: Floats, n_players: int) -> None:
+    def __init__(self, x: Ints, y: Ints, outcome: Floats, n_players: int) -> None:
+        self.x, self.y, self.outcome, self.n_players = x, y, outcome, n_players
+
+    def strengths(self, prior: float = PRIOR_TIES) -> Floats:
+        """Log strengths that sum to 0 (n_players,)."""
         import evalica  # noqa: PLC0415 - brings pandas, 1 s to import
 
-        self._evalica, self._n = evalica, n_players
-        average = np.full(n_players, n_players)
-        self._x, self._y = np.concatenate([x, np.arange(n_players)]).tolist(), np.concatenate([y, average]).tolist()
-        winner = {1.0: evalica.Winner.X, 0.0: evalica.Winner.Y, 0.5: evalica.Winner.Draw}
-        self._winners = [winner[r] for r in outcome.tolist()] + [evalica.Winner.Draw] * n_players
-
-    def strengths(self, weights: Floats) -> Floats:
-        """Log strengths that sum to 0 (n_players,); `weights` (n,) of the comparisons."""
-        every = np.concatenate([weights, np.full(self._n, PRIOR_TIES)]).tolist()
-        found = self._evalica.bradley_terry(self._x, self._y, self._winners, weights=every, tolerance=1e-8, limit=MAX_STEPS)
-        logs = np.log(np.array([found.scores[i] for i in range(self._n)], dtype=np.float64))
+        n, winner = self.n_players, (evalica.Winner.Y, evalica.Winner.Draw, evalica.Winner.X)
+        kinds, times = np.unique((self.x * n + self.y) * 3 + (2 * self.outcome).astype(np.int64), return_counts=True)
+        found = evalica.bradley_terry(
+            (kinds // 3 // n).tolist() + list(range(n)),
+            (kinds // 3 % n).tolist() + [n] * n,
+            [winner[r] for r in (kinds % 3).tolist()] + [evalica.Winner.Draw] * n,
+            weights=times.tolist() + [prior] * n,
+            tolerance=1e-8,
+            limit=MAX_STEPS,
+        )
+        logs = np.log(np.array([found.scores[i] for i in range(n)], dtype=np.float64))
         return np.asarray(logs - logs.mean())
 
 
-def _drawn(fit: _Fit, resamples: Resamples) -> Floats:
-    """Return the strengths of each resample (n_boot, players)."""
-    return np.stack([fit.strengths(resamples.counts[b][resamples.clusters]) for b in range(resamples.n_boot)])
+def _added(games: _Games, values: Floats, resamples: Resamples) -> Floats:
+    """Return what each prompt adds to each strength, to first order (prompts, players): scores times the inverse information."""
+    n, (_, number) = len(games.x), np.unique(resamples.clusters, return_inverse=True)
+    rows, sides = np.arange(n), np.zeros((n, games.n_players))
+    sides[rows, games.x], sides[rows, games.y] = 1.0, -1.0
+    expected, of_average = (1 / (1 + np.exp(-gap)) for gap in (values[games.x] - values[games.y], values))
+    information = sides.T @ (sides * (expected * (1 - expected))[:, None])
+    information += np.diag(PRIOR_TIES * of_average * (1 - of_average))
+    scores = sides * (games.outcome - expected)[:, None]
+    added = np.stack([np.bincount(number, weights=column) for column in scores.T], axis=1) @ np.linalg.inv(information)
+    return np.asarray(added - added.mean(axis=1, keepdims=True))
 
 
-def _why_undefined(x: np.ndarray, y: np.ndarray, n_players: int) -> str:
+def _with_interval(value: float, added: Floats | None, unshrunk: Floats, n: int, *, n_dropped: int, level: float) -> Estimate:
+    if added is None or len(added) < 2:
+        return Estimate(value, None, None, n, why_missing=NO_RESAMPLES if added is None else ONE_PROMPT, n_dropped=n_dropped)
+    ends = ends_of(value, value - added * len(added) / (len(added) - 1), "points", level, unshrunk)
+    if ends is None:
+        return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
+    return Estimate(value, *ends, n, method=f"what each of {len(added)} prompts adds", n_dropped=n_dropped)
+
+
+def _why_undefined(x: Ints, y: Ints, n_players: int) -> str:
     if not len(x):
         return "not defined, because nothing was compared"
     group = np.arange(n_players)
@@ -132,5 +161,7 @@ def _why_undefined(x: np.ndarray, y: np.ndarray, n_players: int) -> str:
     return ""
 
 
-def _chance(strength: float) -> float:
-    return float(1 / (1 + np.exp(-strength)))
+def _as_chance(strength: Estimate) -> Estimate:
+    """The chance that goes with a strength, and so with the ends of its interval."""
+    low, value, high = (None if end is None else float(1 / (1 + np.exp(-end))) for end in (strength.low, strength.value, strength.high))
+    return replace(strength, low=low, value=value, high=high)
