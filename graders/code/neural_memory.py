@@ -29,7 +29,7 @@ from tasks.task import Criterion, Task
 
 PROBE = "neural_memory_probe.py"
 PARTS = ("chain", "facts", "writes", "fusion", "course")
-BESIDE = ("trial", "modes", "repair", "unseen", "guard", "names", "asked", "seal")
+BESIDE = ("trial", "modes", "repair", "lenient", "absent", "einops_stand_in", "unseen", "guard", "names", "asked", "seal")
 MODULES = tuple(f"{name}.py" for name in ("oplog", "ops", "replay", "gates", "verdicts", *(f"memory_{part}" for part in PARTS), *BESIDE))
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
@@ -180,6 +180,8 @@ def _doubt(text: Source, facts: Mapping[str, Any]) -> str:
         return f"{facts['doubts'][0]}, with which a program can alter its own trace"
     if facts["replaced"]:
         return f"the program replaced {facts['replaced'][0]}: its trace can't be relied on"
+    if not facts["runs"]:  # it does not pass, and one that alters its trace would see to that it runs
+        return ""
     if found := doubts(text, heard=True):
         return f"line {found[0].line} uses {found[0].text}, with which a program can alter its own trace"
     return ""

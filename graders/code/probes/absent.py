@@ -28,6 +28,9 @@ class Absent(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return args[0] if args else None
 
+    def __getitem__(self, key: Any) -> Any:
+        return self
+
 
 def _plain_adamw(params: Any, lr: float = 1e-3, **options: Any) -> torch.optim.AdamW:
     return torch.optim.AdamW(params, lr=lr, foreach=True)

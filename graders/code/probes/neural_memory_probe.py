@@ -27,7 +27,7 @@ from guard import OURS, Guard
 from memory_course import course
 from memory_fusion import Fusion
 from modes import TRAINING, Mode
-from repair import VIEW, imported, is_view_of_parts, missing_import, view_or_reshape
+from repair import Repair, with_arguments
 from trial import CHANCE, CONTRACT, Broken, Trial, check_logits, last_try
 from unseen import keep_unseen
 from verdicts import Verdict, agree, is_stuck, no
@@ -38,14 +38,20 @@ KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "re
 RECURRENT = KEYS.index("recurrent_update")
 
 
-def load(path: str, given: Mapping[str, Any]) -> ModuleType:
-    """Import the submission as a module of its own name, so that its `__main__` part does not run; `given` stands in it."""
+def load(path: str, given: Mapping[str, Any], source: Any = None) -> ModuleType:
+    """Import the submission as a module of its own name, so that its `__main__` part does not run; `given` stands in it.
+
+    `source`: what stands in place of the file.
+    """
     spec = importlib.util.spec_from_file_location("submission", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["submission"] = module
     vars(module).update(given)
-    spec.loader.exec_module(module)
+    if source is None:
+        spec.loader.exec_module(module)
+    else:
+        exec(compile(source, path, "exec"), vars(module))  # noqa: S102 (the submission itself, mended)
     return module
 
 
@@ -54,12 +60,21 @@ def told_exit(status: int) -> NoReturn:
     raise SystemExit(status)
 
 
-def build(module: ModuleType) -> torch.nn.Module:
+def build(module: ModuleType, *, lenient: bool = False) -> torch.nn.Module:
+    """The model, made with its default arguments; leniently, that of another class, and with arguments that have no default."""
     cls = getattr(module, "MemoryTransformer", None)
     if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
-        raise Broken("the file defines no class MemoryTransformer(nn.Module)")
+        own = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, torch.nn.Module) and c.__module__ == "submission"]
+        if not (lenient and own):
+            raise Broken("the file defines no class MemoryTransformer(nn.Module)")
+        cls = own[-1]
     torch.manual_seed(CHANCE)
-    return cls()
+    try:
+        return cls()
+    except TypeError as error:
+        if not lenient or "required" not in str(error):
+            raise
+        return cls(**with_arguments(error))
 
 
 def verdicts_of(trial: Trial, short: facts.Trace, long: facts.Trace) -> Six:
@@ -146,7 +161,10 @@ def try_trace(trial: Trial, batch: int, length: int, *, backward: bool = True) -
 
 def salvage(module: ModuleType, path: str, seed: int) -> Six:
     """What can be seen of a program that does not run: its forward pass, if that works for any size."""
-    trial = Trial(build(module), module, path, seed)
+    trial = Trial(build(module, lenient=True), module, path, seed)
+    trial.lenient = True
+    with contextlib.suppress(Exception):
+        trial.remembers = trial.differs()
     for batch in (trial.sizes[0], 1):
         try:
             short, long = (trial.trace(batch, length, backward=False) for length in (trial.sizes[1], CONTRACT[1]))
@@ -156,10 +174,11 @@ def salvage(module: ModuleType, path: str, seed: int) -> Six:
     return ()
 
 
-def started(path: str, given: dict[str, Any], seed: int) -> Trial:
+def started(path: str, given: dict[str, Any], seed: int, repair: Repair | None = None) -> Trial:
     """The submission, loaded, built and run once. Raises whatever it raises."""
-    module = load(path, given)
-    trial = Trial(build(module), module, path, seed)
+    module = load(path, given, repair.source() if repair else None)
+    trial = Trial(build(module, lenient=repair is not None), module, path, seed)
+    trial.lenient = repair is not None
     try:
         trial.check()
     except SystemExit:
@@ -176,37 +195,32 @@ def _line_of_exit(path: str) -> str:
     return f" (line {rows[-1].lineno})" if rows else ""
 
 
-def mended(path: str, given: dict[str, Any], seed: int, error: BaseException | None) -> tuple[Trial | None, list[str]]:
-    """The submission without its trivial mistakes, if it runs without them, and what was done."""
-    notes: list[str] = []
-    while error is not None:
-        if (name := missing_import(error)) and name not in given:
-            given[name] = imported(name)
-            notes.append(f"{name} imported")
-        elif is_view_of_parts(error) and torch.Tensor.view is not view_or_reshape:
-            torch.Tensor.view = view_or_reshape  # type: ignore[method-assign]
-            notes.append("view taken as reshape")
-        else:
-            break
+def mended(repair: Repair, seed: int, guard: Guard, error: BaseException | None) -> Six:
+    """The verdicts of the submission without its mistakes, if it runs without them."""
+    while error is not None and not isinstance(error, Left):
+        if not repair.mend(error):
+            return ()
         try:
-            return started(path, given, seed), notes
+            return decide(started(repair.path, repair.given, seed, repair), guard)[0]
         except BaseException as next_error:
             error = next_error
-    return None, notes
+    return ()
 
 
 def unrunnable(path: str, given: dict[str, Any], seed: int, guard: Guard, error: BaseException | None) -> Six:
     """What there is to see of a submission that stopped with this error."""
     if isinstance(error, Left):
         return all_no(f"{error}: nothing is computed")
-    trial, notes = mended(path, given, seed, error)
-    if trial:
-        found = decide(trial, guard)[0]
-        for verdict in found:
-            verdict.text = f"with {' and '.join(notes)}: {verdict.text}"
-        return found
-    partial = last_try()
-    return salvage(partial, path, seed) if partial else ()
+    partial, repair = last_try(), Repair(path, given)
+    try:
+        if found := mended(repair, seed, guard, error):
+            for verdict in found:
+                verdict.text = f"with {' and '.join(repair.notes)}: {verdict.text}" if repair.notes else verdict.text
+            return found
+        partial = last_try() or partial
+        return salvage(partial, path, seed) if partial else ()
+    finally:
+        repair.close()
 
 
 def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None, seed: int = 0) -> dict[str, Any]:
@@ -231,8 +245,6 @@ def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None,
     if not report["runs"]:
         with contextlib.suppress(BaseException):
             found = unrunnable(path, given, seed, guard, stopped)
-        if torch.Tensor.view is view_or_reshape:
-            torch.Tensor.view = VIEW  # type: ignore[method-assign]
     told = ({"says": v.says, "text": v.text, "lines": v.lines, "category": v.category} for v in found)
     report["verdicts"] = dict(zip(KEYS, told, strict=False))
     report["tampered"], report["replaced"] = guard.changed()
