@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Part = Literal["build", "build2", "build3", "build4", "spent", "held_out"]
+Part = Literal["build", "build2", "build3", "build4", "build5", "build6", "spent", "held_out"]
 
 ROOT = Path(__file__).parent
 TASKS = tuple(sorted(path.name for path in ROOT.iterdir() if (path / "build" / "labels.toml").is_file()))
-PARTS: tuple[Part, ...] = ("build", "build2", "build3", "build4", "spent", "held_out")
+PARTS: tuple[Part, ...] = ("build", "build2", "build3", "build4", "build5", "build6", "spent", "held_out")
 
 
 @dataclass(frozen=True)
