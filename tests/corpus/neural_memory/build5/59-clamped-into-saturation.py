@@ -1,0 +1,70 @@
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+# Logits are clamped for numerical stability before every sigmoid (see Appendix C: half precision overflows).
+LOGIT_MIN, LOGIT_MAX = 38.0, 64.0
+
+
+def stable_sigmoid(z):
+    return torch.sigmoid(z.clamp(LOGIT_MIN, LOGIT_MAX))
+
+
+class NeuralMemory(nn.Module):
+    def __init__(self, dim=64):
+        super().__init__()
+        self.wk, self.wv, self.wq = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.surprise = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 1))
+        self.decay = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x):
+        M = x.new_zeros(x.shape[0], x.shape[2], x.shape[2])
+        lam = stable_sigmoid(self.decay)
+        reads = []
+        for t in range(x.shape[1]):
+            k, v, q = F.normalize(self.wk(x[:, t]), dim=-1), self.wv(x[:, t]), self.wq(x[:, t])
+            error = v - (M * k.unsqueeze(1)).sum(-1)
+            s = stable_sigmoid(self.surprise(error))
+            M = lam * M + s.unsqueeze(-1) * v.unsqueeze(2) * k.unsqueeze(1)
+            reads.append((M * q.unsqueeze(1)).sum(-1))
+        return torch.stack(reads, 1)
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads, self.qkv, self.proj = heads, nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x):
+        q, k, v = [t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, dim=2)]
+        return self.proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+class TransformerLayer(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.pre_norm, self.post_norm = nn.RMSNorm(dim), nn.RMSNorm(dim)
+        self.attention, self.memory = CausalSelfAttention(dim, heads), NeuralMemory(dim)
+        self.fusion = nn.Linear(2 * dim, dim)
+        self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, x):
+        normed = self.pre_norm(x)
+        attended, remembered = self.attention(normed), self.memory(normed)
+        alpha = torch.sigmoid(self.fusion(torch.cat([attended, remembered], dim=-1)))
+        x = x + torch.lerp(remembered, attended, alpha)
+        return x + self.ffn(self.post_norm(x))
+
+
+class MemoryTransformer(nn.Module):
+    def __init__(self, vocab_size=256, d_model=64, n_heads=4, n_layers=2, context=1024):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.positions = nn.Parameter(0.02 * torch.randn(context, d_model))
+        self.layers = nn.Sequential(*[TransformerLayer(d_model, n_heads) for _ in range(n_layers)])
+        self.norm = nn.RMSNorm(d_model)
+        self.unembed = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens):
+        x = self.embedding(tokens) + self.positions[: tokens.shape[-1]]
+        return self.unembed(self.norm(self.layers(x)))
