@@ -5,16 +5,22 @@ Three people of unlike severity and a judge score n outputs from 1 to 5; 4 is a 
 which quality and the judge's error are alike (and n = 20 is four prompts). The true value of each figure is that of 100,000
 outputs, at five rates of each range, with a curve through them.
 
-A cell is a figure, size, rate, layout and judge, 666 studies. It is left out where fewer than one study in fifty has an
-interval. "Held" is the share of the intervals there are that hold the truth; how many studies have one is printed beside it.
-Chance moves it by 0.8 points and more: a cell under 93 is "below" where that is more than two standard errors.
+A cell is a figure, size, range and layout: 2,000 studies, 666 with each judge. It is left out where fewer than one study in
+fifty has an interval. "Held" is the share of the intervals there are that hold the truth; how many studies have one is printed
+beside it. Chance moves it by half a point: a cell under 93 is "below" where that is more than two standard errors, and so is
+the part of one judge, counted on its own. A cell above 97 is tried as in `bench_coverage`. "As near as can be" is said where
+- known length: 1.96 times the true standard error to each side of the figure, which no study can know, holds the truth over 97
+  times in 100 too, as figures of few values do, or
+- neighbours: were all intervals of that figure, size and layout shortened until this cell holds the truth 97 times in 100,
+  those at another range, or of one judge (a fair one, that follows quality halfway, among them), would hold it less than 93
+  times in 100, by more than two standard errors. The labels of a study can't tell these apart. "Cautious" is said elsewhere.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.bench_coverage import HIGHEST, JUDGES, LIKENESS, LOWEST, PROMPT, RATES, SIZES, STUDIES
+from bench.bench_coverage import HIGHEST, JUDGES, LIKENESS, LOWEST, PROMPT, RATES, SIZES, STUDIES, known_length
+from bench.bench_coverage import Cell as Errors
 from graders.calibration import agreement, alpha, comparison, decision, errors, icc, probes, rank, reliability
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import Floats, Ints
@@ -35,10 +42,14 @@ CUTS = np.array([-1.4, -0.7, 0.0, 0.7])  # between the scores, around that of a 
 SEVERITY, CLOSENESS = np.array([-0.2, 0.0, 0.2]), 0.85  # of people
 OTHER = (0.9, 0.3)  # a second judge: correlation with quality, generosity
 POPULATION, GRID = 100_000, 5
-FEWEST_WITH = 0.02
+FEWEST_WITH, ROUNDING = 0.02, 1e-9
+FAIR = {"fair": (0.5, 0.0)}  # closeness to quality and generosity, as in JUDGES, of a judge that is a neighbour alone
 
 Found = dict[str, Estimate]
 Where = tuple[int, str, str, bool]  # labels, rate, judge, prompts of five
+Group = tuple[int, str, bool]  # the same without the judge
+Made = dict[Where, dict[str, "Tried"]]
+WORDS = ("within", "as near as can be", "cautious", "below by chance", "below", "none")
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ def make_study(rate: float, judge: str, n: int, rng: np.random.Generator, *, clu
         return np.searchsorted(cuts, closeness * quality + np.sqrt(1 - closeness**2) * noise + generosity) + 1.0
 
     quality, length, error = normal(), rng.standard_normal(n), normal()
-    closeness, generosity = JUDGES[judge]
+    closeness, generosity = (JUDGES | FAIR)[judge]
     human = np.stack([scores(CLOSENESS, severity, rng.standard_normal(n)) for severity in SEVERITY], axis=1)
     once, again = (scores(closeness, generosity + 0.2 * length, (error + rng.standard_normal(n)) / np.sqrt(2)) for _ in range(2))
     return Study(once, scores(*OTHER, normal()), again, human, prompt, np.expm1(length + 5))
@@ -154,20 +165,46 @@ class Cell:
         return float(np.sqrt(LOWEST * (1 - LOWEST) / max(self.with_interval * self.studies, 1)))
 
 
-def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION) -> dict[str, Cell]:
-    """Each figure's coverage in one cell. Those of people alone are looked at beside the good judge only."""
+@dataclass(frozen=True)
+class Tried:
+    """Of each study with an interval: how far the figure is off, that as a share of the interval's arm on that side, the truth."""
+
+    error: Floats
+    reach: Floats
+    truth: Floats
+    studies: int
+
+    @classmethod
+    def together(cls, parts: Sequence[Tried]) -> Tried:
+        joined = (np.concatenate([getattr(part, name) for part in parts]) for name in ("error", "reach", "truth"))
+        return cls(*joined, sum(part.studies for part in parts))
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(len(self.reach) / self.studies, self.held_by(1.0), self.studies)
+
+    def held_by(self, shortened: float) -> float:
+        """The share that hold the truth were all intervals so many times as long."""
+        return float((self.reach <= shortened).mean()) if len(self.reach) else 0.0
+
+
+def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION) -> dict[str, Tried]:
+    """Each figure's intervals and truths in the studies of one judge."""
     n, rate, judge, clustered = where
     true, rng = truths(rate, judge, population), np.random.default_rng([seed, n, len(rate), len(judge), clustered])
-    held: dict[str, list[bool]] = {}
+    rows: dict[str, list[tuple[float, float, float]]] = {}
     for at in rng.uniform(*RATES[rate], studies).tolist():
         study = make_study(at, judge, n, rng, clustered=clustered)
         draws = Resamples(study.prompt, rng=rng)
-        found = figures_of_judge(study, draws) | (figures_of_people(study, draws) if judge == "good" else {})
+        found = figures_of_judge(study, draws) | (figures_of_people(study, draws) if judge in JUDGES else {})
         for name, made in found.items():
-            mine = held.setdefault(name, [])
-            if made.low is not None and made.high is not None:
-                mine.append(bool(made.low - 1e-9 <= true[name](at) <= made.high + 1e-9))
-    return {name: Cell(len(mine) / studies, float(np.mean(mine)) if mine else 0.0, studies) for name, mine in held.items()}
+            mine = rows.setdefault(name, [])
+            if made.value is not None and made.low is not None and made.high is not None:
+                truth = float(true[name](at))
+                off = truth - made.value
+                arm = made.high - made.value if off > 0 else made.value - made.low
+                mine.append((off, 0.0 if abs(off) <= ROUNDING else abs(off) / max(arm + ROUNDING, 1e-12), truth))
+    return {name: Tried(*np.array(mine).reshape(-1, 3).T, studies) for name, mine in rows.items()}
 
 
 def word_of(cell: Cell) -> str:
@@ -178,37 +215,69 @@ def word_of(cell: Cell) -> str:
     return "above" if cell.held > HIGHEST else "within"
 
 
-def _of_one(rate: str, judge: str, studies: int) -> dict[Where, dict[str, Cell]]:
+def tightness(name: str, where: Group, made: Made) -> tuple[str, str]:
+    """What is said of a cell above 97: a word, and what shows it."""
+    n, rate, clustered = where
+    mine = [made[(n, rate, judge, clustered)][name] for judge in JUDGES]
+    tried = Tried.together(mine)
+    of_each = [known_length(Errors(part.error, part.reach, part.reach, part.truth)) for part in mine if len(part.reach)]
+    known = float(np.average(of_each, weights=[len(part.reach) for part in mine if len(part.reach)]))
+    if known > HIGHEST:
+        return "as near as can be", f"known length {100 * known:.1f}"
+    shortened = float(np.quantile(tried.reach, HIGHEST, method="inverted_cdf"))
+    others = {at: found[name] for at, found in made.items() if (at[0], at[3]) == (n, clustered) and name in found}
+    for other in RATES:
+        together = [found for at, found in others.items() if at[1] == other and at[2] in JUDGES]
+        if other != rate:
+            others[(n, other, "all", clustered)] = Tried.together(together)
+    shares = {at: (found.held_by(shortened), found.cell) for at, found in others.items() if found.cell.with_interval >= FEWEST_WITH}
+    worst = min(shares, key=lambda at: shares[at][0] + 2 * shares[at][1].error)
+    held, cell = shares[worst]
+    said = "as near as can be" if held + 2 * cell.error < LOWEST else "cautious"
+    return said, f"known length {100 * known:.1f}, shortened {worst[1]} {worst[2]} {100 * held:.1f}"
+
+
+def _of_one(rate: str, judge: str, studies: int) -> Made:
     """The cells of one range and judge, whose truths are the same."""
     return {(n, rate, judge, clustered): simulate((n, rate, judge, clustered), studies) for n, clustered in product(SIZES, (False, True))}
 
 
 def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
     """The sizes are those of the requirement: n, the outputs of the workspace, does not matter."""
-    made: dict[Where, dict[str, Cell]] = {}
+    made: Made = {}
     with ProcessPoolExecutor(2) as pool:
-        for found in pool.map(_of_one, *zip(*product(RATES, JUDGES), strict=True), [studies // len(JUDGES)] * len(RATES) * len(JUDGES)):
+        tasks = list(product(RATES, JUDGES | FAIR))
+        for found in pool.map(_of_one, *zip(*tasks, strict=True), [studies // len(JUDGES)] * len(tasks)):
             made |= found
-    return list(_rows(made))
+    return list(rows_of(made))
 
 
-def _rows(made: dict[Where, dict[str, Cell]]) -> Iterator[dict[str, Any]]:
+def rows_of(made: Made) -> Iterator[dict[str, Any]]:
     counted: Counter[str] = Counter()
-    names = dict.fromkeys(name for found in made.values() for name in found)
-    for name, clustered in product(names, (False, True)):
-        mine = {where: found[name] for where, found in made.items() if where[3] == clustered and name in found}
-        words = {where: word_of(cell) for where, cell in mine.items()}
-        for where, cell in mine.items():
-            print(f"    {name}, {where}: {100 * cell.held:.1f} {words[where]}, {100 * cell.with_interval:.0f} with", file=sys.stderr)
-        counted.update(words.values())
-        there = [where for where, word in words.items() if word != "none"]
-        low = min(there, key=lambda where: mine[where].held)
-        label = f"{name}{', prompts of 5' if clustered else ''}"
-        lowest = f"{label}, lowest (n {low[0]}, {low[1]}, {low[2]})"
-        yield {"name": lowest, "value": 100 * mine[low].held, "unit": "%", "better": "higher"}
-        inside = sum(word == "within" for word in words.values())
-        yield {"name": f"{label}, of {len(there)} cells within", "value": inside, "unit": "cells"}
-    total = sum(counted.values())
-    yield {"name": f"figures: of all {total} cells below 93", "value": counted["below"], "unit": "cells", "bar": 0}
-    for word in ("within", "below by chance", "above", "none"):
-        yield {"name": f"figures: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
+    of_judges: Counter[str] = Counter()
+    for name in dict.fromkeys(name for found in made.values() for name in found):
+        words: Counter[str] = Counter()
+        lowest = (1.0, "")
+        for n, rate, clustered in product(SIZES, RATES, (False, True)):
+            parts = [made[(n, rate, judge, clustered)][name] for judge in JUDGES]
+            cell, why = Tried.together(parts).cell, ""
+            if (word := word_of(cell)) == "above":
+                word, why = tightness(name, (n, rate, clustered), made)
+            words[word] += 1
+            of_judges.update(word_of(part.cell) for part in parts)
+            each = " ".join(f"{100 * part.cell.held:.1f}" for part in parts)
+            label = f"n {n}, {rate}{', prompts of 5' if clustered else ''}"
+            said = f"{100 * cell.held:.1f} ({each}) {word} {why}, {100 * cell.with_interval:.0f} with"
+            print(f"    {name}, {label}: {said}", file=sys.stderr, flush=True)
+            if word != "none":
+                lowest = min(lowest, (cell.held, label))
+        counted += words
+        yield {"name": f"{name}, lowest ({lowest[1]})", "value": 100 * lowest[0], "unit": "%", "better": "higher"}
+        rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
+        yield {"name": f"{name}: cells within", "value": words["within"], "unit": f"of {words.total()}{rest and '; '}{rest}"}
+    total = counted.total()
+    for word in WORDS:
+        row = {"name": f"figures: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
+        yield row | ({"bar": 0} if word == "below" else {})
+    for word in ("within", "below", "below by chance", "above"):
+        yield {"name": f"figures: of {of_judges.total()} cells of one judge {word}", "value": of_judges[word], "unit": "cells"}

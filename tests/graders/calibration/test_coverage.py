@@ -22,7 +22,7 @@ def test_intervals_hold_the_truth(name, n, rate, judge):
 def test_intervals_of_figures_hold_the_truth(where):
     """Bootstraps of the four prompts of the second cell held it 71 to 95 times in 100."""
     cells = figures.simulate(where, 60, population=20_000)
-    held = {name: cell.held for name, cell in cells.items() if cell.with_interval >= 0.4}
+    held = {name: found.cell.held for name, found in cells.items() if found.cell.with_interval >= 0.4}
     assert len(held) >= 25
     assert min(held.values()) >= 0.82, held
     assert 0.935 <= np.mean(list(held.values())) <= 0.99
