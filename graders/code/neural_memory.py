@@ -33,7 +33,7 @@ BESIDE = ("trial", "modes", "repair", "lenient", "absent", "einops_stand_in", "u
 MODULES = tuple(f"{name}.py" for name in ("oplog", "ops", "replay", "gates", "verdicts", *(f"memory_{part}" for part in PARTS), *BESIDE))
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0  # 512 channels in six layers take a quarter of it on a busy machine
 COURSE = ("state_norm", "write_gate", "blend_gate")  # series over the tokens
 SAYS = {"yes": True, "no": False, "undecided": None}
 

@@ -55,6 +55,8 @@ class Lenient(TorchFunctionMode):
         if "dtype" in why or "scalar type" in why or "Float" in why or "Long" in why:
             same = [_as_float(a) for a in args]
             yield "values of one kind", lambda: func(*same, **{k: _as_float(v) for k, v in kwargs.items()})
+        if name in ("multi_head_attention_forward", "scaled_dot_product_attention") and ("mask" in why or "is_causal" in why):
+            yield "a causal mask of the right size", lambda: func(*args, **_masked(name, args, kwargs))
         yield from _fitting(name, func, args, kwargs)
         yield from _resized(name, func, args, kwargs)
 
@@ -73,6 +75,13 @@ def _fitting(name: str, func: Any, args: list[Any], kwargs: dict[str, Any]) -> I
         yield from (("dimensions put where they fit", lambda fit=fit: func(*fit, **kwargs)) for fit in _fitted(args))
     if name in ("cat", "concat", "concatenate", "stack") and args and isinstance(args[0], (list, tuple)):
         yield "dimensions put where they fit", lambda: func(_alike(args[0]), *args[1:], **kwargs)
+
+
+def _masked(name: str, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if name == "scaled_dot_product_attention":
+        return {k: v for k, v in kwargs.items() if k not in ("attn_mask", "is_causal")} | {"is_causal": True}
+    size = (args[0].shape[0], args[1].shape[0])  # time comes first there
+    return {**kwargs, "attn_mask": torch.ones(size, dtype=torch.bool).triu(1), "is_causal": False, "key_padding_mask": None}
 
 
 def _name(func: Any) -> str:

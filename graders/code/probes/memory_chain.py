@@ -228,6 +228,8 @@ class Step:
             return found
         rest = self.without_state({**(given or {}), maker.i: torch.zeros_like(maker.value)})
         cut = self.graph.mask([maker.i, self.before.i, *(n.i for n in self.beside)]) | self.fixed
+        if not torch.isfinite(rest).all():  # what is written is divided by its own size
+            return found
         if self.graph.reach(self.after.i, cut) & self.graph.tokens and not _alike(rest, self.graph.batch):
             return found
         return found - rest

@@ -19,6 +19,7 @@ from memory_facts import Trace
 from modes import TRAINING, Mode
 from oplog import Counter, Graph, OpLog
 from torch.nn.functional import cross_entropy
+from torch.nn.parameter import is_lazy
 
 CONTRACT = (2, 16)
 BATCHES, LENGTHS, LONGER = (3, 5), (6, 7, 9), (19, 21, 23)  # sizes that a state, a head or a layer seldom has
@@ -29,7 +30,7 @@ TEXT = "the cat sat on the mat and then it went to see what else there was in th
 LETTERS = "abcdefghijklmnopqrstuvwxyz "  # each sequence has others, so that no two have the same token at the same time
 KINDS = ("text", "noise", "pad", "again")  # what the tokens are like: a program may do other things with each
 ELSEWHERE = ("seeded", "gpu", "inference")  # where it runs: after a seed set by hand, beside a GPU, in inference mode
-MORE = ((17, 0), (3, 16), (3, 32))  # sequences and tokens (0: as many as ever) that a program may have other code for
+MORE = ((11, 0), (2, 16), (2, 32))  # sequences and tokens (0: as many as ever) that a program may have other code for
 CHANCE, BY_HAND = 0x5A17_93C4_E6B8_0D2F, 42  # a seed as a process has that nobody seeded, and one as people set
 LOOKED_AT = 4000  # values of the program's own that are compared to see whether it counts its calls
 
@@ -51,8 +52,10 @@ class Trial:
         self.remembers = False  # does an answer depend on earlier calls?
         self.long = (CONTRACT[0], LONGER[seed // 6 % len(LONGER)])
         quiet_dropout(model)
-        shake(model)
         model.train()
+        if any(is_lazy(p) for p in model.parameters()):  # layers that take their sizes from the first input
+            self.run(*CONTRACT)
+        shake(model)
 
     def tokens(self, batch: int, length: int) -> torch.Tensor:
         """Random ones, the bytes of a text, sequences with zeros at their end, or three tokens that come again and again."""
