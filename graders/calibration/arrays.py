@@ -29,6 +29,13 @@ def check_range(name: str, scores: Floats, low: float, high: float) -> None:
         raise ValueError(f"{name} has {outside[0]:g}, must lie in {low:g} to {high:g}")
 
 
+def check_scale(scale: tuple[float, float]) -> None:
+    """Raise ValueError unless scale is a range such as 1 to 5."""
+    low, high = scale
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"scale is {low:g} to {high:g}, must be a range such as 1 to 5")
+
+
 def check_level(level: float) -> None:
     """Raise ValueError unless level is a probability such as 0.95."""
     if not 0 < level < 1:

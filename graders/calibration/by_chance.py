@@ -113,10 +113,13 @@ def alpha_by_chance(
     >>> [round(alpha_by_chance(table, "interval", w, draws).value, 3) for w in ([1, 1, 1, 1], [1, 4, 1, 1])]
     [0.821, 0.53]
     """
-    table, heavy = score_array("ratings", ratings, ndim=(2,)), _weights(weights)
+    table = score_array("ratings", ratings, ndim=(2,))
+    heavy = _weights(weights, len(table))
     given = ~np.isnan(table)
     own = None if judge is None else score_array("judge", judge)
     if own is not None:
+        if len(own) != len(table):
+            raise ValueError(f"judge has {len(own)} outputs, human {len(table)}; one row an output in both")
         given &= ~np.isnan(own)[:, None]
     used: Mask = np.asarray((given.sum(axis=1) >= (2 if own is None else 1)) & ~np.isnan(heavy))
     n, n_dropped = int(used.sum()), int((~used).sum())
@@ -165,7 +168,7 @@ def correlation_by_chance(
     0.8947
     """
     x, y, both = scored_by_both(judge, human)
-    heavy = _weights(weights)
+    heavy = _weights(weights, len(both))
     kept = ~np.isnan(heavy)[both]
     x, y, used = x[kept], y[kept], both & ~np.isnan(heavy)
     n, n_dropped = len(x), int((~used).sum())
@@ -225,16 +228,16 @@ def _midranks(codes: Ints, n_codes: int, sizes: Floats) -> Floats:
 
 def _labels_drawn(judge: Scores, human: Scores, scale: Floats, weights: Scores) -> tuple[Ints, Ints, Mask, Floats]:
     """Return the places of both labels of the outputs that have them and a weight, which those are, and their sizes."""
-    heavy = _weights(weights)
     judged, median, both = labels_of_both(judge, human, scale)
-    if len(heavy) != len(both):
-        raise ValueError(f"judge has {len(both)} outputs, weights {len(heavy)}; one an output in both")
+    heavy = _weights(weights, len(both))
     kept, used = ~np.isnan(heavy)[both], both & ~np.isnan(heavy)
     return judged[kept], median[kept], used, _sizes(heavy[used])
 
 
-def _weights(weights: Scores) -> Floats:
+def _weights(weights: Scores, length: int) -> Floats:
     given = score_array("weights", weights)
+    if len(given) != length:
+        raise ValueError(f"weights has {len(given)} entries, must have one an output: {length}")
     if (given <= 0).any():
         raise ValueError(f"weights has {given[given <= 0][0]:g}, must be above 0: one over the probability of being drawn")
     return given

@@ -108,6 +108,8 @@ def _estimate(
     if two_way:
         base.extend(centred.T)
     columns, statistic = np.stack(base).T, _two_way if two_way else _one_way
+    if not np.isfinite(statistic(columns.sum(axis=0)[None])[0]):
+        return Estimate.missing("not defined, because all differences are by chance alone, as far as can be seen", n, n_dropped)
     unseen = None
     if resamples is not None and not resamples.is_drawn:
         alike = _all_alike(labels if len(labels) else np.unique(seen), float(count.mean()), float(seen.mean()), columns.shape[1])

@@ -62,6 +62,8 @@ def plan_labels(
     """
     if policy == "disagreement":
         raise ValueError("policy is disagreement, which is never used for estimates; allowed: random, stratified, active")
+    if target is not None and not target > 0:
+        raise ValueError(f"target is {target:g}, must be above 0: half the width of an interval, in points")
     scores, people = score_array("judge", judge), mean_human(human)
     n = int((~np.isnan(people)).sum())
     if n < MIN_LABELS:

@@ -8,6 +8,7 @@ OLS(...).fit(cov_type="cluster"), which the tests compare; it is not imported he
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def length_bias(judge: Scores, human: Scores, length: Scores, clusters: Iterable
         Points a standard deviation; above 0 the judge favours length. Not defined when all lengths are the same, or
         when there are fewer outputs than the regression has coefficients, plus one.
     """
-    logs = np.log1p(score_array("length", length))
+    logs = _logs("length", length)
     return _slope(judge, human, logs, clusters, level=level, why_flat="the outputs have one length", scale=True)
 
 
@@ -62,7 +63,7 @@ def formatting_bias(judge: Scores, human: Scores, density: Scores, clusters: Ite
     As `length_bias`, on log(1 + density): density (n,) in marks a thousand characters (`texts.formatting_density`), 0 or
     more. Not defined when all outputs are formatted alike.
     """
-    logs = np.log1p(score_array("density", density))
+    logs = _logs("density", density)
     return _slope(judge, human, logs, clusters, level=level, why_flat="the outputs are formatted alike", scale=True)
 
 
@@ -107,7 +108,10 @@ def position_bias(judge: Scores, human: Scores, clusters: Iterable[Hashable], le
     if not both.any():
         return Estimate.missing("not defined, because no comparison has both a judge's and a human verdict", 0, len(x))
     difference = (x - y)[both] / 2
-    return _fit(difference, np.ones((len(difference), 1)), 0, groups[both], level=level, n_dropped=int((~both).sum()))
+    found = _fit(difference, np.ones((len(difference), 1)), 0, groups[both], level=level, n_dropped=int((~both).sum()))
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))  # as many comparisons as there can be
 
 
 def reviewer_severity(ratings: Scores, names: Sequence[str], clusters: Iterable[Hashable], level: float = 0.95) -> dict[str, Estimate]:
@@ -153,6 +157,13 @@ def reviewer_severity(ratings: Scores, names: Sequence[str], clusters: Iterable[
     values, parts = _two_way(table[shared][:, active], given[shared][:, active], groups[shared])
     found = {name: _of_parts(float(values[i]), parts[:, i], int(counts[active[i]]), level=level) for i, name in enumerate(people)}
     return missing | found
+
+
+def _logs(name: str, values: Scores) -> Floats:
+    given = score_array(name, values)
+    if (given < 0).any():
+        raise ValueError(f"{name} has {given[given < 0][0]:g}, must be 0 or more")
+    return np.asarray(np.log1p(given))
 
 
 def _slope(

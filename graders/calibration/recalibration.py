@@ -12,7 +12,17 @@ from typing import Literal
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, check_level, check_range, cluster_numbers, score_array, scored_by_both
+from graders.calibration.arrays import (
+    Floats,
+    Ints,
+    Scores,
+    check_level,
+    check_range,
+    check_scale,
+    cluster_numbers,
+    score_array,
+    scored_by_both,
+)
 from graders.calibration.jackknife import Kind
 from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
@@ -122,6 +132,7 @@ def recalibrate(
     Intelligence 74:9-28, on cross-conformal prediction. Lei et al. (2018), JASA 113:1094-1111, on the quantile.
     """
     check_level(level)
+    check_scale(scale)
     x, y, both = scored_by_both(judge, human)
     check_range("judge", x, *scale)
     check_range("human", y, *scale)

@@ -13,7 +13,17 @@ from typing import Literal
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, mean_human, rising_numbers, score_array, stratum_numbers
+from graders.calibration.arrays import (
+    Floats,
+    Ints,
+    Scores,
+    check_scale,
+    cluster_numbers,
+    mean_human,
+    rising_numbers,
+    score_array,
+    stratum_numbers,
+)
 
 Policy = Literal["random", "stratified", "active", "disagreement"]
 POLICIES: tuple[Policy, ...] = ("random", "stratified", "active", "disagreement")
@@ -205,6 +215,7 @@ def predicted_error(judge: Scores, human: Scores, strata: Iterable[Hashable], sc
     scale : (float, float)
         The ends of the scale.
     """
+    check_scale(scale)
     people, layers = mean_human(human), _numbers(strata)
     if not len(score_array("judge", judge)) == len(people) == len(layers):
         raise ValueError(f"human has {len(people)} outputs, strata {len(layers)}: one row an output in each")
@@ -260,6 +271,8 @@ def combined_weights(samples: Sequence[tuple[Ints, Floats]], n_outputs: int) -> 
     """
     total = np.zeros(n_outputs)
     for places, chances in samples:
+        if not (chances > 0).all():
+            raise ValueError(f"probability {chances[~(chances > 0)][0]:g}, must be above 0: a label that nobody could draw has none")
         weight = 1 / chances
         if len(weight):
             total[places] += weight.sum() / (weight**2).sum() * weight

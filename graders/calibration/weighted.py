@@ -18,6 +18,7 @@ from graders.calibration.arrays import (
     Scores,
     check_level,
     check_range,
+    check_scale,
     cluster_numbers,
     how_many,
     mean_human,
@@ -149,9 +150,8 @@ def weighted_mean(
     3.0
     """
     check_level(level)
+    check_scale(scale)
     low, high = scale
-    if not low < high:
-        raise ValueError(f"scale is {low:g} to {high:g}, must be a range such as 1 to 5")
     for name, scores in (("judge", judge), ("human", human)):
         check_range(name, score_array(name, scores, ndim=(1, 2)), low, high)
     return _estimate(judge, human, weights, strata=strata, clusters=clusters, level=level, scale=scale)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from graders.calibration import agreement, alpha, decision, errors, icc, noise, probes, rank, recalibration, reliability
+from graders.calibration import agreement, alpha, decision, errors, icc, means, noise, probes, rank, recalibration, reliability
 from graders.calibration.alt_test import Scoring, alternative_annotator_test
 from graders.calibration.arrays import Floats, Ints
-from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 from reviewapp.calibration.grades import Grades, Outputs
 from reviewapp.calibration.items import Items
@@ -61,7 +59,7 @@ def human_group(items: Items, grades: Grades) -> Figure:
         "icc": figure(single),
         "icc_2k": figure(icc.icc2k(items.human, draws, items.labels)),
         "reviews_needed": figure(noise.reviews_needed(single)),
-        "mean": figure(_mean_scores(items.human, np.zeros(len(items.human), dtype=np.int64), 1, draws)[0]),
+        "mean": figure(means.mean_score(items.human, draws)),
         "mean_by_model": _mean_by_model(items, grades),
     }
 
@@ -172,20 +170,6 @@ def family_of(model: str) -> str:
     return next((family for family, names in FAMILIES.items() if any(w.startswith(names) for w in words if w)), "")
 
 
-def _mean_scores(human: Floats, groups: Ints, n_groups: int, resamples: Resamples) -> list[Estimate]:
-    """In each group of items (n,), the mean over reviews, not over outputs."""
-    given = ~np.isnan(human)
-    counts, totals = given.sum(axis=1).astype(float), np.where(given, human, 0.0).sum(axis=1)
-    n, total = (np.bincount(groups, weights=w, minlength=n_groups) for w in (counts, totals))
-    drawn = ratio(resamples.counts_of(groups, n_groups, totals), resamples.counts_of(groups, n_groups, counts))
-    found = [Estimate.missing("not defined, because no output has a human score")] * n_groups
-    for group in np.flatnonzero(n).tolist():
-        mine = groups == group
-        made = with_interval(float(total[group] / n[group]), drawn[:, group], resamples.of(mine), int(mine.sum()))
-        found[group] = replace(made, n=int(n[group]))
-    return found
-
-
 def _mean_by_model(items: Items, grades: Grades) -> Figure:
     models = grades.outputs.model[items.output]
     present = np.flatnonzero(np.bincount(models)) if len(models) else []
@@ -195,7 +179,7 @@ def _mean_by_model(items: Items, grades: Grades) -> Figure:
     place = np.full(len(grades.outputs.models), -1)
     place[list(named.values())] = np.arange(len(named))
     mine = place[models] >= 0
-    found = _mean_scores(items.human[mine], place[models][mine], len(named), items.resamples.of(mine))
+    found = means.mean_scores(items.human[mine], place[models][mine], len(named), items.resamples.of(mine))
     return {name: figure(estimate) for name, estimate in zip(named, found, strict=True)}
 
 

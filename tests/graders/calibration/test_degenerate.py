@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graders.calibration
-from graders.calibration import agreement, alpha, by_chance, decision, errors, icc, noise, passes, probes, rank, rates, reliability
+from graders.calibration import agreement, alpha, by_chance, decision, errors, icc, means, noise, passes, probes, rank, rates, reliability
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import mean_human
 from graders.calibration.comparison import compare_judges, drift
@@ -19,6 +19,7 @@ from graders.calibration.ranking import bradley_terry
 from graders.calibration.recalibration import pass_chance, recalibrate
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
+from graders.calibration.sampling import combined_weights
 from graders.calibration.weighted import weighted_mean, weighted_rate
 
 NAN = np.nan
@@ -36,9 +37,12 @@ JUDGES = {
 }
 
 
-def figures(judge, human) -> dict[str, Estimate]:
+def figures(judge, human, prompts=None, length=None) -> dict[str, Estimate]:
+    """Every figure; by default each output has its own prompt and all have one length (and are of one family)."""
     judge, human = np.array(judge, dtype=float), np.array(human, dtype=float)
-    rng, prompts = np.random.default_rng(0), list(range(len(judge)))
+    rng, prompts = np.random.default_rng(0), list(range(len(judge))) if prompts is None else prompts
+    length = np.full(len(judge), 9.0) if length is None else length
+    own = np.where(np.isnan(length), NAN, length > 1)
     draws, labels = Resamples(prompts, rng=rng, n_boot=50), (1, 2, 3, 4, 5)
     passed, truth = np.where(np.isnan(judge), NAN, judge >= 4), decision.majority(np.where(np.isnan(human), NAN, human >= 4))
     made, limits = decision.decide(passed, truth, draws), errors.limits_of_agreement(judge, human, draws)
@@ -54,16 +58,17 @@ def figures(judge, human) -> dict[str, Estimate]:
     found |= {"kappa": agreement.weighted_kappa(judge, human, labels, rng=rng, resamples=draws)}
     found |= {"low": limits.low, "high": limits.high, "advantage": test.advantage_probability}
     found |= {"within": rank.within(rank.spearman, judge, human, ["a"] * len(judge), draws)}
-    found |= {"length": probes.length_bias(judge, human, [9.0] * len(judge), prompts)}
-    found |= {"own": probes.self_preference(judge, human, [1.0] * len(judge), prompts)}
+    found |= {"length": probes.length_bias(judge, human, length, prompts)}
+    found |= {"own": probes.self_preference(judge, human, own, prompts)}
     found |= {"position": probes.position_bias(judge, human, prompts)}
-    found |= {f"severity {k}": e for k, e in probes.reviewer_severity(human, list("ab")[: human.shape[1]], prompts).items()}
-    found |= {"formatting": probes.formatting_bias(judge, human, [0.0] * len(judge), prompts)}
-    found |= {"injection": probes.injection_bias(judge, human, [0.0] * len(judge), prompts)}
+    found |= {f"severity {k}": e for k, e in probes.reviewer_severity(human, list("abc")[: human.shape[1]], prompts).items()}
+    found |= {"formatting": probes.formatting_bias(judge, human, length, prompts)}
+    found |= {"injection": probes.injection_bias(judge, human, own, prompts)}
     alike = np.zeros(len(judge), dtype=np.int64)
     found |= {f"bias by {k}": e for k, e in enumerate(errors.bias_by(judge, human, alike, 1, draws))}
     second = rank.second_reviewer(judge, human, alike, draws)
     found |= {"second judge": second.judge, "second person": second.people, "judge less person": second.difference}
+    found |= {"mean": means.mean_score(human, draws)}
     return found | samples(judge, human, passed, truth, draws) | {"reviews": noise.reviews_needed(found["icc1"])}
 
 
@@ -76,7 +81,7 @@ def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
     found |= {"cohen": agreement.cohen_kappa(passed, truth, rng=np.random.default_rng(0), n_boot=20)}
     both = ~np.isnan(passed) & ~np.isnan(truth)
     found |= {"corrected": corrected_rate(passed[~np.isnan(passed)], passed[both], truth[both])}
-    weights = np.linspace(1, 3, n)
+    weights = np.geomspace(1, 1e4, n) if n else np.empty(0)
     for metric in alpha.METRICS:
         found |= {f"alpha by chance, {metric}": by_chance.alpha_by_chance(human, metric, weights, draws, (1, 5))}
         found |= {f"judge's alpha by chance, {metric}": by_chance.alpha_by_chance(human, metric, weights, draws, (1, 5), judge=judge)}
@@ -84,9 +89,7 @@ def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
     found |= {"ac2 by chance": by_chance.ac2_by_chance(judge, human, (1, 2, 3, 4, 5), weights, draws)}
     for name in ("pearson", "spearman"):
         found |= {f"{name} by chance": by_chance.correlation_by_chance(name, judge, human, weights, draws)}
-        found |= {
-            f"{name} within": by_chance.correlation_by_chance(name, judge, human, weights, draws, groups=list("ab" * n)[:n])
-        }
+        found |= {f"{name} within": by_chance.correlation_by_chance(name, judge, human, weights, draws, groups=list("ab" * n)[:n])}
     compared = compare_judges(judge, judge, human, (1, 2, 3, 4, 5), resamples=draws)
     found |= {f"difference of {d.name}": d.difference for d in compared.differences}
     moved = drift(judge, judge, draws, tolerance=0.1)
@@ -95,7 +98,7 @@ def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
     found |= {f"strength of {r.name}": r.strength for r in ratings} | {f"{r.name} beats": r.beats_average for r in ratings}
     plan = plan_labels(judge, people, (1, 5), rng=np.random.default_rng(0), n_studies=2)
     assert plan.labels_more is not None or plan.why_missing
-    assert pass_chance(judge, truth) is None
+    assert len(judge) >= 20 or pass_chance(judge, truth) is None
     bins = reliability.reliability_bins((judge - 1) / 4, truth)
     return found | {f"bin {b.low}": b.passed for b in bins}
 
@@ -108,6 +111,35 @@ def test_a_figure_that_is_not_defined_says_why(case):
         if found.value is None:
             assert len(found.why_missing) > 10, name
         assert found.low is None or found.low < found.high, f"{name} is given as sure, {found.low:g} to {found.high:g}"
+
+
+def strange_study(rng: np.random.Generator):
+    """Scores of few outputs with few values, often missing, all alike, of one side only, or of people who repeat the judge."""
+    n, raters = int(rng.choice([0, 1, 2, 3, 5, 12, 30])), int(rng.choice([1, 2, 3]))
+    values = rng.choice([1, 2, 3, 4, 5], size=int(rng.choice([1, 2, 5])), replace=False)
+    judge, human = rng.choice(values, size=n).astype(float), rng.choice(values, size=(n, raters)).astype(float)
+    judge[rng.random(n) < rng.choice([0, 0.3, 0.9])] = NAN
+    human[rng.random((n, raters)) < rng.choice([0, 0.3, 0.9])] = NAN
+    strange = int(rng.integers(5))
+    if strange == 0:
+        human[~np.isnan(judge)] = NAN
+    elif strange == 1:
+        human = np.repeat(judge[:, None], raters, axis=1)
+    elif strange == 2:
+        human[:-1] = NAN
+    prompts = np.arange(n) % int(rng.choice([1, 2, 3])) if rng.random() < 0.5 else np.arange(n)
+    return judge, human, prompts
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_strange_studies_give_figures_or_reasons_and_are_never_sure(seed):
+    rng = np.random.default_rng(seed)
+    judge, human, prompts = strange_study(rng)
+    length = rng.choice([0.0, 9.0, NAN], size=len(judge))
+    for name, found in figures(judge, human, prompts, length).items():
+        assert (found.value is None or found.low is None) == bool(found.why_missing), name
+        assert found.low is None or found.high - found.low > 1e-12, f"{name} is given as sure, at {found.value:g}"
 
 
 def test_every_public_function_that_makes_a_figure_is_in_the_table():
@@ -139,6 +171,7 @@ def test_every_public_function_that_makes_a_figure_is_in_the_table():
         "had_all_been_alike",
         "coded_scores",
         "units_of",
+        "mean_scores",
     }
     table = inspect.getsource(sys.modules[__name__])
     for module in pkgutil.iter_modules(graders.calibration.__path__):
@@ -220,6 +253,40 @@ def test_where_all_outputs_agree_resampling_gives_no_interval_and_it_says_why():
     ):
         assert (found.value in (1, -1), found.low) == (True, None)
         assert found.why_missing == "no interval: all 6 outputs agree, so resampling can't tell how sure this is"
+
+
+DRAWS = Resamples(range(4), rng=np.random.default_rng(0), n_boot=50)
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: rank.pearson([1, 2, np.inf, 4], [1, 2, 3, 4]), "judge has an infinite score; unscored is None or NaN"),
+        (lambda: weighted_rate([1, 0], [1, 0], [1, np.inf]), "weights has an infinite score"),
+        (lambda: weighted_mean([1, 2], [1, 2], (1, np.inf)), "scale is 1 to inf, must be a range such as 1 to 5"),
+        (lambda: probes.length_bias([1, 2], [1, 2], [3, -5], "ab"), "length has -5, must be 0 or more"),
+        (lambda: by_chance.kappa_by_chance([1, 2], [1, 2], (1, 2), [1], DRAWS), "weights has 1 entries, must have one an output: 2"),
+        (lambda: by_chance.kappa_by_chance([1, 2], [1, 2], (1, 2), [1, 0], DRAWS), "weights has 0, must be above 0"),
+        (lambda: means.mean_score([[1, 2]], DRAWS), "resamples are of 4 items, human has 1"),
+        (lambda: combined_weights([(np.array([0]), np.array([0.0]))], 2), "probability 0, must be above 0"),
+        (lambda: plan_labels([1], [1], (0, 1), target=NAN, rng=np.random.default_rng(0)), "target is nan, must be above 0"),
+    ],
+)
+def test_what_is_no_score_weight_or_scale_is_refused_with_what_is_allowed(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_how_much_more_often_a_judge_prefers_the_first_answer_is_a_share_of_comparisons_at_most_all():
+    found = probes.position_bias([1, -1], [-1, -0.5], range(2))
+    assert (found.low, found.high) == (-1, 1)
+
+
+def test_of_a_hundred_thousand_outputs_one_label_gives_no_interval_that_is_short():
+    judge, human = np.ones(100_000), np.full(100_000, NAN)
+    human[5] = 1
+    rate, mean = weighted_rate(judge, human), weighted_mean(judge, human, (1, 5))
+    assert rate.high - rate.low > 0.7 and mean.high - mean.low > 3
 
 
 def test_a_judge_that_gives_every_anchor_the_same_score_again_is_steady_when_there_are_ten():

@@ -1,0 +1,333 @@
+"""How often do the other intervals hold the truth? 2,000 simulated studies for each, a third by each judge.
+
+What `bench_coverage` and `bench_coverage_figures` leave out, with their studies, rates and judges:
+
+- the mean human score, what moves a judge (its own family, formatting, words to it), the bias of a group, the bins of the
+  reliability diagram, Clopper-Pearson's rate;
+- a calibrator: the judge's errors before and after it, and the interval of one prediction. The truth after it is what the map
+  that the study shows would do on 5,000 new outputs; of one prediction, "held" is the share of these in their intervals;
+- pass@k of prompts with ten outputs each;
+- strengths of four players from comparisons in pairs, a fifth of them ties;
+- labels drawn by a queue (random, stratified, active) from 1,000 outputs: errors, decisions, rates, means, agreement and
+  ranking weighted by one over the probability of being drawn. 100 labels of a first look tell the policy where people and
+  judge differ;
+- "label k more": how near the interval after k more labels comes to what was foretold.
+
+Cells and words are those of `bench_coverage_figures`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from bench.bench_coverage import JUDGES, LIKENESS, PROMPT, RATES, SIZES, STUDIES
+from bench.bench_coverage_figures import GRID, LABELS, Cell, Study, make_study, word_of
+from graders.calibration import by_chance, errors, probes
+from graders.calibration.arrays import Floats, Ints
+from graders.calibration.decision import majority
+from graders.calibration.means import mean_score
+from graders.calibration.passes import clopper_pearson, pass_at_k
+from graders.calibration.planning import estimate_from, plan_labels
+from graders.calibration.ranking import bradley_terry
+from graders.calibration.recalibration import pass_chance, recalibrate
+from graders.calibration.reliability import reliability_bins
+from graders.calibration.resample import Resamples
+from graders.calibration.result import Estimate
+from graders.calibration.sampling import Sample, draw, predicted_error, score_strata
+from graders.calibration.weighted import weighted_mean, weighted_rate
+
+POPULATION, DRAWN_FROM, NEW = 100_000, 1_000, 5_000
+SCALE, SPAN, PASS = (1.0, 5.0), 4.0, 4.0
+ALONE, PROMPTS = "", "prompts of 5"
+POLICIES = ("random", "stratified", "active")
+TRIES, KS = 10, (1, 5, 10)
+PLAYERS, TIES = ("a", "b", "c", "d"), 0.2
+STRENGTHS = {"near each other": np.array([0.5, 0.2, -0.2, -0.5]), "far apart": np.array([2.0, 0.7, -0.7, -2.0])}
+PILOT, SIMULATIONS, PLANS = 0.1, 20, 20  # of label plans there are one study in so many
+
+Where = tuple[str, int, str, str, str]  # group, labels, rate, judge, how they come
+Found = dict[str, tuple[Estimate, float | Callable[[float], float] | None]]  # with the truth; None: by rate from `truths`
+
+
+def figures_of_people_and_judge(study: Study, draws: Resamples) -> dict[str, Estimate]:
+    judge, mean, prompt = study.judge, study.human.mean(axis=1), study.prompt
+    passed = majority((study.human >= PASS).astype(float))
+    length = np.log1p(study.length) - 5
+    own, marked, flagged = (length > 0.5).astype(float), np.expm1(np.maximum(length, 0)), (length > 1.28).astype(float)
+    longest = np.searchsorted((-0.5, 0.5), length)
+    return {
+        "mean human score": mean_score(study.human, draws),
+        "points for its own family": probes.self_preference(judge, mean, own, prompt),
+        "points for formatting": probes.formatting_bias(judge, mean, marked, prompt),
+        "points for words to the judge": probes.injection_bias(judge, mean, flagged, prompt),
+        "bias of a group": errors.bias_by(judge, mean, longest, 3, draws)[2],
+        "rate (Clopper-Pearson)": clopper_pearson(int(passed.sum()), len(passed)),
+    }
+
+
+def figures_of_map(study: Study, new: Study, draws: Resamples, rng: np.random.Generator) -> Found:
+    """A calibrator, and what it does on new outputs."""
+    mean, passed, unseen = study.human.mean(axis=1), majority((study.human >= PASS).astype(float)), new.human.mean(axis=1)
+    made = recalibrate(study.judge, mean, passed, SCALE, study.prompt, rng=rng, resamples=draws)
+    if made.calibrator is None:
+        return {}
+    new_passed = majority((new.human >= PASS).astype(float))
+    after, chances = made.calibrator.predict(new.judge) - unseen, pass_chance(study.judge, passed)
+    low, high = made.calibrator.interval(new.judge)
+    share = float(((low <= unseen) & (unseen <= high)).mean())
+    found: Found = {
+        "error before": (made.mae_before, float(np.abs(new.judge - unseen).mean())),
+        "error after": (made.mae_after, float(np.abs(after).mean())),
+        "bias before": (made.bias_before, float((new.judge - unseen).mean())),
+        "bias after": (made.bias_after, float(after.mean())),
+        "log-loss before": (made.log_loss_before, _loss((new.judge - 1) / SPAN, new_passed, len(mean))),
+        "one prediction": (Estimate.missing("a share of new outputs"), share),
+    }
+    if chances is not None:
+        found["log-loss after"] = (made.log_loss_after, _loss(np.interp(new.judge, *chances), new_passed, len(mean)))
+    return found
+
+
+def _loss(stated: Floats, passed: Floats, n: int) -> float:
+    p = np.clip(stated, 1 / (2 * n + 2), 1 - 1 / (2 * n + 2))
+    return float(-(passed * np.log(p) + (1 - passed) * np.log(1 - p)).mean())
+
+
+def figures_of_draw(study: Study, sample: Sample, prompt: Ints | None) -> dict[str, Estimate]:
+    """Labels by a policy, of outputs that the judge scored all."""
+    n, drawn = len(study.judge), np.sort(sample.indices)
+    mean, judge = np.full(n, np.nan), study.judge
+    mean[drawn] = study.human[drawn].mean(axis=1)
+    verdict, passed = (judge >= PASS).astype(float), np.full(n, np.nan)
+    passed[drawn] = majority((study.human[drawn] >= PASS).astype(float))
+    nobody, apart, same = np.full(n, np.nan), judge - mean, np.where(np.isnan(passed), np.nan, passed == verdict)
+    chances = {"strata": sample.strata} if sample.policy == "stratified" else {}
+    if sample.policy == "active":
+        chances = {"weights": 1 / sample.probabilities}
+    given = chances | ({} if prompt is None else {"clusters": prompt})
+    found = {
+        "bias by chances": weighted_mean(nobody, apart, (-SPAN, SPAN), **given),
+        "error by chances": weighted_mean(nobody, np.abs(apart), (0, SPAN), **given),
+        "squared error by chances": weighted_mean(nobody, apart**2, (0, SPAN**2), **given),
+        "same verdict by chances": weighted_rate(nobody, same, **given),
+        "mean by chances": weighted_mean(nobody, mean, SCALE, **given),
+        "mean by chances and judge": weighted_mean(judge, mean, SCALE, **given),
+        "rate by chances": weighted_rate(nobody, passed, **given),
+        "rate by chances and judge": weighted_rate(verdict, passed, **given),
+    }
+    if sample.policy == "random":
+        return found
+    weights, people = 1 / sample.probabilities[drawn], study.human[drawn]
+    draws = Resamples(np.arange(len(drawn)) if prompt is None else prompt[drawn], rng=np.random.default_rng(0))
+    return found | figures_by_chance(judge[drawn], people, weights, draws)
+
+
+def figures_by_chance(judge: Floats, people: Floats, weights: Floats, draws: Resamples) -> dict[str, Estimate]:
+    return {
+        "kappa by chances": by_chance.kappa_by_chance(judge, people, LABELS, weights, draws),
+        "AC2 by chances": by_chance.ac2_by_chance(judge, people, LABELS, weights, draws),
+        "alpha by chances": by_chance.alpha_by_chance(people, "ordinal", weights, draws, LABELS),
+        "alpha of the judge by chances": by_chance.alpha_by_chance(people, "ordinal", weights, draws, LABELS, judge=judge),
+        "Pearson by chances": by_chance.correlation_by_chance("pearson", judge, people, weights, draws),
+        "Spearman by chances": by_chance.correlation_by_chance("spearman", judge, people, weights, draws),
+    }
+
+
+def bins_of(study: Study, rates: dict[str, Any], at: float) -> Found:
+    """The bin of the lowest score and that of the highest, with the share that people pass among such scores."""
+    passed = majority((study.human >= PASS).astype(float))
+    bins = reliability_bins((study.judge - 1) / SPAN, passed)
+    found: Found = {}
+    for name, one in (("lowest bin", bins[0]), ("highest bin", bins[-1])):
+        inside = [score for score in LABELS if one.low - 1e-9 <= (score - 1) / SPAN <= one.high + 1e-9]
+        seen, good = (sum(max(float(rates[f"{what} {score:g}"](at)), 0.0) for score in inside) for what in ("scored", "passed"))
+        found[name] = (one.passed, good / seen)
+    return found
+
+
+@cache
+def truths(rate: str, judge: str, population: int = POPULATION) -> dict[str, Callable[[float], float]]:
+    """The true value of each figure by the rate of a pass."""
+    rates, values = np.linspace(*RATES[rate], GRID), {}
+    for place, at in enumerate(rates):
+        study = make_study(float(at), judge, population, np.random.default_rng(place), clustered=False)
+        whole = Resamples(np.zeros(population, dtype=np.int64), rng=np.random.default_rng(0))  # one prompt: no interval
+        every = Sample("active", np.arange(population), np.ones(population), np.zeros(population, dtype=np.int64))
+        found = {name: e.value for name, e in (figures_of_people_and_judge(study, whole) | figures_of_draw(study, every, None)).items()}
+        found |= {name: e.value for name, e in figures_by_chance(study.judge, study.human, np.ones(population), whole).items()}
+        passed = majority((study.human >= PASS).astype(float))
+        found |= {f"scored {score:g}": float((study.judge == score).mean()) for score in LABELS}
+        found |= {f"passed {score:g}": float(passed[study.judge == score].sum() / population) for score in LABELS}
+        for name, value in found.items():
+            values.setdefault(name, []).append(np.nan if value is None else value)
+    return {name: np.polynomial.Polynomial.fit(rates, seen, GRID - 2) for name, seen in values.items()}
+
+
+def study_group(n: int, rate: str, judge: str, how: str, rng: np.random.Generator) -> tuple[float, Found]:
+    at = float(rng.uniform(*RATES[rate]))
+    study = make_study(at, judge, n, rng, clustered=how == PROMPTS)
+    draws = Resamples(study.prompt, rng=rng)
+    found: Found = {name: (made, None) for name, made in figures_of_people_and_judge(study, draws).items()}
+    found |= figures_of_map(study, make_study(at, judge, NEW, rng, clustered=False), draws, rng)
+    if how == PROMPTS:
+        del found["rate (Clopper-Pearson)"]  # of independent outputs
+        return at, found
+    return at, found | bins_of(study, truths(rate, judge), at)
+
+
+def drawn_group(n: int, rate: str, judge: str, how: str, rng: np.random.Generator) -> tuple[float, Found]:
+    at, (policy, _, grouped) = float(rng.uniform(*RATES[rate])), how.partition(", ")
+    study = make_study(at, judge, DRAWN_FROM, rng, clustered=bool(grouped))
+    seen = np.where(rng.random(DRAWN_FROM) < PILOT, study.human.mean(axis=1), np.nan)
+    strata = score_strata(study.judge)
+    sample = draw(policy, study.judge, predicted_error(study.judge, seen, strata, SCALE), strata, n, rng=rng)
+    return at, {name: (made, None) for name, made in figures_of_draw(study, sample, study.prompt if grouped else None).items()}
+
+
+def tries_group(n: int, rate: str, _: str, __: str, rng: np.random.Generator) -> tuple[float, Found]:
+    """Prompts of ten outputs, alike in quality; the truth by numeric integration over prompts."""
+    from scipy.special import ndtr, ndtri  # noqa: PLC0415 - 0.4 s to import
+
+    at = float(rng.uniform(*RATES[rate]))
+    knots, shares = np.polynomial.hermite_e.hermegauss(60)
+
+    def chance(quality: Floats) -> Floats:
+        return np.asarray(ndtr((np.sqrt(LIKENESS) * quality + float(ndtri(at))) / np.sqrt(1 - LIKENESS)))
+
+    passes = rng.binomial(TRIES, chance(rng.standard_normal(n)))
+    draws = Resamples(np.arange(n), rng=rng)
+    truth = {k: float((1 - (1 - chance(knots)) ** k) @ shares / shares.sum()) for k in KS}
+    return at, {f"pass@{k}": (pass_at_k([TRIES] * n, passes.tolist(), k, draws), truth[k]) for k in KS}
+
+
+def games_of(strengths: Floats, n: int, rng: np.random.Generator, *, prompt: Ints | None) -> tuple[Ints, Ints, Floats]:
+    x = rng.integers(4, size=n)
+    y = (x + rng.integers(1, 4, size=n)) % 4
+    of_prompt = np.zeros((n, 4)) if prompt is None else np.sqrt(LIKENESS) * rng.standard_normal((n, 4))[prompt]
+    gap = strengths[x] - strengths[y] + of_prompt[np.arange(n), x] - of_prompt[np.arange(n), y]
+    won = (rng.random(n) < 1 / (1 + np.exp(-gap))).astype(float)
+    return x, y, np.where(rng.random(n) < TIES, 0.5, won)
+
+
+@cache
+def true_strengths(rate: str, how: str) -> Floats:
+    """Those that ever more comparisons would lead to, ties counting as half a win."""
+    n, rng = 400_000, np.random.default_rng(0)
+    x, y, outcome = games_of(STRENGTHS[rate], n, rng, prompt=np.arange(n) if how == PROMPTS else None)
+    found = {r.name: r.strength.value for r in bradley_terry([PLAYERS[i] for i in x], [PLAYERS[i] for i in y], outcome)}
+    return np.array([found[name] for name in PLAYERS])
+
+
+def games_group(n: int, rate: str, _: str, how: str, rng: np.random.Generator) -> tuple[float, Found]:
+    prompt = np.arange(n) // (PROMPT if how == PROMPTS else 1)
+    x, y, outcome = games_of(STRENGTHS[rate], n, rng, prompt=prompt if how == PROMPTS else None)
+    ratings = bradley_terry([PLAYERS[i] for i in x], [PLAYERS[i] for i in y], outcome, Resamples(prompt, rng=rng))
+    true, found = true_strengths(rate, how), {}
+    for rating in ratings:
+        if rating.name in PLAYERS[:2]:
+            player = "strongest" if rating.name == PLAYERS[0] else "second"
+            strength = float(true[PLAYERS.index(rating.name)])
+            found[f"strength of the {player}"] = (rating.strength, strength)
+            found[f"the {player} beats the average"] = (rating.beats_average, 1 / (1 + np.exp(-strength)))
+    return 0.0, found
+
+
+Group = Callable[[int, str, str, str, np.random.Generator], tuple[float, Found]]
+GROUPS: dict[str, tuple[Group, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {  # rates, judges, how labels come
+    "study": (study_group, tuple(RATES), tuple(JUDGES), (ALONE, PROMPTS)),
+    "drawn": (drawn_group, tuple(RATES), tuple(JUDGES), (*POLICIES, *(f"{policy}, {PROMPTS}" for policy in POLICIES))),
+    "tries": (tries_group, tuple(RATES), ("",), (ALONE,)),
+    "games": (games_group, tuple(STRENGTHS), ("",), (ALONE, PROMPTS)),
+}
+
+
+def simulate(where: Where, studies: int, seed: int = 0) -> dict[str, Cell]:
+    """Each figure's coverage in one cell."""
+    group, n, rate, judge, how = where
+    rng = np.random.default_rng([seed, n, len(group), len(rate), len(judge), len(how)])
+    held: dict[str, list[float]] = {}
+    for _ in range(studies):
+        at, found = GROUPS[group][0](n, rate, judge, how, rng)
+        for name, (made, truth) in found.items():
+            mine = held.setdefault(name, [])
+            if name == "one prediction":
+                mine.append(float(truth))
+            elif made.low is not None and made.high is not None:
+                value = truths(rate, judge)[name](at) if truth is None else truth
+                mine.append(float(made.low - 1e-9 <= value <= made.high + 1e-9))
+    return {name: Cell(len(mine) / studies, float(np.mean(mine)) if mine else 0.0, studies) for name, mine in held.items()}
+
+
+def plans(n: int, rate: str, judge: str, studies: int) -> list[float]:
+    """The half width after as many more labels as `plan_labels` asks for, over the one that it foretold."""
+    rng, ratios = np.random.default_rng([n, len(rate), len(judge)]), []
+    for at in rng.uniform(*RATES[rate], studies):
+        study = make_study(float(at), judge, DRAWN_FROM, rng, clustered=False)
+        passed, verdict = majority((study.human >= PASS).astype(float)), (study.judge >= PASS).astype(float)
+        order = rng.permutation(DRAWN_FROM)
+        plan = plan_labels(
+            verdict, np.where(np.isin(np.arange(DRAWN_FROM), order[:n]), passed, np.nan), (0, 1), rng=rng, n_studies=SIMULATIONS
+        )
+        if plan.labels_more and plan.half_width:
+            first = Sample("random", order[: n + plan.labels_more], np.ones(DRAWN_FROM), np.zeros(DRAWN_FROM, dtype=np.int64))
+            reached = estimate_from(first, verdict, passed, (0, 1))
+            ratios.append((reached.high - reached.low) / plan.half_width)  # half of today's half width is the goal
+    return ratios
+
+
+def _of_one(group: str, rate: str, judge: str, studies: int) -> dict[Where, dict[str, Cell]]:
+    """The cells of one range and judge, whose truths are the same."""
+    wheres = [(group, n, rate, judge, how) for n, how in product(SIZES, GROUPS[group][3])]
+    return {where: simulate(where, max(studies // len(GROUPS[group][2]), 1)) for where in wheres}
+
+
+def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
+    """The sizes are those of the requirement: n, the outputs of the workspace, does not matter."""
+    made: dict[Where, dict[str, Cell]] = {}
+    tasks = [(group, rate, judge) for group, (_, rates, judges, _) in GROUPS.items() for rate, judge in product(rates, judges)]
+    with ProcessPoolExecutor(2) as pool:
+        for found in pool.map(_of_one, *zip(*tasks, strict=True), [studies] * len(tasks)):
+            made |= found
+        cells = list(product((20, 50), RATES, JUDGES))
+        ratios = dict(zip(cells, pool.map(plans, *zip(*cells, strict=True), [studies // PLANS] * len(cells)), strict=True))
+    return [*_rows(made), *_plan_rows(ratios)]
+
+
+def _rows(made: dict[Where, dict[str, Cell]]) -> Iterator[dict[str, Any]]:
+    counted: Counter[str] = Counter()
+    kinds = dict.fromkeys((name, where[0], where[4]) for where, found in made.items() for name in found)
+    for name, group, how in kinds:
+        mine = {where: found[name] for where, found in made.items() if (where[0], where[4]) == (group, how) and name in found}
+        words = {where: word_of(cell) for where, cell in mine.items()}
+        for where, cell in mine.items():
+            told = ", ".join(str(part) for part in where[1:] if part)
+            print(f"    {name}, {told}: {100 * cell.held:.1f} {words[where]}, {100 * cell.with_interval:.0f} with", file=sys.stderr)
+        counted.update(words.values())
+        there = [where for where, word in words.items() if word != "none"]
+        label = f"{name}{', ' if how else ''}{how}"
+        if there:
+            low = min(there, key=lambda where: mine[where].held)
+            lowest = f"{label}, lowest ({', '.join(str(part) for part in low[1:4] if part)})"
+            yield {"name": lowest, "value": 100 * mine[low].held, "unit": "%", "better": "higher"}
+        inside = sum(word == "within" for word in words.values())
+        yield {"name": f"{label}, of {len(there)} cells within", "value": inside, "unit": "cells"}
+    total = sum(counted.values())
+    yield {"name": f"more: of all {total} cells below 93", "value": counted["below"], "unit": "cells", "bar": 0}
+    for word in ("within", "below by chance", "above", "none"):
+        yield {"name": f"more: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
+
+
+def _plan_rows(ratios: dict[tuple[int, str, str], list[float]]) -> Iterator[dict[str, Any]]:
+    for n in (20, 50):
+        every = np.concatenate([found for where, found in ratios.items() if where[0] == n])
+        yield {"name": f"label k more, n {n}: half width reached over the one foretold", "value": float(every.mean()), "unit": "x"}
+        near = float((np.abs(every - 1) <= 0.2).mean())
+        yield {"name": f"label k more, n {n}: within a fifth of it", "value": 100 * near, "unit": "%"}
