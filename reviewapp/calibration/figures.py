@@ -11,7 +11,6 @@ import numpy as np
 
 from graders.calibration import agreement, alpha, decision, errors, icc, means, noise, probes, rank, recalibration, reliability
 from graders.calibration.alt_test import Scoring, alternative_annotator_test
-from graders.calibration.arrays import Floats, Ints
 from graders.calibration.result import Estimate
 from reviewapp.calibration.grades import Grades, Outputs
 from reviewapp.calibration.items import Items
