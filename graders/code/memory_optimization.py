@@ -29,8 +29,8 @@ from tasks.task import Criterion, Task
 
 PROBE = "memory_optimization_probe.py"
 MODULES = tuple(f"{name}.py" for name in (
-    "absent", "asked_names", "surroundings", "pretend_gpu", "training_calls", "training_passes", "gradient_paths", "training_log",
-    "training_hooks", "memory_techniques", "guard", "repair", "seal",
+    "absent", "asked_names", "surroundings", "pretend_gpu", "training_calls", "training_passes", "gradient_paths", "known_parameters",
+    "training_log", "training_hooks", "memory_techniques", "guard", "missing_names", "seal",
 ))  # fmt: skip
 KEYS = (
     "mixed_precision_autocast", "grad_scaler_or_bf16", "gradient_checkpointing", "gradient_accumulation", "zero_grad_set_to_none",

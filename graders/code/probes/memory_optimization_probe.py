@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import repair
+import missing_names
 import seal
 import surroundings
 from absent import stand_in
@@ -32,12 +32,12 @@ from asked_names import watched
 from guard import Guard
 from memory_techniques import findings
 from pretend_gpu import PretendGpu
-from training_hooks import listen
+from training_hooks import IN_PLACE, listen
 from training_log import TrainingLog
 
 OURS = (
-    "absent", "asked_names", "surroundings", "pretend_gpu", "training_calls", "training_passes", "gradient_paths", "training_log",
-    "training_hooks", "memory_techniques", "guard", "repair", "seal", "memory_optimization_probe",
+    "absent", "asked_names", "surroundings", "pretend_gpu", "training_calls", "training_passes", "gradient_paths", "known_parameters",
+    "training_log", "training_hooks", "memory_techniques", "guard", "missing_names", "seal", "memory_optimization_probe",
 )  # fmt: skip
 ARGUMENTS = ("--steps", "6")
 OPTIONS = {"--steps", "--batch-size", "--d-model", "--n-layers", "--lr"}
@@ -92,6 +92,15 @@ class Mended(ast.NodeTransformer):
         lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
         return {name for error, line in self.stopped if line in lines for name in re.findall(pattern, error)}
 
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        return ast.copy_location(ast.Pass(), node) if self._is_stopped(node) else node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return ast.copy_location(ast.Pass(), node) if self._is_stopped(node) else node
+
+    def _is_stopped(self, node: ast.stmt) -> bool:
+        return not self.lines.isdisjoint(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+
     def visit_With(self, node: ast.With) -> ast.AST:
         self.generic_visit(node)
         for item in node.items:
@@ -104,7 +113,7 @@ class Mended(ast.NodeTransformer):
         super().generic_visit(node)
         if not isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr, ast.Return)):
             return node
-        if not self.lines & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)):
+        if not self._is_stopped(node):
             return node
         if isinstance(node, ast.Return):
             value = node.value
@@ -165,7 +174,8 @@ def _error_names(kind: ast.expr | None) -> frozenset[str]:
 
 
 def _on_error(statement: ast.stmt) -> ast.ExceptHandler:
-    return ast.ExceptHandler(ast.Name("Exception", ast.Load()), None, [statement])
+    kinds = ast.Tuple([ast.Name(name, ast.Load()) for name in ("Exception", "SystemExit")], ast.Load())
+    return ast.ExceptHandler(kinds, None, [statement])
 
 
 def absent_packages(tree: ast.Module) -> list[tuple[str, int]]:
@@ -192,7 +202,7 @@ def run(path: str, log: TrainingLog, asked: list[str], stopped: list[tuple[str, 
     for package in absent_packages(tree):
         log.mended.append((f"ModuleNotFoundError: No module named {package[0]!r}", package[1]))
         stand_in(package[0])
-    program = compile(ast.fix_missing_locations(tree), path, "exec")
+    program = compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)  # not our __future__
     seal.PLAIN["inspect.py"] = {"object.__getattr__"}  # inspect.signature, by which programs ask for an optimizer's options
     seal.PLAIN["ast.py"] = {"compile"}  # literals, and texts that are only parsed
     surroundings.tell.append(seal.watch(*OURS))
@@ -200,13 +210,15 @@ def run(path: str, log: TrainingLog, asked: list[str], stopped: list[tuple[str, 
     ours = {"__deleting__": log.deleting, "__deleted__": log.deleted, "__tried__": Tried}
     vars(module).update(__file__=path, **watched(asked, lambda text: ast.fix_missing_locations(Deletions().visit(text)), ours))
     for name in {name for error, _ in stopped for name in re.findall(r"NameError: name '(\w+)' is not defined", error)}:
-        if repair.is_known(name):
-            vars(module)[name] = repair.imported(name)
+        if missing_names.is_known(name):
+            vars(module)[name] = missing_names.imported(name)
     seal.OWN.append(vars(module))
     sys.modules["__main__"] = module
     sys.argv = [path, *ARGUMENTS]
+    overwritten = any(IN_PLACE in error for error, _ in stopped)  # then what the backward pass needs is kept for it
     try:
-        exec(program, vars(module))  # noqa: S102 - the submission, in its sandbox
+        with torch.autograd.graph.allow_mutation_on_saved_tensors() if overwritten else nullcontext():
+            exec(program, vars(module))  # noqa: S102 - the submission, in its sandbox
     except SystemExit as end:
         if end.code not in (None, 0):
             raise RuntimeError(f"the program ended with exit code {end.code}") from end
@@ -239,7 +251,8 @@ def examine(path: str, stopped: list[tuple[str, int]]) -> dict[str, Any]:
             report["error"] = f"{first}, and then {report['error']}"[:2000] if report["stopped"] else first
         modes = gpu.are_on()
     report["asked"] = asked[:8]
-    report["tampered"] = [*(f"{name}, which it replaced" for name in guard.changed()[0]), *([] if modes else ["torch's modes"])]
+    replaced = [name for name in guard.changed()[0] if not harmless(name)]
+    report["tampered"] = [*(f"{name}, which it replaced" for name in replaced), *([] if modes else ["torch's modes"])]
     if log.training:
         report["figures"] = figures(log, gpu)
     if report["runs"] or log.training:
@@ -248,6 +261,12 @@ def examine(path: str, stopped: list[tuple[str, int]]) -> dict[str, Any]:
         except BaseException as error:
             report["trace_error"] = describe(error, path)
     return report
+
+
+def harmless(replaced: str) -> bool:
+    """A built-in function that nothing here and little in torch is made of."""
+    space, _, name = replaced.partition(".")
+    return space == "builtins" and name in ("print", "input", "breakpoint", "help", "exit", "quit", "display")
 
 
 def figures(log: TrainingLog, gpu: PretendGpu) -> dict[str, float]:
@@ -264,8 +283,8 @@ def figures(log: TrainingLog, gpu: PretendGpu) -> dict[str, float]:
 
 
 def line_of(error: BaseException, path: str) -> int:
-    if isinstance(error.__cause__, SystemExit) and error.__cause__.__context__ is not None:
-        error = error.__cause__.__context__  # what the program caught before it left
+    if isinstance(error.__cause__, SystemExit):
+        error = error.__cause__.__context__ or error.__cause__  # what the program caught before it left
     rows = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     return rows[-1] or 0 if rows else 0
 

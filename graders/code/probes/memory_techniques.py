@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
 from training_log import TrainingLog
 from training_passes import Forward
 
-HALF = 0.5
+HALF, MOST = 0.5, 0.75
 LEAST_RECOMPUTED, WHOLE_MODEL = 0.05, 0.8  # shares of a forward pass's work
 LEAST_PACKED = 0.02  # of the bytes that the products of the training passes make: a block's input is a fourteenth
 LEAST_MOVED = 0.2  # share of the parameters that is copied each way in a step, or of the saved bytes that is packed
@@ -122,7 +123,7 @@ def zero_grad_set_to_none(log: TrainingLog) -> Finding:
     states = [group[0].grads_before[0] for group in _groups(log)[1:] if group[0].grads_before]
     if not states:
         states = [f.grads_before[0] for f in log.training[1:]]
-    if states and all(state == "none" for state in states):
+    if states and states.count("none") >= MOST * len(states):
         return yes("gradients are gone before each step's first backward pass")
     if not states and log.calls["dropped gradients"]:
         return yes("gradients are dropped, not zeroed", log.lines["dropped gradients"])
@@ -169,8 +170,6 @@ def low_memory_optimizer(log: TrainingLog) -> Finding:
     last = steps[-1]
     most = median(step.transient_bytes for step in steps[1:] or steps)
     transient = most - (sum(log.optimizer_bytes.values()) if len(steps) == 1 else 0)
-    if log.mended_by("inplace operation") and log.calls["foreach step"]:
-        return no(f"{name} takes the foreach path, which copies the parameters in a step, as the starter does")
     if last.in_backward:
         return yes(f"{name} steps inside the backward pass, a parameter at a time")
     if transient < HALF * TRANSIENT_BYTES * log.n_parameters:
@@ -201,10 +200,10 @@ def torch_compile(log: TrainingLog) -> Finding:
 
 
 def in_place_ops(log: TrainingLog) -> Finding:
-    if wrong := log.mended_by("inplace operation"):
+    if wrong := log.mended_by("inplace operation", "in-place operation", "modified inplace"):
         return no(f"it overwrites what the backward pass needs: {wrong[0][:200]}", wrong[1])
     seen = [entry for f in log.training for entry in f.in_place]
-    if seen:
+    if sum(bool(f.in_place) for f in log.training) >= HALF * len(log.training):
         return yes(f"{seen[0][0]} overwrites an activation in the training passes", seen[0][1])
     return no("no operation of the training passes overwrites an activation")
 
@@ -236,8 +235,8 @@ def activation_offload(log: TrainingLog) -> Finding:
     line = log.lines.get("packed", 0)
     totals = {name: sum(f.packed[name] for f in log.training) for name in ("whole", "offloaded", "smaller")}
     better = totals["offloaded"] + totals["smaller"]
-    made = sum(f.activation_bytes for f in log.training)
-    if better >= LEAST_MOVED * sum(totals.values()) and better > LEAST_PACKED * made:
+    packing = [f for f in log.training if f.packed["offloaded"] + f.packed["smaller"] > LEAST_PACKED * f.activation_bytes]
+    if better >= LEAST_MOVED * sum(totals.values()) and len(packing) >= HALF * len(log.training):
         how = "moved to the host" if totals["offloaded"] >= totals["smaller"] else "packed smaller"
         return yes(f"{better / max(sum(totals.values()), 1):.0%} of what autograd saves through the hooks is {how}", line)
     return no(
@@ -248,8 +247,8 @@ def activation_offload(log: TrainingLog) -> Finding:
 def param_dtype_bf16(log: TrainingLog) -> Finding:
     if clash := log.mended_by("should be the same", "same dtype", "scalar type"):
         return no(f"inputs don't match the parameters: {clash[0][:200]}", clash[1])
-    last = log.training[-1].parameters.values()
-    share = sum(n for n, dtype in last if str(dtype) == "torch.bfloat16") / max(sum(n for n, _ in last), 1)
+    used = [f.parameters.values() for f in log.training]
+    share = median(sum(n for n, dtype in one if dtype == torch.bfloat16) / max(sum(n for n, _ in one), 1) for one in used)
     if share >= HALF:
         return yes(f"{share:.0%} of the parameters that training uses are bfloat16")
     return no("the parameters that training uses are not bfloat16")

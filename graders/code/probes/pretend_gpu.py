@@ -266,7 +266,8 @@ class Devices(TorchFunctionMode):
         target = None
         if args and isinstance(args[0], Tensor) and getattr(func, "__name__", "").startswith(("new_", "__deepcopy__")):
             target = self.storages.place(args[0])
-        if kwargs.get("device") is not None and not isinstance(kwargs["device"], type):
+        below = isinstance(func, torch._ops.OpOverload)  # called by a dispatch mode, to which all is on the CPU
+        if kwargs.get("device") is not None and not isinstance(kwargs["device"], type) and not (below and not _is_cuda(kwargs["device"])):
             target = GPU if _is_cuda(kwargs["device"]) else HOST
             kwargs["device"] = CPU
         pin = bool(kwargs.pop("pin_memory", False)) if "pin_memory" in kwargs else False

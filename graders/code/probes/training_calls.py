@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 Tensor = torch.Tensor
 MOST_VIEWS = 5
+FEWEST_TOKENS = 8
 INDEXED = {"embedding": 0, "cross_entropy": 1, "nll_loss": 1}  # the place of what must be whole numbers
 # The tensors that a call may be given by name, in their order.
 ORDERED = {
@@ -89,7 +90,17 @@ def channels_last(tensor: Any) -> bool:
     return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
+def are_scores(name: str, args: tuple[Any, ...], out: Tensor) -> bool:
+    """T x T scores of a batch, made from what was computed before and not from weights."""
+    if out.dim() < 3 or out.shape[-1] != out.shape[-2] or out.shape[-1] <= FEWEST_TOKENS or name in ("linear", "conv2d"):
+        return False
+    factors = [t for t in tree_leaves(args) if isinstance(t, Tensor)][-2:]
+    return all(t.dim() > 2 and t.requires_grad and not t.is_leaf for t in factors)
+
+
 def attention_kind(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    if name.startswith("multi") and kwargs.get("need_weights", True):
+        return "by hand"  # the weights that it hands back are T x T
     mask = kwargs.get("attn_mask", args[3] if name.startswith("scaled") and len(args) > 3 else None)
     causal = kwargs.get("is_causal", args[5] if name.startswith("scaled") and len(args) > 5 else False)
     if causal:
@@ -111,3 +122,9 @@ def is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
     if name in ("requires_grad_", "zero_", "copy_", "retain_grad", "share_memory_", "resize_", "fill_", "detach_"):
         return False
     return (name.endswith("_") and not name.startswith("_")) or name in ("__iadd__", "__imul__", "__isub__", "__itruediv__")
+
+
+def is_torchs_own(hooks: object) -> bool:
+    """Hooks on saved tensors that are no packing: checkpointing's, and those by which a failed program is helped on."""
+    name = f"{type(hooks).__module__}.{type(hooks).__qualname__}"
+    return name.startswith("torch.utils.checkpoint.") or name == "torch.autograd.graph._swap_with_cloned"

@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from training_log import TrainingLog
 
+IN_PLACE = "modified by an inplace operation"  # what the backward pass needed
+
 
 def listen(log: TrainingLog, gpu: PretendGpu) -> None:
     """Once, before the program is loaded."""
@@ -52,7 +54,7 @@ def _backward(log: TrainingLog, gpu: PretendGpu) -> None:
             with gpu.asking():
                 return original(roots, *args, **kwargs)
         except RuntimeError as error:
-            if "inplace operation" not in str(error) or log.is_caught(error):
+            if IN_PLACE not in str(error) or not log.has_ended():
                 raise
             log.mended.append((f"RuntimeError: {error}", log.line()))  # without gradients of this pass
             return ()

@@ -16,11 +16,12 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from gradient_paths import GradientPaths
+import training_calls as asks
+from gradient_paths import LEAST, GradientPaths
+from known_parameters import KnownParameters
 from pretend_gpu import GPU, PretendGpu, Tensor
 from torch.utils._pytree import tree_leaves
-from training_calls import ORDERED, as_meant, attention_kind, behind, channels_last, in_order, is_in_place, leaves_behind, work_of
-from training_passes import Forward, Step
+from training_passes import Forward, Step, led_to_updates, of_the_model, taken_back
 
 PRODUCTS = {
     "linear", "matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "addmm", "baddbmm", "einsum", "conv2d",
@@ -28,7 +29,7 @@ PRODUCTS = {
 }  # fmt: skip
 LOW = (torch.float16, torch.bfloat16)
 LARGE_BYTES = 16384
-LEAST_FED, LEAST_USED = 0.1, 0.1  # of the parameters, by a pass; of the passes
+LEAST_USED = 0.1  # of the passes
 
 
 class TrainingLog:
@@ -39,12 +40,13 @@ class TrainingLog:
         self.forwards: list[Forward] = []
         self._rest: Forward | None = Forward(-1, 0, True)  # computed after a backward pass: the update's own, unless another follows
         self._chunk = 0  # rows of logits at a time, in torch's own head and loss
+        self._undone: list[Forward] = []  # passes whose update was taken back, if what comes now is training too
         self._set_in = -1  # the pass whose update came by p.data = ...
         self.steps: list[Step] = []
         self.lines: dict[str, int] = {}  # where a thing was first seen
         self.calls: Counter[str] = Counter()
         self.scale = 1.0
-        self.parameters: dict[int, weakref.ref[Tensor]] = {}
+        self.parameters = KnownParameters(gpu.storages)
         self.vocabulary = 0
         self.wide_bytes = 0  # of what forward passes made as wide as the vocabulary
         self.moved_shapes: Counter[tuple[str, int]] = Counter()  # (direction, forward number) -> parameter-shaped elements
@@ -53,7 +55,7 @@ class TrainingLog:
         self.optimizer_names: dict[int, str] = {}
         self.freed: list[tuple[int, int, int]] = []  # forward number, bytes, line
         self.emptied: list[tuple[int, int]] = []  # forward number, line
-        self.kept_graphs = 0
+        self.kept_graphs = self._unseen = 0
         self.options: set[str] = set()
         self.mended: list[tuple[str, int]] = []  # errors that end the program and were stepped over, and their lines
         self.guarded: list[tuple[range, frozenset[str]]] = []  # lines where the program catches errors, and their names; none: all
@@ -62,7 +64,6 @@ class TrainingLog:
         self.unscaled = False  # gradients, since the last step
         self.gradients = GradientPaths()
         self._deleting: list[tuple[weakref.ref[Any], int, int]] = []
-        self._known: tuple[tuple[int, int], set[int]] = ((0, 0), set())
         self._graphs: list[tuple[int, weakref.ref[Any]]] = []
         self._copies: list[tuple[torch.Size, tuple[bool, bool, int]]] = []
         self._window = (0, 0)  # since the last backward pass: the fewest bytes, the most above the fewest before
@@ -81,13 +82,13 @@ class TrainingLog:
 
     def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         name = getattr(func, "__name__", "")
-        args = in_order(name, args, kwargs)
+        args = asks.in_order(name, args, kwargs)
         self._use_in(args, kwargs, out)
         if not self.forwards:
             return
         if name in PRODUCTS and isinstance(tree_leaves(out)[0], Tensor):
             self._product(name, args, kwargs, tree_leaves(out)[0])
-        elif name in ("softmax", "_softmax") and isinstance(out, Tensor) and out.dim() >= 3 and out.shape[-1] == out.shape[-2] > 8:
+        elif name in ("softmax", "_softmax") and isinstance(out, Tensor) and out.dim() >= 3 and out.shape[-1] == out.shape[-2] > asks.FEWEST_TOKENS:
             self.under_way.attention.append(("by hand", self.line()))
         elif name == "cross_entropy" and not self.in_backward:
             self._loss(args, kwargs, out)
@@ -95,7 +96,7 @@ class TrainingLog:
             self._set_data(args[0], args[1])
         elif name == "linear_cross_entropy":
             self._head_and_loss(args, kwargs, out)
-        elif is_in_place(name, kwargs):
+        elif asks.is_in_place(name, kwargs):
             self._in_place(name, args)
         elif name in ("cat", "stack") and isinstance(out, Tensor) and out.dim() > 1 and out.shape[-1] == self.vocabulary:
             self.under_way.head_rows.append((out.numel() // out.shape[-1], self.line(), self.wide_bytes))
@@ -122,7 +123,7 @@ class TrainingLog:
         """Does the program itself catch this, so that it ends nothing? Not where it ended the program when it was run before."""
         names = {cls.__name__ for cls in type(error).__mro__}
         frame: Any = sys._getframe(1)
-        if self.line() in {line for _, line in self.mended if line}:
+        if self.has_ended():
             return False
         while frame is not None:
             if frame.f_code.co_filename == self.path:
@@ -131,6 +132,10 @@ class TrainingLog:
                         return True
             frame = frame.f_back
         return False
+
+    def has_ended(self) -> bool:
+        """Did the line that is being run end the program when it was run before?"""
+        return self.line() in {line for _, line in self.mended if line}
 
     def saw(self, what: str) -> None:
         self.calls[what] += 1
@@ -142,8 +147,9 @@ class TrainingLog:
             self.now.pixels += images.numel()
             return
         self._count_kept_graphs()
+        self._undone = self._taken_back()
         if self.steps:
-            self.state_bytes.append((len(self.forwards), self.gpu.storages.bytes_now - self._bytes_of_model()))
+            self.state_bytes.append((len(self.forwards), self.gpu.storages.bytes_now - self.parameters.bytes_on_gpu()))
         if self.forwards:
             self.now.factors = self.gradients.take_factors()
         early = self._rest  # tokens may be looked up before the images are
@@ -154,19 +160,8 @@ class TrainingLog:
         self.now.copies = [copy for shape, copy in self._copies if shape == images.shape[1:]]
         self._copies = []
 
-    def _alive(self) -> list[Tensor]:
-        """The parameters that a forward pass used and that are still there."""
-        return [p for ref in self.parameters.values() if (p := ref()) is not None]
-
-    def _bytes_of_model(self) -> int:
-        """Parameters and their gradients on the GPU."""
-        alive = self._alive()
-        with torch._C.DisableTorchFunction():
-            tensors = [t for p in alive for t in (p, p.grad) if t is not None]
-        return sum(t.nbytes for t in tensors if self.gpu.storages.place(t) == GPU)
-
     def _product(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-        now, work = self.under_way, work_of(args, out)
+        now, work = self.under_way, asks.work_of(args, out)
         if self.in_backward:
             now.recomputed += work
             return
@@ -178,9 +173,11 @@ class TrainingLog:
         if self.compiled_depth:
             now.work_by["compiled"] += work
         if name == "conv2d":
-            now.convolutions.append(channels_last(args[0]) or channels_last(args[1]))
+            now.convolutions.append(asks.channels_last(args[0]) or asks.channels_last(args[1]))
         if name in ("scaled_dot_product_attention", "multi_head_attention_forward"):
-            now.attention.append((attention_kind(name, args, kwargs), self.line()))
+            now.attention.append((asks.attention_kind(name, args, kwargs), self.line()))
+        elif asks.are_scores(name, args, out):
+            now.attention.append(("by hand", self.line()))
         for argument in args[1:3]:
             self._use(argument)
         if out.dim() > 1 and out.shape[-1] >= 1000 and self.vocabulary in (0, out.shape[-1]):
@@ -200,10 +197,12 @@ class TrainingLog:
         """A parameter that a forward pass used, as it is or through a copy, a cast or a view."""
         if isinstance(weight, Tensor) and weight._base is not None and weight.is_leaf:
             weight = weight._base  # inside a function of torch.autograd a view of a parameter is a leaf
-        for parameter in [weight] if not isinstance(weight, Tensor) or weight.is_leaf else behind(weight):
+        for parameter in [weight] if not isinstance(weight, Tensor) or weight.is_leaf else asks.behind(weight):
             if isinstance(parameter, Tensor) and parameter.requires_grad:
-                self.under_way.parameters[id(parameter)] = (parameter.numel(), weight.dtype)
-                self.parameters.setdefault(id(parameter), weakref.ref(parameter))
+                number, is_new = self.parameters.number(parameter)
+                self.under_way.parameters[number] = (parameter.numel(), weight.dtype)
+                if is_new:
+                    self._made_by_update(parameter)
 
     def _head_and_loss(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
         """torch's own head and loss in one, which makes logits of some rows at a time or of all."""
@@ -251,7 +250,7 @@ class TrainingLog:
             self.gradients.follow(func, args, kwargs, out, self.now.number if self.in_backward else None)
         if func._schema.is_mutable and self.forwards and not torch.is_grad_enabled():
             targets = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
-            written = sum(t.numel() for t in targets if isinstance(t, Tensor) and self._is_parameter(t))
+            written = sum(t.numel() for t in targets if isinstance(t, Tensor) and self.parameters.holds(t, len(self.forwards)))
             if written and self.now.is_training:
                 self._update(written, [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)])
 
@@ -263,25 +262,31 @@ class TrainingLog:
     def _dropped_wide(self, size: int) -> None:
         self.wide_bytes -= size
 
-    def _is_parameter(self, tensor: Tensor) -> bool:
-        known = self.parameters.get(id(tensor))
-        if known is not None and known() is tensor:
-            return True
-        return tensor.data_ptr() in self._addresses() if tensor.numel() > 1 else False
-
-    def _addresses(self) -> set[int]:
-        if self._known[0] != (len(self.parameters), len(self.forwards)):
-            self._known = ((len(self.parameters), len(self.forwards)), {p.data_ptr() for p in self._alive()})
-        return self._known[1]
-
     def _set_data(self, parameter: Tensor, value: Tensor) -> None:
         """p.data = ..., made from a gradient of this pass: an update that writes nothing in place."""
         now = self.now
         if now.updated and self._set_in != now.number:
             return  # an optimizer has updated them: this brings them to another place
-        if id(parameter) in self.parameters and now.is_training and now.number in self.gradients.behind([value]):
+        if self.parameters.is_one(parameter) and now.is_training and now.number in self.gradients.behind([value]):
             self._set_in = now.number
             self._update(parameter.numel(), [value])
+
+    def _made_by_update(self, parameter: Tensor) -> None:
+        """A parameter that an update has made and not written to: p = p - lr * g."""
+        made_from = self.gradients.behind([parameter])
+        if not made_from:
+            return
+        pass_ = self.forwards[max(made_from)]
+        if not pass_.updated:
+            self.steps.append(Step(pass_.number, False, self._window[1]))
+        pass_.updated += parameter.numel()
+        pass_.fed.update(dict.fromkeys(made_from, parameter.numel()))
+
+    def _taken_back(self) -> list[Forward]:
+        """The passes of which nothing is left in the parameters."""
+        with torch._C.DisableTorchFunction():
+            newest = [(p.numel(), max(self.gradients.behind([p]), default=-1)) for p in self.parameters.alive() if p.numel() >= LEAST]
+        return list(taken_back(self.forwards, newest))
 
     def _update(self, written: int, made_from: list[Tensor]) -> None:
         if not self.now.updated:
@@ -293,34 +298,32 @@ class TrainingLog:
     # --- backward passes ---
 
     def before_backward(self, roots: Iterable[Tensor]) -> None:
-        if not self.forwards:
-            return
         tensors = [t for t in roots if isinstance(t, Tensor)]
+        if not self.forwards:
+            self._unseen += 1  # of a model that takes no images
+            for tensor in tensors:
+                self._watch_graph(tensor)
+            self._count_kept_graphs()
+            return
         now = self.now
         if self.in_backward:
             now.nested += 1
         elif self._rest is not None:
             now.take(self._rest)
+        for one in self._undone:
+            one.undone = True
         now.backwards += 1
-        now.grads_before.append(self._grads())
+        now.grads_before.append(self.parameters.gradients(now.parameters))
         now.roots.append(sum(float(t.detach().float()) for t in tensors if t.numel() == 1) / self.scale)  # others hand on gradients
         for tensor in tensors:
             self._watch_graph(tensor)
-            now.reached |= leaves_behind(tensor)
+            now.reached |= self.parameters.numbers_of(asks.leaves_behind(tensor))
 
     def after_backward(self) -> None:
         held = self.gpu.storages.bytes_now
         self._window = (held, 0)
         if self.forwards and not self.in_backward:
             self._rest = Forward(self.now.number, 0, self.now.with_grad)
-
-    def _grads(self) -> str:
-        alive = self._alive()
-        with torch._C.DisableTorchFunction():
-            grads = [p.grad for p in alive if p.grad is not None]
-            if len(grads) * 2 < len(alive):
-                return "none"
-            return "kept" if any(bool(g.any()) for g in grads[:20]) else "zero"
 
     def _watch_graph(self, tensor: Tensor) -> None:
         """Is the graph behind a loss alive two passes later? Its root node's own data says so."""
@@ -331,10 +334,10 @@ class TrainingLog:
             tensor.grad_fn.metadata["touchstone"] = mark
         except (AttributeError, RuntimeError):
             return
-        self._graphs.append((len(self.forwards), weakref.ref(mark)))
+        self._graphs.append((len(self.forwards) + self._unseen, weakref.ref(mark)))
 
     def _count_kept_graphs(self) -> None:
-        alive = {number for number, ref in self._graphs if ref() is not None and number < len(self.forwards)}
+        alive = {number for number, ref in self._graphs if ref() is not None and number < len(self.forwards) + self._unseen}
         self.kept_graphs = max(self.kept_graphs, len(alive))
 
     # --- copies, saved tensors, the cache ---
@@ -347,7 +350,7 @@ class TrainingLog:
             self._copies.append((result.shape[1:], (non_blocking, pinned, self.line())))
         if not self.forwards:
             return
-        shapes = {tuple(p.shape) for p in self._alive()}
+        shapes = {tuple(p.shape) for p in self.parameters.alive()}
         is_flat = result.dim() == 1 and bool(self.gradients.behind([source]))  # a gradient, or weights that were made with it
         if (tuple(result.shape) in shapes and result.numel() > 1) or is_flat:
             self.moved_shapes["in" if to_gpu else "out", len(self.steps)] += result.numel()
@@ -359,7 +362,7 @@ class TrainingLog:
             thing = pack(tensor)
         finally:
             self.packing_depth -= 1
-        if self.forwards and not self.in_backward and not type(hooks).__module__.startswith("torch.utils.checkpoint"):
+        if self.forwards and not self.in_backward and not asks.is_torchs_own(hooks):
             self.under_way.packed[self._became(tensor, thing)] += tensor.nbytes
             self.lines.setdefault("packed", self.line())
         return thing
@@ -374,11 +377,12 @@ class TrainingLog:
     def failed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> Any:
         """The same call with what it evidently wanted: the program goes on as it was meant."""
         name = getattr(func, "__name__", "")
-        given = None if self.is_caught(error) else as_meant(name, in_order(name, args, kwargs), str(error), self.gpu.storages.on_gpu)
+        args = asks.in_order(name, args, kwargs)
+        given = None if self.is_caught(error) else asks.as_meant(name, args, str(error), self.gpu.storages.on_gpu)
         if given is None:
             return None
         self.mended.append((f"{type(error).__name__}: {error}", self.line()))
-        return given, {word: value for word, value in kwargs.items() if word not in ORDERED.get(name, ())}
+        return given, {word: value for word, value in kwargs.items() if word not in asks.ORDERED.get(name, ())}
 
     def _became(self, tensor: Tensor, thing: Any) -> str:
         if self.gpu.storages.place(tensor) != GPU or (tensor.is_leaf and tensor.requires_grad):
@@ -403,7 +407,7 @@ class TrainingLog:
         return is_batch or tensor.grad_fn is not None or tensor.shape[-1:] == (self.vocabulary,) or self._is_gradient(tensor)
 
     def _is_gradient(self, tensor: Tensor) -> bool:
-        return any(tensor.shape == p.shape for p in self._alive())
+        return any(tensor.shape == p.shape for p in self.parameters.alive())
 
     def deleted(self) -> None:
         for ref, size, line in self._deleting:
@@ -414,11 +418,13 @@ class TrainingLog:
 
     @property
     def training(self) -> list[Forward]:
-        """The training passes of the model; those of a toy beside it are none, nor is one whose gradients are thrown away."""
+        """The training passes of the model; those of a toy or a copy beside it are none, nor is one whose gradients are thrown away."""
         passes = [f for f in self.forwards if f.is_training and 2 * f.n_parameters >= self.n_parameters]
-        fed: Counter[int] = sum((f.fed for f in self.forwards), Counter())
-        used = [f for f in passes if fed[f.number] >= LEAST_FED * self.n_parameters]
-        return used if len(used) >= LEAST_USED * len(passes) else passes  # else they went where they can't be followed
+        used = [f for f in passes if f.number in led_to_updates(self.forwards) and not f.undone]
+        if len(used) < LEAST_USED * len(passes):
+            used = passes  # they went where they can't be followed
+        found: list[Forward] = of_the_model(used, [f for f in self.forwards if not f.backwards])
+        return found
 
     @property
     def training_steps(self) -> list[Step]:

@@ -1,0 +1,39 @@
+"""Names that a training program uses and did not import, and what they evidently mean. Runs INSIDE the sandbox."""
+
+from __future__ import annotations
+
+import importlib
+import typing
+from typing import Any
+
+MODULES = (
+    "math", "random", "copy", "itertools", "functools", "os", "json", "re", "time", "warnings", "collections", "contextlib", "torch",
+    "sys", "gc", "argparse", "logging", "dataclasses", "inspect", "types", "weakref", "threading", "queue", "shutil", "enum", "abc",
+)  # fmt: skip
+FROM = {
+    "nn": "torch.nn", "F": "torch.nn.functional", "np": "numpy", "Tensor": "torch:Tensor", "Parameter": "torch.nn:Parameter",
+    "init": "torch.nn.init", "checkpoint": "torch.utils.checkpoint:checkpoint", "partial": "functools:partial",
+    "checkpoint_sequential": "torch.utils.checkpoint:checkpoint_sequential", "autocast": "torch.amp:autocast",
+    "GradScaler": "torch.amp:GradScaler", "DataLoader": "torch.utils.data:DataLoader", "Dataset": "torch.utils.data:Dataset",
+    "save_on_cpu": "torch.autograd.graph:save_on_cpu", "saved_tensors_hooks": "torch.autograd.graph:saved_tensors_hooks",
+    "deepcopy": "copy:deepcopy", "dataclass": "dataclasses:dataclass", "field": "dataclasses:field", "deque": "collections:deque",
+    "namedtuple": "collections:namedtuple", "defaultdict": "collections:defaultdict", "reduce": "functools:reduce",
+    "wraps": "functools:wraps", "lru_cache": "functools:lru_cache", "islice": "itertools:islice", "cycle": "itertools:cycle",
+    "chain": "itertools:chain", "nullcontext": "contextlib:nullcontext", "contextmanager": "contextlib:contextmanager",
+    "ExitStack": "contextlib:ExitStack", "suppress": "contextlib:suppress", "SimpleNamespace": "types:SimpleNamespace",
+    "einsum": "torch:einsum", "ABC": "abc:ABC", "Enum": "enum:Enum", "Path": "pathlib:Path", "asdict": "dataclasses:asdict",
+    "sdpa_kernel": "torch.nn.attention:sdpa_kernel", "SDPBackend": "torch.nn.attention:SDPBackend", "optim": "torch.optim",
+    "functional_call": "torch.func:functional_call", "CausalBias": "torch.nn.attention.bias:CausalBias",
+}  # fmt: skip
+
+
+def is_known(name: str) -> bool:
+    return name in MODULES or name in FROM or name in typing.__all__
+
+
+def imported(name: str) -> Any:
+    if name in typing.__all__ and name not in MODULES:
+        return getattr(typing, name)
+    module, _, part = FROM.get(name, name).partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, part) if part else found
