@@ -39,12 +39,12 @@ class Spread:
         return self.error * student_quantile(self.prompts - 1 if by_prompts else self.degrees, (1 + level) / 2)
 
 
-def spread_of(without: Floats) -> Spread:
+def spread_of(without: Floats, lessened: float = 2.0) -> Spread:
     """Return the spread of a figure from its values without each prompt (C,), C at least 2.
 
     Degrees of freedom are those of a chi square with the variance that the squares' sum is seen to have,
-    2 / (g / C + 2 / (C - 1)), g the excess kurtosis: C - 1 at most, and 2 at least. Few numbers hardly show their kurtosis: it
-    is lessened by 4 / C, so that four prompts have their three degrees of freedom.
+    2 / (g / C + 2 / (C - 1)), g the excess kurtosis: C - 1 at most, and 2 at least. Few numbers hardly show their kurtosis: its
+    share `lessened` / C is left out, a larger one of figures that are put on a scale on which they are more evenly spread.
 
     References
     ----------
@@ -67,7 +67,7 @@ def spread_of(without: Floats) -> Spread:
         return Spread(error, n, max(n - 1.0, 1.0))
     excess = n * float(square @ square) / squares**2 - 3
     excess = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * excess + 6)
-    degrees = 2 / max((1 - 4 / n) * excess / n + 2 / (n - 1), 1e-9)
+    degrees = 2 / max((1 - lessened / n) * excess / n + 2 / (n - 1), 1e-9)
     return Spread(error, n, min(max(degrees, FEWEST_DEGREES), n - 1.0))
 
 
@@ -97,7 +97,7 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     Fisher (1921), Metron 1:3-32. Arvesen and Schmitz (1970), Biometrics 26:677-686, a jackknife on such a scale. Korn and
     Graubard (1998), Survey Methodology 24:193-201, for "share".
     """
-    spread = spread_of(without)
+    spread = spread_of(without) if kind == "points" else spread_of(without, lessened=3.0)
     if spread.error <= NEGLIGIBLE * max(1.0, abs(value)):
         return None
     if kind == "correlation":
