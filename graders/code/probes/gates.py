@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from oplog import Graph, Node
-from ops import CONTRACT, SOFT, STRUCTURAL, base, is_a
+from ops import CONTRACT, PARTS, PRODUCTS, SOFT, STRUCTURAL, base, is_a, param_operand
 from replay import Replay, noisy, rms
 
 BENDING = {"exp", "exp2", "tanh", "softplus", "log_sigmoid_forward", "logaddexp", "log1p", "expm1"}
@@ -81,8 +81,20 @@ def own_params(graph: Graph, gate: Node, target: int, tied: int = 0) -> list[Nod
         return list(graph.trained_params(gate.i))
     elsewhere = graph.reach(target, 1 << gate.i | tied)
     region = [n for n in graph.of(graph.above(gate.i)) if graph.by_tokens(n.i) and not elsewhere >> n.i & 1]
-    found = {p.i: p for n in region for i in n.ins if not graph.by_tokens(i) for p in graph.trained_params(i)}
+    parts = [whole for n in region if is_a(n, PARTS) and (whole := _projection(graph, n)) is not None]
+    found = {p.i: p for n in (*region, *parts) for i in n.ins if not graph.by_tokens(i) for p in graph.trained_params(i)}
     return list(found.values())
+
+
+def _projection(graph: Graph, part: Node) -> Node | None:
+    """The product with weights of which this is a part, if all that is made of it are parts beside each other."""
+    node = graph.nodes[part.ins[0]]
+    users = [n for n in graph.nodes[node.i + 1 :] if node.i in n.ins]
+    if not all(is_a(n, PARTS) for n in users) or sum(n.numel for n in users) > node.numel:
+        return None
+    while node.ins and is_a(node, STRUCTURAL | {"add"}):
+        node = graph.nodes[next((i for i in node.ins if graph.by_tokens(i)), node.ins[0])]
+    return node if is_a(node, PRODUCTS) and param_operand(graph, node) else None
 
 
 def moves(graph: Graph, node: Node, params: list[Node]) -> bool:

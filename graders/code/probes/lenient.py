@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-Tensor = torch.Tensor
 MATRIX = {"matmul", "bmm", "mm", "mv", "dot", "inner"}
 ELEMENTWISE = {
     "mul", "add", "sub", "div", "rsub", "lerp", "addcmul", "where", "true_divide", "multiply", "subtract", "maximum", "minimum", "pow",
@@ -48,8 +47,8 @@ class Lenient(TorchFunctionMode):
             on_cpu = [("cpu" if _is_gpu(a) else a) for a in args]
             rest = {k: ("cpu" if k == "device" else v) for k, v in kwargs.items()}
             yield "the CPU in place of a GPU", (lambda: args[0]) if name == "cuda" else (lambda: func(*on_cpu, **rest))
-        if "leaf Variable" in why and hasattr(Tensor, name):
-            yield "a new value in place of a parameter's", lambda: getattr(Tensor, name)(*args, **kwargs)
+        if "leaf Variable" in why and hasattr(torch.Tensor, name):
+            yield "a new value in place of a parameter's", lambda: getattr(torch.Tensor, name)(*args, **kwargs)
         if name == "view":
             yield "view taken as reshape", lambda: args[0].reshape(*args[1:])
         if "dtype" in why or "scalar type" in why or "Float" in why or "Long" in why:
@@ -96,12 +95,12 @@ def _is_gpu(value: Any) -> bool:
 
 
 def _as_float(value: Any) -> Any:
-    if isinstance(value, Tensor) and not value.is_complex():
+    if isinstance(value, torch.Tensor) and not value.is_complex():
         return value.float()
     return [_as_float(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _products(a: Tensor, b: Tensor) -> Iterator[tuple[str, Any]]:
+def _products(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[str, Any]]:
     """Products of matrices and vectors, for each sequence."""
     note = "a product for each sequence"
     yield note, lambda: a @ b
@@ -115,7 +114,7 @@ def _products(a: Tensor, b: Tensor) -> Iterator[tuple[str, Any]]:
 
 def _fitted(args: list[Any]) -> Iterator[list[Any]]:
     """The arguments with dimensions of size one put in, the last place first, until their shapes go together."""
-    tensors = [n for n, a in enumerate(args) if isinstance(a, Tensor)]
+    tensors = [n for n, a in enumerate(args) if isinstance(a, torch.Tensor)]
     width = max((args[n].dim() for n in tensors), default=0)
     ways = [list(_widened(args[n], width)) for n in tensors]
     for chosen in itertools.islice(itertools.product(*ways), 40):
@@ -129,7 +128,7 @@ def _fitted(args: list[Any]) -> Iterator[list[Any]]:
         yield fit
 
 
-def _widened(value: Tensor, width: int) -> Iterator[Tensor]:
+def _widened(value: torch.Tensor, width: int) -> Iterator[torch.Tensor]:
     """A tensor with `width` dimensions: its own from the front, then in other places."""
     for kept in itertools.combinations(range(width), value.dim()):
         shape, sizes = [1] * width, list(value.shape)
@@ -138,7 +137,7 @@ def _widened(value: Tensor, width: int) -> Iterator[Tensor]:
         yield value.reshape(shape)
 
 
-def _alike(values: Any) -> list[Tensor]:
+def _alike(values: Any) -> list[torch.Tensor]:
     """Tensors with as many dimensions as the one with fewest, or most."""
     least = min(v.dim() for v in values)
     squeezed = [v.squeeze() if v.dim() > least else v for v in values]
@@ -167,7 +166,7 @@ def _with_weight(func: Any, args: list[Any], at: int, shape: tuple[int, ...], **
     return func(*args, **kwargs)
 
 
-def called(model: Any, tokens: Tensor) -> Any:
+def called(model: Any, tokens: torch.Tensor) -> Any:
     """What a forward pass gives that may ask for more than tokens."""
     try:
         return model(tokens)
@@ -182,11 +181,11 @@ def called(model: Any, tokens: Tensor) -> Any:
 
 def logits_in(out: Any, batch: int, length: int) -> Any:
     """The logits in what a forward pass gives: the first tensor for each token, or for each sequence."""
-    if isinstance(out, Tensor):
+    if isinstance(out, torch.Tensor):
         if out.dim() == 3 and out.shape[0] != batch and out.shape[:2] == (length, batch):
             return out.transpose(0, 1)
         return out.unsqueeze(1).expand(-1, length, -1) if out.dim() == 2 and out.shape[0] == batch else out
     held = list(out.values()) if isinstance(out, dict) else list(out) if isinstance(out, (list, tuple)) else list(vars(out).values())
-    tensors = [t for t in held if isinstance(t, Tensor) and t.is_floating_point()]
+    tensors = [t for t in held if isinstance(t, torch.Tensor) and t.is_floating_point()]
     whole = [t for t in tensors if t.dim() == 3 and tuple(t.shape[:2]) == (batch, length)]
     return whole[0] if whole else logits_in(tensors[0], batch, length) if tensors else out

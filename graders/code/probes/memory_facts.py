@@ -141,8 +141,8 @@ def mixes(graph: Graph, node: Node) -> bool:
 
 
 def mixes_before(graph: Graph, node: Node) -> bool:
-    """Did values of several tokens meet inside the memory on the way to this one?"""
-    return any(n.memory == node.memory and mixes(graph, n) for n in graph.of(graph.above(node.i)))
+    """Did values of several tokens meet inside the memory on the way to this one? (Two values side by side do not meet.)"""
+    return any(n.memory == node.memory and mixes(graph, n) and base(n.op) not in ("cat", "stack") for n in graph.of(graph.above(node.i)))
 
 
 def attends_over_past(short: Trace, long: Trace) -> Node | None:

@@ -32,7 +32,8 @@ def _outer_of(trace: Trace, step: Step) -> Verdict:
     if not torch.isfinite(written).all():
         return unsure("what is added to the state could not be told apart from what is carried", step.after)
     if rms(written) < 1e-7:
-        return no("next to nothing is added to the state", step.after)
+        writing = _writing_step(trace, step)
+        return _outer_of(trace, writing) if writing else no("next to nothing is added to the state", step.after)
     pair = _columns_and_rows(written, trace.graph.batch)
     if pair is None and step.chain.is_vector:
         return no("the state is one vector: no product of a column and a row is added to it", step.after)
@@ -47,6 +48,13 @@ def _outer_of(trace: Trace, step: Step) -> Verdict:
     if factors and not any(projected(trace.graph, i, trace.chain.memory if trace.chain else None) for i in factors):
         return no("a column times a row is added to the state, but neither is a projection of the input", maker or step.after)
     return yes("a column times a row, both made of the input, is added to the state: its rank is one", maker or step.after, step.after)
+
+
+def _writing_step(trace: Trace, still: Step) -> Step | None:
+    """The first step of the same chain at which something is written: a hard gate may be shut at some tokens."""
+    chain = still.chain
+    steps = (Step(trace.graph, chain, n, trace.every) for n in range(1, len(chain.states)))
+    return next((step for step in steps if rms(step.without_state()) >= 1e-7), None)
 
 
 def _columns_and_rows(written: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -26,6 +26,7 @@ BATCHES, LENGTHS, LONGER = (3, 5), (6, 7, 9), (19, 21, 23)  # sizes that a state
 LONGEST = (50, 33)  # the longest that a program takes is run to see that steps go on being made
 LATER_CALLS = 64
 CALMER = 0.4
+NEARLY_ZERO = 1e-3  # scales of layers begin as small as that
 TEXT = "the cat sat on the mat and then it went to see what else there was in the house by the sea "
 LETTERS = "abcdefghijklmnopqrstuvwxyz "  # each sequence has others, so that no two have the same token at the same time
 KINDS = ("text", "noise", "pad", "again")  # what the tokens are like: a program may do other things with each
@@ -299,7 +300,7 @@ def quiet_dropout(model: torch.nn.Module) -> None:
 
 
 def shake(model: torch.nn.Module) -> None:
-    """A little noise where a trained parameter is zero, so that zero initialisation hides no dependence.
+    """A little noise where a trained parameter is zero or nearly so, so that no initialisation hides a dependence.
 
     Not where it is another constant: a clamp that it lies beyond is one that no gradient passes.
     """
@@ -308,7 +309,7 @@ def shake(model: torch.nn.Module) -> None:
         for p in model.parameters():
             if not (p.requires_grad and p.is_floating_point() and p.numel()):
                 continue
-            if not bool(p.any()):
+            if float(p.abs().max()) <= NEARLY_ZERO:
                 p.add_((0.02 * torch.randn(p.shape, generator=generator)).to(p.dtype))
 
 
