@@ -6,10 +6,12 @@ labelled. The judge's score follows the quality that decides a pass: not at all 
 deviation too generous (biased), or very closely (good).
 
 Printed are each row's worst cell, which must hold the truth at least 93 times in 100, and how many of its cells lie
-between 93 and 97. A cell above 97 is tried in two ways. "As near as can be" is said where one of them shows that no
+between 93 and 97. A cell above 97 is tried in three ways. "As near as can be" is said where one of them shows that no
 interval could do with less; "cautious" where neither does:
 - known length: 1.96 times the true standard error to each side, which no study can know, holds the truth over 97 times
   in 100 too. Mistakes of the judge are few and come one by one, so the estimate is right, or off by a whole step.
+- neighbours: were all intervals of that estimator and size shortened until this cell holds the truth 97 times in 100, another
+  range or judge would hold it less than 93 times in 100, by more than two standard errors.
 - rivals: were all intervals of the cell shortened until they held the truth 97 times in 100, and by as much those about a
   judge as close who errs in one direction only (or, with prompts, about outputs of a prompt that are nearly the same),
   these would fall below 93. The labels of a study can't tell the two apart.
@@ -23,7 +25,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, product
@@ -163,26 +165,40 @@ def known_length(cell: Cell) -> float:
     return float(np.mean(np.concatenate([np.abs(g) <= KNOWN_SE * np.sqrt((g**2).mean()) for g in groups])))
 
 
+def shortened(cell: Cell) -> float:
+    """How many times as long the cell's intervals would be to hold the truth 97 times in 100."""
+    return float(np.quantile(cell.reach, HIGHEST, method="inverted_cdf"))
+
+
 def least_rival(cell: Cell, where: Where, studies: int) -> float:
     """How often the worst rival's interval would hold, shortened by what brings this cell down to 97 in 100."""
     name, n, rate, judge = where
-    shortened = float(np.quantile(cell.reach, HIGHEST, method="inverted_cdf"))
     rivals = [simulate(name, n, rate, rival, studies=studies) for rival in RIVALS] if judge != "useless" else []
     if "prompts" in name:
         rivals.append(simulate(name, n, rate, judge, studies=studies, likeness=NEARLY_THE_SAME))
-    return min((float((rival.reach <= shortened).mean()) for rival in rivals), default=1.0)
+    return min((float((rival.reach <= shortened(cell)).mean()) for rival in rivals), default=1.0)
 
 
-def verdict(cell: Cell, where: Where, studies: int) -> tuple[str, str]:
-    """What is said of a cell: a word, and what shows it."""
+def least_neighbour(cell: Cell, others: Sequence[Cell]) -> float:
+    """The same of the worst of other cells."""
+    return min((float((other.reach <= shortened(cell)).mean()) for other in others), default=1.0)
+
+
+def verdict(cell: Cell, where: Where, others: Sequence[Cell], studies: int) -> tuple[str, str]:
+    """What is said of a cell, beside the others of its estimator and size: a word, and what shows it."""
     if cell.held < LOWEST:
-        return "below", ""
+        error = float(np.sqrt(LOWEST * (1 - LOWEST) / studies))
+        return ("below" if cell.held + 2 * error < LOWEST else "below by chance"), ""
     if cell.held <= HIGHEST:
         return "within", ""
     if (known := known_length(cell)) > HIGHEST:
         return "as near as can be", f"known length {100 * known:.1f}"
+    neighbour = least_neighbour(cell, others)
+    if neighbour + 2 * float(np.sqrt(LOWEST * (1 - LOWEST) / studies)) < LOWEST:
+        return "as near as can be", f"neighbour shortened {100 * neighbour:.1f}"
     rival = least_rival(cell, where, studies)
-    return ("as near as can be" if rival < LOWEST else "cautious"), f"known length {100 * known:.1f}, rival shortened {100 * rival:.1f}"
+    shown = f"known length {100 * known:.1f}, shortened neighbour {100 * neighbour:.1f}, rival {100 * rival:.1f}"
+    return ("as near as can be" if rival < LOWEST else "cautious"), shown
 
 
 def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
@@ -190,11 +206,8 @@ def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
     return [*_coverages(studies), *_widths(studies)]
 
 
-def looked_at(where: Where, studies: int) -> tuple[float, str, str]:
-    """A cell's coverage, the word on it, and what shows it."""
-    name, size, rate, judge = where
-    cell = simulate(name, size, rate, judge, studies=studies)
-    return cell.held, *verdict(cell, where, studies)
+def simulate_at(where: Where, studies: int) -> Cell:
+    return simulate(*where, studies=studies)
 
 
 def _coverages(studies: int) -> Iterator[dict[str, Any]]:
@@ -205,11 +218,14 @@ def _coverages(studies: int) -> Iterator[dict[str, Any]]:
     ]
     counted: Counter[str] = Counter()
     with ProcessPoolExecutor(2) as pool:
-        found = dict(zip(cells, pool.map(looked_at, cells, [studies] * len(cells)), strict=True))
+        made = dict(zip(cells, pool.map(simulate_at, cells, [studies] * len(cells)), strict=True))
+        others = [[made[other] for other in cells if other[:2] == where[:2] and other != where] for where in cells]
+        said = pool.map(verdict, made.values(), cells, others, [studies] * len(cells))
+        found = dict(zip(cells, said, strict=True))
     for (name, size), mine in groupby(cells, key=lambda where: where[:2]):
         held, words = {}, Counter()
         for where in mine:
-            held[where], word, why = found[where]
+            held[where], (word, why) = made[where].held, found[where]
             words[word] += 1
             print(f"    {', '.join(map(str, where))}: {100 * held[where]:.1f} {word} {why}".rstrip(), file=sys.stderr, flush=True)
         low, label = min(held, key=held.__getitem__), f"{name}, n {size}"
@@ -220,11 +236,12 @@ def _coverages(studies: int) -> Iterator[dict[str, Any]]:
             "bar": 100 * LOWEST,
             "better": "higher",
         }
-        yield {"name": f"{label}, of {len(held)} cells within", "value": words["within"], "unit": "cells"}
+        rest = ", ".join(f"{words[word]} {word}" for word in ("as near as can be", "cautious", "below by chance", "below") if words[word])
+        yield {"name": f"{label}: cells within", "value": words["within"], "unit": f"of {len(held)}{rest and '; '}{rest}"}
         counted += words
     total = sum(counted.values())
     yield {"name": f"of all {total} cells below 93", "value": counted["below"], "unit": "cells", "bar": 0}
-    for word in ("within", "as near as can be", "cautious"):
+    for word in ("within", "as near as can be", "cautious", "below by chance"):
         yield {"name": f"of all {total} cells {word}", "value": counted[word], "unit": "cells"}
 
 
