@@ -25,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import product
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def figures_of_people_and_judge(study: Study, draws: Resamples) -> dict[str, Est
     own, marked, flagged = (length > 0.5).astype(float), np.expm1(np.maximum(length, 0)), (length > 1.28).astype(float)
     longest = np.searchsorted((-0.5, 0.5), length)
     return {
-        "mean human score": mean_score(study.human, draws),
+        "mean human score": mean_score(study.human, draws, SCALE),
         "points for its own family": probes.self_preference(judge, mean, own, prompt),
         "points for formatting": probes.formatting_bias(judge, mean, marked, prompt),
         "points for words to the judge": probes.injection_bias(judge, mean, flagged, prompt),
@@ -252,7 +253,7 @@ GROUPS: dict[str, tuple[Group, tuple[str, ...], tuple[str, ...], tuple[str, ...]
 def simulate(where: Where, studies: int, seed: int = 0) -> dict[str, Cell]:
     """Each figure's coverage in one cell."""
     group, n, rate, judge, how = where
-    rng = np.random.default_rng([seed, n, len(group), len(rate), len(judge), len(how)])
+    rng = np.random.default_rng([seed, n, *(crc32(part.encode()) for part in (group, rate, judge, how))])
     held: dict[str, list[float]] = {}
     for _ in range(studies):
         at, found = GROUPS[group][0](n, rate, judge, how, rng)
@@ -268,7 +269,7 @@ def simulate(where: Where, studies: int, seed: int = 0) -> dict[str, Cell]:
 
 def plans(n: int, rate: str, judge: str, studies: int) -> list[float]:
     """The half width after as many more labels as `plan_labels` asks for, over the one that it foretold."""
-    rng, ratios = np.random.default_rng([n, len(rate), len(judge)]), []
+    rng, ratios = np.random.default_rng([n, crc32(rate.encode()), crc32(judge.encode())]), []
     for at in rng.uniform(*RATES[rate], studies):
         study = make_study(float(at), judge, DRAWN_FROM, rng, clustered=False)
         passed, verdict = majority((study.human >= PASS).astype(float)), (study.judge >= PASS).astype(float)

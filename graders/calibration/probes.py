@@ -3,6 +3,9 @@
 Up to 200 prompts, slopes have the interval that comes from the fits without each (`jackknife`). With more, errors are
 cluster-robust by prompt (CR1, Student with prompts - 1 degrees of freedom): those of statsmodels'
 OLS(...).fit(cov_type="cluster"), which the tests compare; it is not imported here (1.5 s).
+Of a flag that few outputs have, these few make the error, however many others there are: Student's quantile has one degree
+of freedom less than prompts have it (Imbens and Kolesar 2016, Review of Economics and Statistics 98:701-712, where that is
+the limit of Bell and McCaffrey's for such a design), and there is no interval for fewer than three.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ from dataclasses import replace
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_level, cluster_numbers, mean_human, score_array
-from graders.calibration.jackknife import ends_of
+from graders.calibration.jackknife import ends_of, spread_of
 from graders.calibration.resample import FEW_PROMPTS, HINGES, ROUNDING, Mask, all_agree
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
 
 ONE_PROMPT = "all outputs belong to one prompt"
+FEWEST_FLAGGED, FEW_FLAGGED = 3, 30  # prompts with the rarer value: for an interval; up to which each prompt is left out
+TOO_FEW_FLAGGED = f"no interval: fewer than {FEWEST_FLAGGED} prompts have one of the two kinds of output"
 
 
 def length_bias(judge: Scores, human: Scores, length: Scores, clusters: Iterable[Hashable], level: float = 0.95) -> Estimate:
@@ -186,11 +191,18 @@ def _slope(
     design = np.stack(parts, axis=1)
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return Estimate.missing("not defined, because it moves exactly with the human score", n, n_dropped)
-    return _fit((x - y)[used], design, 1, groups[used], level=level, n_dropped=n_dropped)
+    rarer = None
+    if not scale:
+        few = min((np.unique(groups[used][covariate[used] == value]) for value in (0.0, 1.0)), key=len)
+        rarer = len(few)
+    return _fit((x - y)[used], design, 1, groups[used], level=level, n_dropped=n_dropped, rarer=rarer)
 
 
-def _fit(outcome: Floats, design: Floats, place: int, groups: Ints, *, level: float, n_dropped: int) -> Estimate:
-    """Return one coefficient of a least-squares fit with its cluster-robust interval."""
+def _fit(outcome: Floats, design: Floats, place: int, groups: Ints, *, level: float, n_dropped: int, rarer: int | None = None) -> Estimate:
+    """Return one coefficient of a least-squares fit with its cluster-robust interval.
+
+    Of a flag, `rarer` is how many prompts have the rarer of its values: what is known of the coefficient hangs on these.
+    """
     n, k = design.shape
     inverse = np.linalg.inv(design.T @ design)
     coefficients = inverse @ (design.T @ outcome)
@@ -200,16 +212,23 @@ def _fit(outcome: Floats, design: Floats, place: int, groups: Ints, *, level: fl
     value = float(coefficients[place])
     if n_prompts < 2:
         return Estimate(value, None, None, n, why_missing=ONE_PROMPT, n_dropped=n_dropped)
-    if n_prompts <= FEW_PROMPTS:
-        return _without_each(outcome, design, place, numbers, level=level, n_dropped=n_dropped)
+    if rarer is not None and rarer < FEWEST_FLAGGED:
+        return Estimate(value, None, None, n, why_missing=TOO_FEW_FLAGGED, n_dropped=n_dropped)
+    if n_prompts <= FEW_PROMPTS or (rarer is not None and rarer <= FEW_FLAGGED):
+        return _without_each(outcome, design, place, numbers, level=level, n_dropped=n_dropped, rarer=rarer)
     by_prompt = np.stack([np.bincount(numbers, weights=s) for s in scores.T], axis=1)
     spread = n_prompts / (n_prompts - 1) * (n - 1) / (n - k)
     variance = spread * float(inverse[place] @ (by_prompt.T @ by_prompt) @ inverse[place])
     return _with_error(value, variance, n, n_prompts, level=level, n_dropped=n_dropped)
 
 
-def _without_each(outcome: Floats, design: Floats, place: int, numbers: Ints, *, level: float, n_dropped: int) -> Estimate:
-    """Return one coefficient with its interval from the fits without each prompt: CR1 is too short where these are few."""
+def _without_each(
+    outcome: Floats, design: Floats, place: int, numbers: Ints, *, level: float, n_dropped: int, rarer: int | None
+) -> Estimate:
+    """Return one coefficient with its interval from the fits without each prompt: CR1 is too short where these are few.
+
+    Of a flag, Student's quantile has at most as many degrees of freedom as prompts have its rarer value, less one.
+    """
     n, k = design.shape
     products = np.concatenate([(design[:, :, None] * design[:, None, :]).reshape(n, k * k), design * outcome[:, None]], axis=1)
     by_prompt = np.stack([np.bincount(numbers, weights=column) for column in products.T], axis=1)
@@ -219,11 +238,13 @@ def _without_each(outcome: Floats, design: Floats, place: int, numbers: Ints, *,
     normal, right = rest[:, : k * k].reshape(-1, k, k), rest[:, k * k :, None]
     if np.linalg.matrix_rank(normal, hermitian=True).min() < k:
         return Estimate(value, None, None, n, why_missing=HINGES, n_dropped=n_dropped)
-    ends = ends_of(value, np.linalg.solve(normal, right)[:, place, 0], "points", level)
-    if ends is None:
+    spread = spread_of(np.linalg.solve(normal, right)[:, place, 0])
+    if spread.error <= ROUNDING * max(1.0, abs(value)):
         return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
+    degrees = spread.degrees if rarer is None else min(spread.degrees, rarer - 1.0)
+    half = spread.error * student_quantile(degrees, (1 + level) / 2)
     method = f"least squares, each of {len(rest)} prompts left out once"
-    return Estimate(value, *ends, n, method=method, n_dropped=n_dropped)
+    return Estimate(value, value - half, value + half, n, method=method, n_dropped=n_dropped)
 
 
 def _with_error(value: float, variance: float, n: int, n_prompts: int, *, level: float, n_dropped: int = 0) -> Estimate:

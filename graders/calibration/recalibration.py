@@ -7,7 +7,7 @@ Fitted to labelled outputs, tested on prompts that it has not seen. Isotonic fro
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from graders.calibration.arrays import (
     score_array,
     scored_by_both,
 )
-from graders.calibration.jackknife import Kind
+from graders.calibration.jackknife import UNSEEN, Kind
 from graders.calibration.resample import Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
@@ -124,10 +124,13 @@ def recalibrate(
     The interval for one prediction is split-conformal, each fold in turn being the split: the ceil((n + 1) level)-th
     smallest of the absolute errors on unseen prompts. It is exact for one split of independent outputs and close to it
     for ten. Log-loss: before, the place of the judge's score on the scale is read as the chance of a pass; after, the
-    same kind of map is fitted to passes. Chances are kept 1 / (2 n + 2) away from 0 and 1.
+    same kind of map is fitted to passes. Chances are kept 1 / (2 n + 2) away from 0 and 1, so the loss has a largest value;
+    the upper end allows for half an output of that (`jackknife.ends_of`). Intervals of the errors after the map are about
+    the map that is returned, on outputs that it has not seen, and allow for its fit (`_with_fit`).
 
     References
     ----------
+    Efron (1986), JASA 81:461-470, and Bates, Hastie and Tibshirani (2023), JASA 119:1434-1445, on errors by cross-validation.
     Zadrozny and Elkan (2002), KDD, on isotonic calibration. Vovk (2015), Annals of Mathematics and Artificial
     Intelligence 74:9-28, on cross-conformal prediction. Lei et al. (2018), JASA 113:1094-1111, on the quantile.
     """
@@ -156,6 +159,7 @@ def recalibrate(
     part = resamples and resamples.of(both)
     errors = (np.abs(x - y), np.abs(after - y), x - y, after - y)
     mae_before, mae_after, bias_before, bias_after = _means(errors, part, n_dropped, ("size", "size", "points", "points"))
+    mae_after = _with_fit(mae_after, np.abs(np.clip(_apply(knots, x), *scale) - y))
     loss_before, loss_after = _log_losses((x - low) / (high - low), x, verdicts, folds, method=method, resamples=part, n_dropped=n_dropped)
     return Recalibration(
         calibrator,
@@ -269,17 +273,40 @@ def _log_losses(
     y, part, edge = passed[known], resamples and resamples.of(known), 1 / (2 * n + 2)
     after = _unseen(x[known], y, folds[known], method)
     before, after = (np.clip(p, edge, 1 - edge) for p in (stated[known], after))
-    losses = [-(y * np.log(p) + (1 - y) * np.log(1 - p)) for p in (before, after)]
-    loss_before, loss_after = _means(losses, part, n_dropped, ("size", "size"))
-    return loss_before, loss_after
+    seen = np.clip(_apply(_knots(x[known], y, method), x[known]), edge, 1 - edge)
+    most = -float(np.log(edge))
+    losses = [-(y * np.log(p) + (1 - y) * np.log(1 - p)) / most for p in (before, after, seen)]
+    unseen = [np.array([(float(loss.sum()) + UNSEEN) / (n + UNSEEN)]) for loss in losses[:2]]
+    loss_before, loss_after = _means(losses[:2], part, n_dropped, ("mean", "mean"), unseen)
+    return _times(loss_before, most), _times(_with_fit(loss_after, losses[2]), most)
 
 
-def _means(columns: Sequence[Floats], resamples: Resamples | None, n_dropped: int, kinds: Sequence[Kind]) -> list[Estimate]:
-    """Return the mean of each of these columns (n,), from one pass over the resamples."""
+def _times(found: Estimate, unit: float) -> Estimate:
+    value, low, high = (None if end is None else unit * end for end in (found.value, found.low, found.high))
+    return replace(found, value=value, low=low, high=high)
+
+
+def _with_fit(after: Estimate, seen: Floats) -> Estimate:
+    """Return the mean error after a map with an interval that allows for the fit: by how much more it errs on unseen outputs.
+
+    So much better the map is on the outputs that it was fitted to, and about so much its error on others depends on which
+    these were; what is tested twice, ten times over, does not show that (Efron 1986; Bates, Hastie and Tibshirani 2023).
+    """
+    if after.value is None or after.low is None or after.high is None:
+        return after
+    fit = max(after.value - float(seen.mean()), 0.0)
+    low, high = (float(np.hypot(end - after.value, fit)) for end in (after.low, after.high))
+    return replace(after, low=max(after.value - low, 0.0), high=after.value + high)
+
+
+def _means(
+    columns: Sequence[Floats], resamples: Resamples | None, n_dropped: int, kinds: Sequence[Kind], unseen: Sequence[Floats | None] = ()
+) -> list[Estimate]:
+    """Return the mean of each of these columns (n,), from one pass over the resamples; `unseen` of `jackknife.ends_of`."""
     n = len(columns[0])
     drawn = None if resamples is None else resamples.sums(np.stack([np.ones(n), *columns]).T)
     means = [None if drawn is None else ratio(drawn[:, place], drawn[:, 0]) for place in range(1, len(columns) + 1)]
     return [
-        with_interval(float(column.mean()), mean, resamples, n, n_dropped, kind=kind)
-        for column, mean, kind in zip(columns, means, kinds, strict=True)
+        with_interval(float(column.mean()), mean, resamples, n, n_dropped, kind=kind, unseen=rare)
+        for column, mean, kind, rare in zip(columns, means, kinds, unseen or [None] * len(columns), strict=True)
     ]

@@ -58,7 +58,7 @@ def human_group(items: Items, grades: Grades) -> Figure:
         "icc": figure(single),
         "icc_2k": figure(icc.icc2k(items.human, draws, items.labels)),
         "reviews_needed": figure(noise.reviews_needed(single)),
-        "mean": figure(means.mean_score(items.human, draws)),
+        "mean": figure(means.mean_score(items.human, draws, items.scale)),
         "mean_by_model": _mean_by_model(items, grades),
     }
 
@@ -178,7 +178,7 @@ def _mean_by_model(items: Items, grades: Grades) -> Figure:
     place = np.full(len(grades.outputs.models), -1)
     place[list(named.values())] = np.arange(len(named))
     mine = place[models] >= 0
-    found = means.mean_scores(items.human[mine], place[models][mine], len(named), items.resamples.of(mine))
+    found = means.mean_scores(items.human[mine], place[models][mine], len(named), items.resamples.of(mine), items.scale)
     return {name: figure(estimate) for name, estimate in zip(named, found, strict=True)}
 
 

@@ -68,7 +68,7 @@ def figures(judge, human, prompts=None, length=None) -> dict[str, Estimate]:
     found |= {f"bias by {k}": e for k, e in enumerate(errors.bias_by(judge, human, alike, 1, draws))}
     second = rank.second_reviewer(judge, human, alike, draws)
     found |= {"second judge": second.judge, "second person": second.people, "judge less person": second.difference}
-    found |= {"mean": means.mean_score(human, draws)}
+    found |= {"mean": means.mean_score(human, draws, (1, 5))}
     return found | samples(judge, human, passed, truth, draws) | {"reviews": noise.reviews_needed(found["icc1"])}
 
 
@@ -267,7 +267,7 @@ DRAWS = Resamples(range(4), rng=np.random.default_rng(0), n_boot=50)
         (lambda: probes.length_bias([1, 2], [1, 2], [3, -5], "ab"), "length has -5, must be 0 or more"),
         (lambda: by_chance.kappa_by_chance([1, 2], [1, 2], (1, 2), [1], DRAWS), "weights has 1 entries, must have one an output: 2"),
         (lambda: by_chance.kappa_by_chance([1, 2], [1, 2], (1, 2), [1, 0], DRAWS), "weights has 0, must be above 0"),
-        (lambda: means.mean_score([[1, 2]], DRAWS), "resamples are of 4 items, human has 1"),
+        (lambda: means.mean_score([[1, 2]], DRAWS, (1, 5)), "resamples are of 4 items, human has 1"),
         (lambda: combined_weights([(np.array([0]), np.array([0.0]))], 2), "probability 0, must be above 0"),
         (lambda: plan_labels([1], [1], (0, 1), target=NAN, rng=np.random.default_rng(0)), "target is nan, must be above 0"),
     ],
