@@ -19,7 +19,7 @@ from graders.calibration.wilson import wilson_bounds
 # A mean or a difference; a figure from -1 to 1; a share of outputs; a mean of numbers from 0 to 1; a size of 0 or more.
 Kind = Literal["points", "correlation", "share", "mean", "size"]
 FEWEST_DEGREES = 2.0
-UNSEEN, UNSEEN_SPREAD = 0.5, 0.25  # of an output more; of figures in which a large difference counts by its square, less
+UNSEEN, UNSEEN_SPREAD = 0.5, 1 / 6  # of an output more; of figures in which a large difference counts by its square, less
 EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
 NEGLIGIBLE = 1e-9
 
@@ -88,7 +88,7 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
-        Of a correlation or a mean: what it would be with half an output more (or a quarter), to which everybody gives the
+        Of a correlation or a mean: what it would be with half an output more (or a sixth), to which everybody gives the
         same of m scores. Where that would move it by much, outputs of a kind that would show it are too rare to have been
         seen, and the upper end is moved out by the root of the mean square of that.
 
@@ -97,7 +97,7 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     Fisher (1921), Metron 1:3-32. Arvesen and Schmitz (1970), Biometrics 26:677-686, a jackknife on such a scale. Korn and
     Graubard (1998), Survey Methodology 24:193-201, for "share".
     """
-    spread = spread_of(without) if kind == "points" else spread_of(without, lessened=3.0)
+    spread = spread_of(without) if kind == "points" else spread_of(without, lessened=4.0)
     if spread.error <= NEGLIGIBLE * max(1.0, abs(value)):
         return None
     if kind == "correlation":
@@ -174,8 +174,9 @@ def _size(value: float, half: float) -> Ends:
 def ends_of_limit(middle: Floats, deviation: Floats, times: float, level: float) -> Ends | None:
     """Return the interval of a mean plus so many standard deviations, from both: the whole's first, then without each prompt.
 
-    The interval of the mean, and that of the deviation on a log scale, are put together with their correlation (MOVER). None
-    where nothing differs, or would not without one of the prompts.
+    The interval of the mean, and that of the deviation on a log scale, are put together with their correlation (MOVER), which
+    counts in part where it narrows the interval and prompts are few, as the kurtosis does in `spread_of`. None where nothing
+    differs, or would not without one of the prompts.
 
     References
     ----------
@@ -188,10 +189,11 @@ def ends_of_limit(middle: Floats, deviation: Floats, times: float, level: float)
     off = middle[1:] - middle[1:].mean(), logs - logs.mean()
     squares = float((off[0] ** 2).sum() * (off[1] ** 2).sum())
     together = float((off[0] * off[1]).sum()) / squares**0.5 if squares > 0 else 0.0
+    together *= np.sign(times) * (1.0 if times * together > 0 else max(1 - 3 / len(logs), 0.0))
     half, reach = of_mean.half(level), of_log.half(level)
     ends = []
     for side in (-1.0, 1.0):
         moved = times * float(deviation[0]) * (np.exp(side * reach if times > 0 else -side * reach) - 1)
-        square = half**2 + moved**2 + 2 * np.sign(times) * together * half * abs(moved)
+        square = half**2 + moved**2 + 2 * together * half * abs(moved)
         ends.append(float(middle[0]) + times * float(deviation[0]) + side * max(square, 0.0) ** 0.5)
     return ends[0], ends[1]

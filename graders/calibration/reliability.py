@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_range, score_array
-from graders.calibration.jackknife import UNSEEN_SPREAD
+from graders.calibration.jackknife import UNSEEN
 from graders.calibration.rates import wilson
 from graders.calibration.resample import Mask, Resamples, bootstrap, mean_statistic, with_interval
 from graders.calibration.result import Estimate
@@ -59,7 +59,7 @@ def brier(stated: Scores, passed: Scores, resamples: Resamples | None = None) ->
     if not len(p):
         return Estimate.missing(WHY_NONE, 0, len(both))
     columns = np.stack([np.ones(len(p)), (p - y) ** 2]).T
-    unseen = np.array([(columns[:, 1].sum() + UNSEEN_SPREAD) / (len(p) + UNSEEN_SPREAD)])
+    unseen = np.array([(columns[:, 1].sum() + UNSEEN / 2) / (len(p) + UNSEEN / 2)])
     return bootstrap(columns, mean_statistic, resamples and resamples.of(both), int((~both).sum()), kind="mean", unseen=unseen)
 
 
