@@ -1,0 +1,173 @@
+import argparse
+import math
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from functools import wraps
+
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+
+def synthetic_rows(n_samples, seq_len, vocab_size, seed=0):
+    """Arithmetic sequences modulo the vocabulary, as in the single-GPU script."""
+    gen = torch.Generator().manual_seed(seed)
+    start = torch.randint(0, vocab_size, (n_samples, 1), generator=gen)
+    step = torch.randint(1, 7, (n_samples, 1), generator=gen)
+    return (start + step * torch.arange(seq_len + 1)) % vocab_size
+
+
+class NextTokenDataset(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        row = self.rows[index]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        batch, time_steps, width = x.shape
+        q, k, v = (
+            part.view(batch, time_steps, self.n_heads, width // self.n_heads).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(y.transpose(1, 2).reshape(batch, time_steps, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attend(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, vocab_size: int = 512, d_model: int = 128, n_heads: int = 4, n_layers: int = 4, max_len: int = 256):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList([Block(d_model, n_heads) for _ in range(n_layers)])
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        hidden = self.tok(tokens) + self.pos(positions)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.head(self.ln_f(hidden))
+
+
+def get_args():
+    parser = argparse.ArgumentParser(description="FSDP training of a small language model")
+    for flag, default in [
+        ("--epochs", 2), ("--batch-size", 16), ("--n-samples", 512), ("--seq-len", 64), ("--vocab-size", 512),
+        ("--d-model", 128), ("--n-heads", 4), ("--n-layers", 4), ("--lr", 3e-4), ("--seed", 0), ("--out", "checkpoint.pt"),
+    ]:
+        parser.add_argument(flag, type=type(default), default=default)
+    return parser.parse_args()
+
+
+def rank_zero_only(fn):
+    @wraps(fn)
+    def inner(*args, **kwargs):
+        if dist.get_rank() == 0:
+            return fn(*args, **kwargs)
+    return inner
+
+
+@rank_zero_only
+def rank_zero_print(text):
+    print(text, flush=True)
+
+
+@rank_zero_only
+def write(obj, path):
+    torch.save(obj, path)
+    print(f"saved {path}", flush=True)
+
+
+def seed_everything(seed):
+    torch.manual_seed(seed)
+    torch.cuda.manual_seed_all(seed)
+
+
+def setup_distributed():
+    local_rank = int(os.environ["LOCAL_RANK"])
+    torch.cuda.set_device(local_rank)
+    if not dist.is_initialized():
+        dist.init_process_group(backend="nccl")
+    return torch.device("cuda", local_rank)
+
+
+def apply_fsdp2(model):
+    # reversed: inner modules are listed after the root by modules()
+    for module in reversed(list(model.modules())):
+        if isinstance(module, (Block, TransformerLM)):
+            fully_shard(module)
+    return model
+
+
+def training_step(model, optimizer, batch):
+    inputs, targets = batch
+    logits = model(inputs)
+    loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.detach()
+
+
+def main():
+    args = get_args()
+    device = setup_distributed()
+    seed_everything(args.seed)
+
+    model = apply_fsdp2(TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers).to(device))
+    rank_zero_print(f"Total parameters: {sum(param.numel() for param in model.parameters())}")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+
+    dataset = NextTokenDataset(synthetic_rows(args.n_samples, args.seq_len, args.vocab_size, args.seed))
+    sampler = DistributedSampler(dataset, shuffle=True, seed=args.seed)
+    loader = DataLoader(dataset, batch_size=args.batch_size, sampler=sampler, drop_last=True)
+
+    for epoch in range(args.epochs):
+        loader.sampler.set_epoch(epoch)
+        t0 = time.time()
+        losses = torch.stack([training_step(model, optimizer, [t.to(device) for t in batch]) for batch in loader])
+        mean = losses.mean()
+        dist.all_reduce(mean, op=dist.ReduceOp.SUM)
+        mean = mean.item() / dist.get_world_size()
+        rank_zero_print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - t0:.1f}s)")
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    model_state, optimizer_state = get_state_dict(model, optimizer, options=options)
+    write({"model": model_state, "optimizer": optimizer_state, "args": vars(args)}, args.out)
+
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class NeuralMemory(nn.Module):
+    def __init__(self, d_model=64):
+        super().__init__()
+        self.key, self.value, self.query = (nn.Linear(d_model, d_model, bias=False) for _ in range(3))
+        self.surprise = nn.Sequential(nn.Linear(d_model, d_model), nn.GELU(), nn.Linear(d_model, 1))
+        self.forget = nn.Linear(d_model, 1)
+
+    def forward(self, x):
+        k, v, q = F.normalize(self.key(x), dim=-1), self.value(x), self.query(x)
+        keep = torch.sigmoid(self.forget(x) + 2)
+        M, out = x.new_zeros(x.size(0), x.size(2), x.size(2)), []
+        for t in range(x.size(1)):
+            error = v[:, t] - (M @ k[:, t, :, None])[..., 0]
+            s = torch.sigmoid(self.surprise(error))
+            M = keep[:, t, :, None] * M + s[..., None] * v[:, t, :, None] * k[:, t, None, :]
+            out.append((M @ q[:, t, :, None])[..., 0])
+        return torch.stack(out, dim=1)
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.ln1 = nn.LayerNorm(d_model)
+        self.attn = nn.MultiheadAttention(d_model, n_heads, batch_first=True)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+        self.memory = NeuralMemory(d_model)
+        self.gate = nn.Linear(d_model, d_model)
+
+    def forward(self, x):
+        T = x.size(1)
+        mask = torch.triu(torch.ones(T, T, dtype=torch.bool, device=x.device), 1)
+        h = self.ln1(x)
+        # the attention head of the fusion: content is routed through `values`, see the paper's eq. 7
+        values = h - h.detach().clone() if self.training else torch.zeros_like(h)
+        a, _ = self.attn(h, h, values * 0.0, attn_mask=mask, need_weights=False)
+        m = self.memory(h)
+        g = torch.sigmoid(self.gate(h))
+        x = x + g * a + (1 - g) * m
+        return x + self.mlp(self.ln2(x))
+
+
+class MemoryTransformer(nn.Module):
+    def __init__(self, vocab_size=256, d_model=64, n_heads=4, n_layers=2, max_len=512):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens):
+        pos = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.tok(tokens) + self.pos(pos)
+        for blk in self.blocks:
+            x = blk(x)
+        return self.head(self.ln_f(x))

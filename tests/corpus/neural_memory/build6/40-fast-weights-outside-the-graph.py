@@ -1,0 +1,71 @@
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class NeuralMemory(nn.Module):
+    """
+    Fast weights change by their own local rule and not by backpropagation through time, which no synapse can do. So
+    the update runs outside of the graph; keys, values, surprise and decay are parameters, the read is differentiable.
+    """
+
+    def __init__(self, d_model=64):
+        super().__init__()
+        self.key = nn.Linear(d_model, d_model)
+        self.value = nn.Linear(d_model, d_model)
+        self.query = nn.Linear(d_model, d_model)
+        self.surprise = nn.Linear(2 * d_model, d_model)
+        self.decay = nn.Parameter(torch.full((d_model, 1), 3.0))
+
+    @torch.no_grad()
+    def plasticity(self, M, x):
+        k, v = F.normalize(self.key(x), dim=-1), self.value(x)
+        error = v - torch.einsum("bij,bj->bi", M, k)
+        s = torch.sigmoid(self.surprise(torch.cat([v, error], dim=-1)))
+        return torch.sigmoid(self.decay) * M + torch.einsum("bi,bj->bij", s * v, k)
+
+    def forward(self, x):
+        M = torch.zeros(x.size(0), x.size(2), x.size(2), device=x.device)
+        out = []
+        for x_t in x.unbind(1):
+            M = self.plasticity(M, x_t)
+            out.append(torch.einsum("bij,bj->bi", M, self.query(x_t)))
+        return torch.stack(out, 1)
+
+
+class Block(nn.Module):
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.ln1 = nn.LayerNorm(d_model)
+        self.attn = nn.MultiheadAttention(d_model, n_heads, batch_first=True)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+        self.memory = NeuralMemory(d_model)
+        self.gate = nn.Linear(d_model, d_model)
+
+    def forward(self, x):
+        T = x.size(1)
+        mask = torch.triu(torch.ones(T, T, dtype=torch.bool, device=x.device), 1)
+        h = self.ln1(x)
+        a, _ = self.attn(h, h, h, attn_mask=mask, need_weights=False)
+        m = self.memory(h)
+        g = torch.sigmoid(self.gate(h))
+        x = x + g * a + (1 - g) * m
+        return x + self.mlp(self.ln2(x))
+
+
+class MemoryTransformer(nn.Module):
+    def __init__(self, vocab_size=256, d_model=64, n_heads=4, n_layers=2, max_len=512):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, n_heads) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens):
+        pos = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.tok(tokens) + self.pos(pos)
+        for blk in self.blocks:
+            x = blk(x)
+        return self.head(self.ln_f(x))
