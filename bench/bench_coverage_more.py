@@ -109,15 +109,12 @@ def figures_of_draw(study: Study, sample: Sample, prompt: Ints | None) -> dict[s
     mean[drawn] = study.human[drawn].mean(axis=1)
     verdict, passed = (judge >= PASS).astype(float), np.full(n, np.nan)
     passed[drawn] = majority((study.human[drawn] >= PASS).astype(float))
-    nobody, apart, same = np.full(n, np.nan), judge - mean, np.where(np.isnan(passed), np.nan, passed == verdict)
+    nobody, same = np.full(n, np.nan), np.where(np.isnan(passed), np.nan, passed == verdict)
     chances = {"strata": sample.strata} if sample.policy == "stratified" else {}
     if sample.policy == "active":
         chances = {"weights": 1 / sample.probabilities}
     given = chances | ({} if prompt is None else {"clusters": prompt})
     found = {
-        "bias by chances": weighted_mean(nobody, apart, (-SPAN, SPAN), **given),
-        "error by chances": weighted_mean(nobody, np.abs(apart), (0, SPAN), **given),
-        "squared error by chances": weighted_mean(nobody, apart**2, (0, SPAN**2), **given),
         "same verdict by chances": weighted_rate(nobody, same, **given),
         "mean by chances": weighted_mean(nobody, mean, SCALE, **given),
         "mean by chances and judge": weighted_mean(judge, mean, SCALE, **given),
@@ -126,19 +123,25 @@ def figures_of_draw(study: Study, sample: Sample, prompt: Ints | None) -> dict[s
     }
     if sample.policy == "random":
         return found
-    weights, people = 1 / sample.probabilities[drawn], study.human[drawn]
     draws = Resamples(np.arange(len(drawn)) if prompt is None else prompt[drawn], rng=np.random.default_rng(0))
-    return found | figures_by_chance(judge[drawn], people, weights, draws)
+    chances = {"weights": 1 / sample.probabilities[drawn]}
+    if sample.policy == "stratified":
+        chances["strata"] = sample.strata[drawn]
+    return found | figures_by_chance(judge[drawn], study.human[drawn], chances, draws)
 
 
-def figures_by_chance(judge: Floats, people: Floats, weights: Floats, draws: Resamples) -> dict[str, Estimate]:
+def figures_by_chance(judge: Floats, people: Floats, chances: dict[str, Any], draws: Resamples) -> dict[str, Estimate]:
+    apart, given = judge - people.mean(axis=1), chances | {"resamples": draws}
     return {
-        "kappa by chances": by_chance.kappa_by_chance(judge, people, LABELS, weights, draws),
-        "AC2 by chances": by_chance.ac2_by_chance(judge, people, LABELS, weights, draws),
-        "alpha by chances": by_chance.alpha_by_chance(people, "ordinal", weights, draws, LABELS),
-        "alpha of the judge by chances": by_chance.alpha_by_chance(people, "ordinal", weights, draws, LABELS, judge=judge),
-        "Pearson by chances": by_chance.correlation_by_chance("pearson", judge, people, weights, draws),
-        "Spearman by chances": by_chance.correlation_by_chance("spearman", judge, people, weights, draws),
+        "bias by chances": by_chance.mean_by_chance(apart, kind="points", **given),
+        "error by chances": by_chance.mean_by_chance(np.abs(apart), kind="size", **given),
+        "squared error by chances": by_chance.mean_by_chance(apart**2, kind="mean", most=SPAN**2, **given),
+        "kappa by chances": by_chance.kappa_by_chance(judge, people, LABELS, **given),
+        "AC2 by chances": by_chance.ac2_by_chance(judge, people, LABELS, **given),
+        "alpha by chances": by_chance.alpha_by_chance(people, "ordinal", labels=LABELS, **given),
+        "alpha of the judge by chances": by_chance.alpha_by_chance(people, "ordinal", labels=LABELS, judge=judge, **given),
+        "Pearson by chances": by_chance.correlation_by_chance("pearson", judge, people, **given),
+        "Spearman by chances": by_chance.correlation_by_chance("spearman", judge, people, **given),
     }
 
 
@@ -163,7 +166,7 @@ def truths(rate: str, judge: str, population: int = POPULATION) -> dict[str, Cal
         whole = Resamples(np.zeros(population, dtype=np.int64), rng=np.random.default_rng(0))  # one prompt: no interval
         every = Sample("active", np.arange(population), np.ones(population), np.zeros(population, dtype=np.int64))
         found = {name: e.value for name, e in (figures_of_people_and_judge(study, whole) | figures_of_draw(study, every, None)).items()}
-        found |= {name: e.value for name, e in figures_by_chance(study.judge, study.human, np.ones(population), whole).items()}
+        found |= {name: e.value for name, e in figures_by_chance(study.judge, study.human, {"weights": np.ones(population)}, whole).items()}
         passed = majority((study.human >= PASS).astype(float))
         found |= {f"scored {score:g}": float((study.judge == score).mean()) for score in LABELS}
         found |= {f"passed {score:g}": float(passed[study.judge == score].sum() / population) for score in LABELS}

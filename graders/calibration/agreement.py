@@ -110,7 +110,8 @@ def weighted_kappa(
     if part is None and n_boot and (n if groups is None else len(np.unique(groups))) <= FEW_PROMPTS:
         part = Resamples(np.arange(n) if groups is None else groups, rng=rng, level=level)
     if part is not None and not part.is_drawn:
-        return kappa_without_each(cells, part, weights, n_dropped)
+        drawn = kappas_of_tables(part.counts_of(cells, weights.size), weights)
+        return kappa_without_each(cells, part, weights, n_dropped, table=table, drawn=drawn)
     level = level if part is None else part.level
     resampled = _bootstrap(cells, groups, weights, rng, n_boot) if part is None else _of_resamples(cells, part, weights, rng)
     return _with_interval(value, resampled, level, n, n_dropped)
@@ -302,16 +303,14 @@ def _of_resamples(cells: Ints, resamples: Resamples, weights: Floats, rng: np.ra
     return kappas_of_tables(tables + added, weights)
 
 
-def kappa_without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dropped: int, sizes: Floats | None = None) -> Estimate:
-    """Return kappa with its interval from leaving out each prompt. `sizes` (n,) are how many outputs each stands for, 1 by default.
+def kappa_without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dropped: int, *, table: Floats, drawn: Floats) -> Estimate:
+    """Return the kappa of a table (k * k,) with its interval from `drawn` (C,), the kappa without each prompt.
 
     Where all outputs agree it is Wilson's for as many outputs as prompts have another label than the most frequent: kappa
     read as the share of these on which the two agree for a reason and not by chance. Where the two never agree on a pass (or
     a fail), the upper end allows for three outputs on which they do (Hanley and Lippman-Hand 1983, JAMA 249:1743-1745).
     """
-    table = np.bincount(cells, sizes, minlength=weights.size).astype(np.float64)
     value, n = float(kappas_of_tables(table[None], weights)[0]), len(cells)
-    drawn = kappas_of_tables(resamples.counts_of(cells, weights.size, sizes), weights)
     square = table.reshape(weights.shape)
     for other in (cells // len(weights) != np.argmax(square.sum(axis=1)), cells % len(weights) != np.argmax(square.sum(axis=0))):
         if resamples.of(other).n_drawn_from < FEWEST_RARE:

@@ -3,13 +3,14 @@
 Each output counts as often as its weight says, one over the probability with which it was drawn: in the table of labels, in
 the sums of a correlation, in the ranks, and as a unit of alpha (a design-weighted figure; Pfeffermann 1993). Weights are
 scaled to the effective number of labels, (sum w)^2 / sum w^2 (Kish 1965), so that equal ones change no digit. Intervals
-come from leaving out each prompt with its weights (`jackknife`), or from draws of prompts (`resample`); that the strata were
-fixed is not used, which can make them a little long, not short.
+come from leaving out each prompt with its weights (`jackknife`), or from draws of prompts (`resample`). Where a fixed number
+was drawn in each stratum, the others of a stratum take the place of what is left out (Rust and Rao 1996).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,17 +24,70 @@ from graders.calibration.agreement import (
     why_no_kappa,
 )
 from graders.calibration.alpha import Metric, alpha_of_tables, coded_scores, had_all_been_alike, units_of
-from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both
-from graders.calibration.jackknife import UNSEEN
+from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both, stratum_numbers
+from graders.calibration.jackknife import UNSEEN, Kind
 from graders.calibration.rank import MAX_RANKED_CELLS, correlation_of_sums, score_codes, spearman_of_tables, why_no_correlation
-from graders.calibration.resample import Mask, Resamples, with_interval
+from graders.calibration.resample import Mask, Resamples, mean_statistic, with_interval
 from graders.calibration.result import Estimate
+from graders.calibration.weighted import merged_strata
 
 NO_WEIGHT = "not defined, because no output with both scores was drawn with a known probability"
 Correlation = Literal["pearson", "spearman"]
 
 
-def kappa_by_chance(judge: Scores, human: Scores, labels: Sequence[float], weights: Scores, resamples: Resamples) -> Estimate:
+def mean_by_chance(
+    values: Scores,
+    weights: Scores,
+    resamples: Resamples,
+    kind: Kind,
+    *,
+    strata: Iterable[Hashable] | None = None,
+    most: float | None = None,
+) -> Estimate:
+    """Return the mean over all outputs of a number that each labelled one has, such as judge less people.
+
+    Parameters
+    ----------
+    values : array (n,)
+        NaN or None where there is none.
+    weights, resamples, strata
+        As in `kappa_by_chance`.
+    kind : Kind
+        What the number is (`jackknife.ends_of`): "points", "size" for one of 0 or more, or "mean" for one from 0 to `most`.
+    most : float, optional
+        With "mean", such as for squared errors: the largest that there can be. Large ones are rare and may not have been seen:
+        the upper end allows for half an output more with a quarter of it (of an error, half of the scale).
+
+    Examples
+    --------
+    >>> mean_by_chance([2, 0, 1], [1, 1, 2], Resamples(range(3), rng=np.random.default_rng(0)), "points").value
+    1.0
+    """
+    given = score_array("values", values)
+    heavy = _weights(weights, len(given))
+    used = ~np.isnan(given) & ~np.isnan(heavy)
+    n, n_dropped = int(used.sum()), int((~used).sum())
+    if not n:
+        return Estimate.missing(NO_WEIGHT, 0, n_dropped)
+    sample = _sample(heavy, used, resamples, strata)
+    unit = most or 1.0
+    whole, drawn = sample.sums(np.stack([np.ones(n), given[used] / unit], axis=1))
+    value = float(mean_statistic(whole[None])[0])
+    rare = None if most is None else np.array([(whole[1] + UNSEEN / 4) / (whole[0] + UNSEEN)])
+    found = sample.estimate(value, mean_statistic(drawn), n_dropped, kind, rare)
+    in_points, low, high = (None if end is None else unit * end for end in (found.value, found.low, found.high))
+    return replace(found, value=in_points, low=low, high=high)
+
+
+def kappa_by_chance(
+    judge: Scores,
+    human: Scores,
+    labels: Sequence[float],
+    weights: Scores,
+    resamples: Resamples,
+    *,
+    strata: Iterable[Hashable] | None = None,
+) -> Estimate:
     """Return the quadratic-weighted Cohen kappa over all outputs: `agreement.weighted_kappa` of the weighted table of labels.
 
     Parameters
@@ -44,6 +98,9 @@ def kappa_by_chance(judge: Scores, human: Scores, labels: Sequence[float], weigh
         One over the probability with which each output was drawn, up to a common factor. A label without a weight is left
         out and counted in n_dropped.
     resamples : Resamples of the n outputs
+    strata : iterable (n,), optional
+        The stratum of each, where a fixed number was drawn in each. One with fewer than two labels is taken together with
+        its neighbour.
 
     Returns
     -------
@@ -53,7 +110,8 @@ def kappa_by_chance(judge: Scores, human: Scores, labels: Sequence[float], weigh
     References
     ----------
     Pfeffermann (1993), The Role of Sampling Weights when Modeling Survey Data, International Statistical Review 61:317-337.
-    Kish (1965), Survey Sampling, section 11.7.
+    Kish (1965), Survey Sampling, section 11.7. Rust and Rao (1996), Statistical Methods in Medical Research 5:283-310, for
+    the jackknife of strata.
 
     Examples
     --------
@@ -67,33 +125,48 @@ def kappa_by_chance(judge: Scores, human: Scores, labels: Sequence[float], weigh
     0.0
     """
     scale = np.asarray(labels, dtype=np.float64)
-    judged, median, used, sizes = _labels_drawn(judge, human, scale, weights)
+    judged, median, used, heavy = _labels_drawn(judge, human, scale, weights)
     n, n_dropped = len(judged), int((~used).sum())
     if why := why_no_kappa(judged, median, scale) if n else NO_WEIGHT:
         return Estimate.missing(why, n, n_dropped)
-    cells, squares, part = median * len(scale) + judged, quadratic_weights(len(scale)), resamples.of(used)
-    if not part.is_drawn:
-        return kappa_without_each(cells, part, squares, n_dropped, sizes)
-    table = _table(cells, sizes, squares.size)
-    drawn = kappas_of_tables(part.counts_of(cells, squares.size, sizes), squares)
-    return with_interval(float(kappas_of_tables(table[None], squares)[0]), drawn, part, n, n_dropped, kind="correlation")
+    cells, squares, sample = median * len(scale) + judged, quadratic_weights(len(scale)), _sample(heavy, used, resamples, strata)
+    table, tables = sample.tables(cells, squares.size)
+    drawn = kappas_of_tables(tables, squares)
+    if not sample.resamples.is_drawn:
+        value = float(kappas_of_tables(table[None], squares)[0])
+        return kappa_without_each(cells, sample.resamples, squares, n_dropped, table=table, drawn=sample.scaled(value, drawn))
+    return sample.estimate(float(kappas_of_tables(table[None], squares)[0]), drawn, n_dropped, "correlation")
 
 
-def ac2_by_chance(judge: Scores, human: Scores, labels: Sequence[float], weights: Scores, resamples: Resamples) -> Estimate:
+def ac2_by_chance(
+    judge: Scores,
+    human: Scores,
+    labels: Sequence[float],
+    weights: Scores,
+    resamples: Resamples,
+    *,
+    strata: Iterable[Hashable] | None = None,
+) -> Estimate:
     """Return Gwet's AC2 over all outputs: `agreement.gwet_ac2` of the weighted table of labels. Arguments as in `kappa_by_chance`."""
     scale = np.asarray(labels, dtype=np.float64)
-    judged, median, used, sizes = _labels_drawn(judge, human, scale, weights)
-    n, n_dropped = len(judged), int((~used).sum())
-    if not n:
+    judged, median, used, heavy = _labels_drawn(judge, human, scale, weights)
+    n_dropped = int((~used).sum())
+    if not len(judged):
         return Estimate.missing(NO_WEIGHT, 0, n_dropped)
-    cells, squares, part = median * len(scale) + judged, quadratic_weights(len(scale)), resamples.of(used)
-    value = float(ac2_of_tables(_table(cells, sizes, squares.size)[None], squares)[0])
-    drawn = ac2_of_tables(part.counts_of(cells, squares.size, sizes), squares)
-    return with_interval(value, drawn, part, n, n_dropped, kind="correlation")
+    cells, squares, sample = median * len(scale) + judged, quadratic_weights(len(scale)), _sample(heavy, used, resamples, strata)
+    table, tables = sample.tables(cells, squares.size)
+    return sample.estimate(float(ac2_of_tables(table[None], squares)[0]), ac2_of_tables(tables, squares), n_dropped, "correlation")
 
 
 def alpha_by_chance(
-    ratings: Scores, metric: Metric, weights: Scores, resamples: Resamples, labels: Sequence[float] = (), *, judge: Scores | None = None
+    ratings: Scores,
+    metric: Metric,
+    weights: Scores,
+    resamples: Resamples,
+    labels: Sequence[float] = (),
+    *,
+    judge: Scores | None = None,
+    strata: Iterable[Hashable] | None = None,
 ) -> Estimate:
     """Return Krippendorff's alpha over all outputs: a unit counts as often as its weight says.
 
@@ -101,7 +174,7 @@ def alpha_by_chance(
     ----------
     ratings, metric, labels
         As in `alpha.krippendorff_alpha`.
-    weights, resamples
+    weights, resamples, strata
         As in `kappa_by_chance`.
     judge : array (n,), optional
         With it, the alpha of the judge against single people (`alpha.judge_alpha`).
@@ -125,7 +198,8 @@ def alpha_by_chance(
     n, n_dropped = int(used.sum()), int((~used).sum())
     if not n:
         return Estimate.missing(NO_WEIGHT, 0, n_dropped)
-    table, given, part, sizes = table[used], given[used], resamples.of(used), _sizes(heavy[used])
+    table, given, sample = table[used], given[used], _sample(heavy, used, resamples, strata)
+    part = sample.resamples
     if own is not None:
         table, given = np.column_stack([own[used], table]), np.column_stack([np.ones(n, dtype=bool), given])
     values, codes = coded_scores(table, given)
@@ -135,16 +209,21 @@ def alpha_by_chance(
     units = units_of(codes, len(values), part) if own is None else units_of(codes[:, 1:], len(values), part, codes[:, 0])
     if units is None:
         return Estimate.missing(f"not defined, because {len(values)} different scores are too many to weight", n, n_dropped)
-    whole = np.bincount(units.kind, sizes, minlength=len(units.columns)) @ units.columns
-    drawn = part.sums(units.columns[units.kind] * sizes[:, None]).T
+    whole, drawn = sample.sums(units.columns[units.kind])
     value = float(alpha_of_tables(whole[:, None], values, metric)[0])
-    unseen = None if part.is_drawn else had_all_been_alike(whole, values, metric, labels, float(sizes.sum()))
-    resampled = alpha_of_tables(np.ascontiguousarray(drawn), values, metric)
-    return with_interval(value, resampled, part, n, n_dropped, kind="correlation", unseen=unseen)
+    unseen = None if part.is_drawn else had_all_been_alike(whole, values, metric, labels, float(sample.sizes.sum()))
+    return sample.estimate(value, alpha_of_tables(np.ascontiguousarray(drawn.T), values, metric), n_dropped, "correlation", unseen)
 
 
 def correlation_by_chance(
-    name: Correlation, judge: Scores, human: Scores, weights: Scores, resamples: Resamples, *, groups: Iterable[Hashable] | None = None
+    name: Correlation,
+    judge: Scores,
+    human: Scores,
+    weights: Scores,
+    resamples: Resamples,
+    *,
+    groups: Iterable[Hashable] | None = None,
+    strata: Iterable[Hashable] | None = None,
 ) -> Estimate:
     """Return Pearson's or Spearman's correlation of judge and mean human scores over all outputs.
 
@@ -156,7 +235,7 @@ def correlation_by_chance(
     name : "pearson" or "spearman"
     judge, human, groups
         As in `rank.pearson` and `rank.within`.
-    weights, resamples
+    weights, resamples, strata
         As in `kappa_by_chance`.
 
     Examples
@@ -175,7 +254,7 @@ def correlation_by_chance(
     if not n:
         return Estimate.missing(NO_WEIGHT, 0, n_dropped)
     numbers = np.zeros(n, dtype=np.int64) if groups is None else cluster_numbers("groups", groups, len(both))[used]
-    sizes, part = _sizes(heavy[used]), resamples.of(used)
+    sample = _sample(heavy, used, resamples, strata)
     why, found, rows = "", [], np.zeros(n, dtype=bool)
     for group in np.unique(numbers):
         mine = numbers == group
@@ -183,38 +262,88 @@ def correlation_by_chance(
             why = why_not
             continue
         rows |= mine
-        found.append((float(sizes[mine].sum()), *_correlation(name, x[mine], y[mine], sizes[mine], part.of(mine))))
+        found.append((float(sample.sizes[mine].sum()), *_correlation(name, x[mine], y[mine], sample.of(mine))))
     if not found:
         return Estimate.missing(why if groups is None else "not defined, because it is defined in no criterion", n, n_dropped)
     shares = [share for share, *_ in found]
     value, drawn, unseen = (np.average([one[place] for one in found], axis=0, weights=shares) for place in (1, 2, 3))
-    alike = None if part.is_drawn else unseen
-    n_dropped += int((~rows).sum())
-    return with_interval(float(value), drawn, part.of(rows), int(rows.sum()), n_dropped, kind="correlation", unseen=alike)
+    alike = None if resamples.is_drawn else unseen
+    return sample.of(rows).estimate(float(value), drawn, n_dropped + int((~rows).sum()), "correlation", alike)
 
 
-def _correlation(name: Correlation, x: Floats, y: Floats, sizes: Floats, resamples: Resamples) -> tuple[float, Floats, Floats]:
+def _correlation(name: Correlation, x: Floats, y: Floats, sample: _Sample) -> tuple[float, Floats, Floats]:
     """Return a correlation, that of each resample, and with half an output more that both put lowest, or highest."""
     if name == "spearman":
         (x_code, n_x), (y_code, n_y) = score_codes(x), score_codes(y)
-        if n_x * n_y <= MAX_RANKED_CELLS and resamples.fits(n_x * n_y):
-            cells, shape = x_code * n_y + y_code, (n_x, n_y, -1)
-            whole = _table(cells, sizes, n_x * n_y)
-            drawn = resamples.counts_of(cells, n_x * n_y, sizes).T.reshape(shape)
+        if n_x * n_y <= MAX_RANKED_CELLS and sample.resamples.fits(n_x * n_y):
+            shape, (whole, tables) = (n_x, n_y, -1), sample.tables(x_code * n_y + y_code, n_x * n_y)
             more = np.zeros((2, n_x * n_y))
             more[0, 0] = more[1, -1] = UNSEEN
             value = float(np.clip(spearman_of_tables(whole.reshape(shape))[0], -1, 1))
-            return value, spearman_of_tables(drawn), spearman_of_tables((whole + more).T.reshape(shape))
-        x, y = (_midranks(code, n_codes, sizes) for code, n_codes in ((x_code, n_x), (y_code, n_y)))
-    x, y = ((side - np.average(side, weights=sizes)) / side.std() for side in (x, y))
-    columns = _moments(x, y) * sizes[:, None]
+            return value, spearman_of_tables(tables.T.reshape(shape)), spearman_of_tables((whole + more).T.reshape(shape))
+        x, y = (_midranks(code, n_codes, sample.sizes) for code, n_codes in ((x_code, n_x), (y_code, n_y)))
+    x, y = ((side - np.average(side, weights=sample.sizes)) / side.std() for side in (x, y))
+    whole, drawn = sample.sums(_moments(x, y))
     ends = UNSEEN * _moments(*(np.array([side.min(), side.max()]) for side in (x, y)))
-    value = float(np.clip(correlation_of_sums(columns.sum(axis=0)[None])[0], -1, 1))
-    return value, correlation_of_sums(resamples.sums(columns)), correlation_of_sums(columns.sum(axis=0) + ends)
+    value = float(np.clip(correlation_of_sums(whole[None])[0], -1, 1))
+    return value, correlation_of_sums(drawn), correlation_of_sums(whole + ends)
 
 
-def _table(cells: Ints, sizes: Floats, n_cells: int) -> Floats:
-    return np.bincount(cells, sizes, minlength=n_cells).astype(np.float64)
+@dataclass(frozen=True)
+class _Sample:
+    """The labels used: how many outputs each stands for (n,), the stratum of each if there are any, and the resamples of them.
+
+    In each resample a stratum keeps its weight: its labels that are there stand for those that are not.
+    """
+
+    sizes: Floats
+    strata: Ints | None
+    resamples: Resamples
+
+    def of(self, rows: Mask) -> _Sample:
+        return _Sample(self.sizes[rows], None if self.strata is None else self.strata[rows], self.resamples.of(rows))
+
+    def tables(self, cells: Ints, n_cells: int) -> tuple[Floats, Floats]:
+        """How many outputs lie in each cell, (n_cells,) and of each resample (n_boot, n_cells)."""
+        whole = np.bincount(cells, self.sizes, minlength=n_cells).astype(np.float64)
+        drawn = [part.counts_of(cells[rows], n_cells, self.sizes[rows]) * times for rows, part, times in self._parts()]
+        return whole, np.asarray(sum(drawn[1:], drawn[0]))
+
+    def sums(self, columns: Floats) -> tuple[Floats, Floats]:
+        """Sums of columns (n, k), each output as often as it stands for: (k,), and of each resample (n_boot, k)."""
+        heavy = columns * self.sizes[:, None]
+        drawn = [part.sums(heavy[rows]) * times for rows, part, times in self._parts()]
+        return heavy.sum(axis=0), np.asarray(sum(drawn[1:], drawn[0]))
+
+    def _parts(self) -> Iterator[tuple[Mask, Resamples, Floats | float]]:
+        """Each stratum: its rows, their resamples, and by how much it is made up for what each resample lacks of it."""
+        if self.strata is None:
+            yield np.ones(len(self.sizes), dtype=bool), self.resamples, 1.0
+            return
+        for stratum in np.unique(self.strata):
+            rows = self.strata == stratum
+            part, n = self.resamples.of(rows), int(rows.sum())
+            there = part.counts_of(np.zeros(n, dtype=np.int64), 1)
+            yield rows, part, np.divide(n, there, out=np.zeros_like(there), where=there > 0)
+
+    def scaled(self, value: float, drawn: Floats) -> Floats:
+        """What a figure is without each prompt, each change scaled to (n - 1) / n of its stratum and not of all prompts."""
+        if self.strata is None or self.resamples.is_drawn:
+            return drawn
+        clusters, count, n_prompts = self.resamples.clusters, np.bincount(self.strata), max(self.resamples.n_drawn_from, 2)
+        factor = np.sqrt((1 - 1 / np.maximum(count, 1)) * n_prompts / (n_prompts - 1))[self.strata]
+        of_prompt = np.bincount(clusters, factor, minlength=len(drawn)) / np.maximum(np.bincount(clusters, minlength=len(drawn)), 1)
+        return np.asarray(value + (drawn - value) * of_prompt)
+
+    def estimate(self, value: float, drawn: Floats, n_dropped: int, kind: Kind, unseen: Floats | None = None) -> Estimate:
+        return with_interval(value, self.scaled(value, drawn), self.resamples, len(self.sizes), n_dropped, kind=kind, unseen=unseen)
+
+
+def _sample(weights: Floats, used: Mask, resamples: Resamples, strata: Iterable[Hashable] | None) -> _Sample:
+    layers = None
+    if strata is not None:
+        layers = merged_strata(stratum_numbers("strata", strata, len(used))[used], np.arange(int(used.sum())))
+    return _Sample(_sizes(weights[used]), layers, resamples.of(used))
 
 
 def _moments(x: Floats, y: Floats) -> Floats:
@@ -227,11 +356,11 @@ def _midranks(codes: Ints, n_codes: int, sizes: Floats) -> Floats:
 
 
 def _labels_drawn(judge: Scores, human: Scores, scale: Floats, weights: Scores) -> tuple[Ints, Ints, Mask, Floats]:
-    """Return the places of both labels of the outputs that have them and a weight, which those are, and their sizes."""
+    """Return the places of both labels of the outputs that have them and a weight, which those are, and the weights of all."""
     judged, median, both = labels_of_both(judge, human, scale)
     heavy = _weights(weights, len(both))
     kept, used = ~np.isnan(heavy)[both], both & ~np.isnan(heavy)
-    return judged[kept], median[kept], used, _sizes(heavy[used])
+    return judged[kept], median[kept], used, heavy
 
 
 def _weights(weights: Scores, length: int) -> Floats:

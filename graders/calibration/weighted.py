@@ -216,7 +216,7 @@ def _check_study(
     population = ~np.isnan(scores) if not why_unused else np.ones(len(scores), dtype=bool)
     used = has_label & population & ~np.isnan(given)
     places = np.flatnonzero(used[population])
-    layers = None if strata is None else _merge_strata(stratum_numbers("strata", strata, len(scores))[population], places)
+    layers = None if strata is None else merged_strata(stratum_numbers("strata", strata, len(scores))[population], places)
     groups = None if clusters is None else cluster_numbers("clusters", clusters, len(scores))[population]
     raw = given[used] if layers is None else _stratum_weights(layers, places)
     pseudo = PSEUDO_VERDICTS if scale is None else PSEUDO_SCORES
@@ -225,7 +225,7 @@ def _check_study(
     return study, int(has_label.sum() - used.sum()), why_unused
 
 
-def _merge_strata(strata: Ints, labelled: Ints) -> Ints:
+def merged_strata(strata: Ints, labelled: Ints) -> Ints:
     """Return strata from 0 with two labels each at least (one stratum when there are fewer than four labels)."""
     labels = np.bincount(strata[labelled], minlength=int(strata.max(initial=0)) + 1)
     number, numbers, seen = 0, [], 0

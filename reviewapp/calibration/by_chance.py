@@ -1,73 +1,103 @@
-"""Where a queue drew outputs with unequal chances: agreement and ranking as they would be over all outputs."""
+"""Where a queue drew outputs with unequal chances: agreement, ranking and errors as they would be over all outputs."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from graders.calibration import by_chance
-from graders.calibration.alpha import Metric
+from graders.calibration.alpha import METRICS, Metric
 from graders.calibration.arrays import Floats
+from graders.calibration.result import Estimate
 from reviewapp.calibration.figures import NOT_A_SCALE, Figure, figure, missing
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items, on_scale
-from reviewapp.calibration.rates import error_group
+from reviewapp.calibration.rates import same_verdict
 
 ON_A_SCALE = ("weighted_kappa_weighted", "gwet_ac2_weighted", "pearson_weighted", "spearman_weighted", "spearman_within_weighted")
+ERRORS = ("bias_weighted", "mae_weighted", "rmse_weighted", "agreement_weighted")
 
 
-def weights_of(items: Items, grades: Grades) -> Floats | None:
-    """One over the chance of each item (n,); None where all chances were alike."""
-    if grades.design.weights is None:
+def drawn_of(items: Items, grades: Grades) -> dict[str, Any] | None:
+    """The weight of each item (n,), one over its chance, and its stratum where there are any; None where all chances were alike."""
+    design = grades.design
+    if design.weights is None:
         return None
     by_output = np.full(len(grades.outputs), np.nan)
-    by_output[grades.labelled] = grades.design.weights
-    return by_output[items.output]
+    if design.strata is None:
+        by_output[grades.labelled] = design.weights
+        return {"weights": by_output[items.output]}
+    size, drawn = np.bincount(design.strata), np.bincount(design.strata[grades.labelled], minlength=int(design.strata.max()) + 1)
+    by_output[grades.labelled] = (size / np.maximum(drawn, 1))[design.strata[grades.labelled]]
+    return {"weights": by_output[items.output], "strata": design.strata[items.output]}
 
 
 def agreement_group(items: Items, grades: Grades) -> Figure:
     """The judge's agreement and ranking over all outputs; nothing where chances were alike."""
-    weights = weights_of(items, grades)
-    if weights is None:
+    drawn = drawn_of(items, grades)
+    if drawn is None:
         return {}
-    judge, human, labels, draws = items.judge, items.human, items.labels, items.resamples
-    metric: Metric = "nominal" if items.is_categorical else "ordinal"
-    found = {"alpha_weighted": figure(by_chance.alpha_by_chance(human, metric, weights, draws, labels, judge=judge))}
+    judge, human, labels = items.judge, items.human, items.labels
+    given = drawn | {"resamples": items.resamples}
+    found = {"alpha_weighted": figure(_alpha(items, drawn, judge))}
     if items.is_categorical:
         return found | {name: missing(NOT_A_SCALE) for name in ON_A_SCALE}
     made = (
-        by_chance.kappa_by_chance(judge, human, labels, weights, draws),
-        by_chance.ac2_by_chance(judge, human, labels, weights, draws),
-        by_chance.correlation_by_chance("pearson", judge, items.mean, weights, draws),
-        by_chance.correlation_by_chance("spearman", judge, items.mean, weights, draws),
-        by_chance.correlation_by_chance("spearman", judge, items.mean, weights, draws, groups=items.criterion),
+        by_chance.kappa_by_chance(judge, human, labels, **given),
+        by_chance.ac2_by_chance(judge, human, labels, **given),
+        by_chance.correlation_by_chance("pearson", judge, items.mean, **given),
+        by_chance.correlation_by_chance("spearman", judge, items.mean, **given),
+        by_chance.correlation_by_chance("spearman", judge, items.mean, **given, groups=items.criterion),
     )
     return found | dict(zip(ON_A_SCALE, map(figure, made), strict=True))
 
 
+def error_group(items: Items, grades: Grades, columns: list[int]) -> Figure:
+    """The judge's errors as they would be over all outputs; nothing where chances were alike."""
+    drawn = drawn_of(items, grades)
+    if drawn is None:
+        return {}
+    if items.is_categorical:
+        return {name: missing(NOT_A_SCALE) for name in ERRORS}
+    apart, given = items.judge - items.mean, drawn | {"resamples": items.resamples}
+    made = (
+        by_chance.mean_by_chance(apart, kind="points", **given),
+        by_chance.mean_by_chance(np.abs(apart), kind="size", **given),
+        _root(by_chance.mean_by_chance(apart**2, kind="mean", most=(items.scale[1] - items.scale[0]) ** 2, **given)),
+        same_verdict(*on_scale(grades, columns, items.scale), items, grades),
+    )
+    return dict(zip(ERRORS, map(figure, made), strict=True))
+
+
 def people_group(items: Items, grades: Grades) -> Figure:
     """How far people agree over all outputs; nothing where chances were alike."""
-    weights = weights_of(items, grades)
-    if weights is None:
+    drawn = drawn_of(items, grades)
+    if drawn is None:
         return {}
-    names: tuple[Metric, ...] = ("ordinal", "interval", "nominal")
-    none = missing(NOT_A_SCALE)
-    return {
-        f"alpha_{name}_weighted": none
-        if items.is_categorical and name != "nominal"
-        else figure(by_chance.alpha_by_chance(items.human, name, weights, items.resamples, items.labels))
-        for name in names
-    }
+    none = {f"alpha_{metric}_weighted": missing(NOT_A_SCALE) for metric in METRICS} if items.is_categorical else {}
+    metrics: tuple[Metric, ...] = ("nominal",) if items.is_categorical else METRICS
+    return none | {f"alpha_{metric}_weighted": figure(_alpha(items, drawn, metric=metric)) for metric in metrics}
 
 
-def overview_figures(items: Items, grades: Grades, column: int) -> dict[str, Figure]:
+def overview_figures(items: Items, grades: Grades) -> dict[str, Figure]:
     """The row of a criterion, over all outputs: how far people agree, how far the judge agrees with them, and its bias."""
-    weights = weights_of(items, grades)
-    if weights is None:
+    drawn = drawn_of(items, grades)
+    if drawn is None:
         return {}
-    metric: Metric = "nominal" if items.is_categorical else "ordinal"
-    people = by_chance.alpha_by_chance(items.human, metric, weights, items.resamples, items.labels)
-    judge = by_chance.alpha_by_chance(items.human, metric, weights, items.resamples, items.labels, judge=items.judge)
-    found = {"human_alpha": figure(people), "judge_alpha": figure(judge)}
+    found = {"human_alpha": figure(_alpha(items, drawn)), "judge_alpha": figure(_alpha(items, drawn, items.judge))}
     if items.is_categorical:
         return found
-    return found | {"bias": error_group(*on_scale(grades, [column], items.scale), items, grades)["bias_weighted"]}
+    return found | {"bias": figure(by_chance.mean_by_chance(items.judge - items.mean, kind="points", resamples=items.resamples, **drawn))}
+
+
+def _alpha(items: Items, drawn: dict[str, Any], judge: Floats | None = None, metric: Metric | None = None) -> Estimate:
+    """Among people; with the judge, that of it with single people. By default of the kind that the scores are."""
+    metric = metric or ("nominal" if items.is_categorical else "ordinal")
+    return by_chance.alpha_by_chance(items.human, metric, labels=items.labels, resamples=items.resamples, judge=judge, **drawn)
+
+
+def _root(found: Estimate) -> Estimate:
+    low, value, high = (None if end is None else max(end, 0.0) ** 0.5 for end in (found.low, found.value, found.high))
+    return replace(found, low=low, value=value, high=high)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,11 @@ from graders.calibration.rates import wilson
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
 from graders.calibration.weighted import weighted_mean, weighted_rate
-from reviewapp.calibration.figures import NOT_A_SCALE, figure, missing
+from reviewapp.calibration.figures import figure
 from reviewapp.calibration.grades import Grades, Outputs
 from reviewapp.calibration.items import Items
 
 KS = (1, 5, 10)
-WEIGHTED = ("bias_weighted", "mae_weighted", "rmse_weighted", "agreement_weighted")
 
 
 def pass_rate_group(judge: Floats, human: Floats, grades: Grades) -> dict[str, Any]:
@@ -59,34 +57,18 @@ def mean_group(judge: Floats, human: Floats, scale: tuple[float, float], grades:
     }
 
 
-def error_group(judge: Floats, human: Floats, items: Items, grades: Grades) -> dict[str, Any]:
-    """The judge's errors as they would be over all outputs, by how the labels were drawn; nothing where they were drawn evenly.
+def same_verdict(judge: Floats, human: Floats, items: Items, grades: Grades) -> Estimate:
+    """How often judge and people's majority decide alike over all outputs, by how the labels were drawn.
 
     Arguments as in `mean_group`, on the scale of `items`.
     """
-    if grades.design.weights is None or items.is_categorical:
-        return {name: missing(NOT_A_SCALE) for name in WEIGHTED} if grades.design.weights is not None else {}
     o, c = judge.shape
-    people, majorities = np.full((o, c), np.nan), np.full((o, c), np.nan)
-    people[grades.labelled] = np.stack([mean_human(human[:, :, k]) for k in range(c)], axis=-1)
+    majorities = np.full((o, c), np.nan)
     majorities[grades.labelled] = np.stack([majority(items.passes(human[:, :, k])) for k in range(c)], axis=-1)
-    span, apart = items.scale[1] - items.scale[0], (judge - people).T.ravel()
     judged = items.passes(judge)
     same = np.where(np.isnan(judged) | np.isnan(majorities), np.nan, judged == majorities).T.ravel()
     drawn = _drawn(grades, times=c) | {"clusters": np.tile(grades.clusters, c)}
-    nobody = np.full(o * c, np.nan)
-    found = {
-        "bias_weighted": weighted_mean(nobody, apart, (-span, span), **drawn),
-        "mae_weighted": weighted_mean(nobody, np.abs(apart), (0, span), **drawn),
-        "rmse_weighted": _root(weighted_mean(nobody, apart**2, (0, span**2), **drawn)),
-        "agreement_weighted": weighted_rate(nobody, same, **drawn),
-    }
-    return {name: figure(estimate) for name, estimate in found.items()}
-
-
-def _root(found: Estimate) -> Estimate:
-    low, value, high = (None if end is None else max(end, 0.0) ** 0.5 for end in (found.low, found.value, found.high))
-    return replace(found, low=low, value=value, high=high)
+    return weighted_rate(np.full(o * c, np.nan), same, **drawn)
 
 
 def _even(judge: Floats, by_people: Floats, grades: Grades) -> dict[str, Any]:

@@ -167,17 +167,17 @@ def _overview(
     found = []
     for column, criterion in enumerate(grades.criteria):
         items = items_of(grades, question.task.rubric, [column], rows, draws)
-        found.append({"key": criterion.key, "title": criterion.title, **_overview_figures(items, second.get(column), grades, column)})
+        found.append({"key": criterion.key, "title": criterion.title, **_overview_figures(items, second.get(column), grades)})
     return tuple(found), second
 
 
-def _overview_figures(items: Items, second: Second, grades: Grades, column: int) -> dict[str, Figure]:
+def _overview_figures(items: Items, second: Second, grades: Grades) -> dict[str, Figure]:
     metric: alpha.Metric = "nominal" if items.is_categorical else "ordinal"
     found = {
         "human_alpha": figure(alpha.krippendorff_alpha(items.human, metric, items.resamples, items.labels)),
         "judge_alpha": figure(alpha.judge_alpha(items.judge, items.human, metric, items.resamples, items.labels)),
     }
-    found |= overview_figures(items, grades, column)
+    found |= overview_figures(items, grades)
     if items.is_categorical or second is None:
         return found | {name: missing(NOT_A_SCALE) for name in ("icc", "reviews_needed", "bias", "judge_rank", "human_rank", "gap")}
     single = icc.icc1(items.human, items.resamples, items.labels)

@@ -9,7 +9,7 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
 from graders.calibration.resample import Resamples
-from reviewapp.calibration.by_chance import agreement_group, people_group
+from reviewapp.calibration.by_chance import agreement_group, error_group, people_group
 from reviewapp.calibration.drift import drift_of
 from reviewapp.calibration.figures import (
     NOT_A_SCALE,
@@ -26,7 +26,7 @@ from reviewapp.calibration.figures import (
 )
 from reviewapp.calibration.grades import MODES, Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, on_scale, pooled_columns, scored_rows
-from reviewapp.calibration.rates import error_group, mean_group, pass_rate_group
+from reviewapp.calibration.rates import mean_group, pass_rate_group
 from reviewapp.calibration.text_probes import Looks, read_looks, text_group
 from reviewapp.judges.pairs import position_of
 from reviewapp.models import Grader, Task
@@ -104,7 +104,7 @@ def groups_of(grades: Grades, items: Items, judge: Grader | None, columns: list[
     human |= people_group(items, grades)
     if judge is not None:
         about_judge |= agreement_group(items, grades)
-        about_judge |= error_group(*on_scale(grades, columns, items.scale), items, grades)
+        about_judge |= error_group(items, grades, columns)
     return {
         "human": human,
         "judge": about_judge,

@@ -86,6 +86,7 @@ def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
         found |= {f"alpha by chance, {metric}": by_chance.alpha_by_chance(human, metric, weights, draws, (1, 5))}
         found |= {f"judge's alpha by chance, {metric}": by_chance.alpha_by_chance(human, metric, weights, draws, (1, 5), judge=judge)}
     found |= {"kappa by chance": by_chance.kappa_by_chance(judge, human, (1, 2, 3, 4, 5), weights, draws)}
+    found |= {"error by chance": by_chance.mean_by_chance(abs(judge - people), weights, draws, "size", strata=[i % 3 for i in range(n)])}
     found |= {"ac2 by chance": by_chance.ac2_by_chance(judge, human, (1, 2, 3, 4, 5), weights, draws)}
     for name in ("pearson", "spearman"):
         found |= {f"{name} by chance": by_chance.correlation_by_chance(name, judge, human, weights, draws)}
@@ -172,6 +173,7 @@ def test_every_public_function_that_makes_a_figure_is_in_the_table():
         "coded_scores",
         "units_of",
         "mean_scores",
+        "merged_strata",
     }
     table = inspect.getsource(sys.modules[__name__])
     for module in pkgutil.iter_modules(graders.calibration.__path__):
