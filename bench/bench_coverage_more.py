@@ -22,7 +22,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any
 from zlib import crc32
@@ -55,7 +55,8 @@ STRENGTHS = {"near each other": np.array([0.5, 0.2, -0.2, -0.5]), "far apart": n
 PILOT, SIMULATIONS, PLANS = 0.1, 20, 20  # of label plans there are one study in so many
 
 Where = tuple[str, int, str, str, str]  # group, labels, rate, judge, how they come
-Found = dict[str, tuple[Estimate, float | Callable[[float], float] | None]]  # with the truth; None: by rate from `truths`
+Truths = dict[str, Callable[[float], float]]  # by the rate of a pass
+Found = dict[str, tuple[Estimate, float | Callable[[Truths, float], float] | None]]  # with the truth; None: that of `truths`
 
 
 def figures_of_people_and_judge(study: Study, draws: Resamples) -> dict[str, Estimate]:
@@ -145,20 +146,25 @@ def figures_by_chance(judge: Floats, people: Floats, chances: dict[str, Any], dr
     }
 
 
-def bins_of(study: Study, rates: dict[str, Any], at: float) -> Found:
+def bins_of(study: Study) -> Found:
     """The bin of the lowest score and that of the highest, with the share that people pass among such scores."""
     passed = majority((study.human >= PASS).astype(float))
     bins = reliability_bins((study.judge - 1) / SPAN, passed)
     found: Found = {}
     for name, one in (("lowest bin", bins[0]), ("highest bin", bins[-1])):
         inside = [score for score in LABELS if one.low - 1e-9 <= (score - 1) / SPAN <= one.high + 1e-9]
-        seen, good = (sum(max(float(rates[f"{what} {score:g}"](at)), 0.0) for score in inside) for what in ("scored", "passed"))
-        found[name] = (one.passed, good / seen)
+        found[name] = (one.passed, partial(share_of, inside))
     return found
 
 
+def share_of(scores: list[float], rates: Truths, at: float) -> float:
+    """What people pass of the outputs with these scores."""
+    seen, good = (sum(max(float(rates[f"{what} {score:g}"](at)), 0.0) for score in scores) for what in ("scored", "passed"))
+    return good / seen
+
+
 @cache
-def truths(rate: str, judge: str, population: int = POPULATION) -> dict[str, Callable[[float], float]]:
+def truths(rate: str, judge: str, population: int = POPULATION) -> Truths:
     """The true value of each figure by the rate of a pass."""
     rates, values = np.linspace(*RATES[rate], GRID), {}
     for place, at in enumerate(rates):
@@ -184,7 +190,7 @@ def study_group(n: int, rate: str, judge: str, how: str, rng: np.random.Generato
     if how == PROMPTS:
         del found["rate (Clopper-Pearson)"]  # of independent outputs
         return at, found
-    return at, found | bins_of(study, truths(rate, judge), at)
+    return at, found | bins_of(study)
 
 
 def drawn_group(n: int, rate: str, judge: str, how: str, rng: np.random.Generator) -> tuple[float, Found]:
@@ -224,7 +230,7 @@ def games_of(strengths: Floats, n: int, rng: np.random.Generator, *, prompt: Int
 @cache
 def true_strengths(rate: str, how: str) -> Floats:
     """Those that ever more comparisons would lead to, ties counting as half a win."""
-    n, rng = 400_000, np.random.default_rng(0)
+    n, rng = POPULATION, np.random.default_rng(0)
     x, y, outcome = games_of(STRENGTHS[rate], n, rng, prompt=np.arange(n) if how == PROMPTS else None)
     found = {r.name: r.strength.value for r in bradley_terry([PLAYERS[i] for i in x], [PLAYERS[i] for i in y], outcome)}
     return np.array([found[name] for name in PLAYERS])
@@ -253,7 +259,7 @@ GROUPS: dict[str, tuple[Group, tuple[str, ...], tuple[str, ...], tuple[str, ...]
 }
 
 
-def simulate(where: Where, studies: int, seed: int = 0) -> dict[str, Cell]:
+def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION) -> dict[str, Cell]:
     """Each figure's coverage in one cell."""
     group, n, rate, judge, how = where
     rng = np.random.default_rng([seed, n, *(crc32(part.encode()) for part in (group, rate, judge, how))])
@@ -265,9 +271,15 @@ def simulate(where: Where, studies: int, seed: int = 0) -> dict[str, Cell]:
             if name == "one prediction":
                 mine.append(float(truth))
             elif made.low is not None and made.high is not None:
-                value = truths(rate, judge)[name](at) if truth is None else truth
-                mine.append(float(made.low - 1e-9 <= value <= made.high + 1e-9))
+                mine.append(float(made.low - 1e-9 <= _true(truth, name, where, at, population) <= made.high + 1e-9))
     return {name: Cell(len(mine) / studies, float(np.mean(mine)) if mine else 0.0, studies) for name, mine in held.items()}
+
+
+def _true(truth: Any, name: str, where: Where, at: float, population: int) -> float:
+    if isinstance(truth, float):
+        return truth
+    rates = truths(where[2], where[3], population)
+    return float(rates[name](at) if truth is None else truth(rates, at))
 
 
 def plans(n: int, rate: str, judge: str, studies: int) -> list[float]:

@@ -59,7 +59,8 @@ def bradley_terry(first: Sequence[str], second: Sequence[str], outcome: Scores, 
     References
     ----------
     Bradley and Terry (1952), Biometrika 39:324-345. Newman (2023), Journal of Machine Learning Research 24(238):1-25, for
-    the fit. White (1982), Econometrica 50:1-25, for the sandwich. Ustalov (2025), Reliable, Reproducible, and Really Fast
+    the fit. White (1982), Econometrica 50:1-25, for the sandwich; MacKinnon and White (1985), Journal of Econometrics
+    29:305-325, HC2, for its use with few comparisons. Ustalov (2025), Reliable, Reproducible, and Really Fast
     Leaderboards with Evalica, COLING.
 
     Examples
@@ -124,15 +125,20 @@ class _Games:
 
 
 def _added(games: _Games, values: Floats, resamples: Resamples) -> Floats:
-    """Return what each prompt adds to each strength, to first order (prompts, players): scores times the inverse information."""
+    """Return what each prompt adds to each strength, to first order (prompts, players): scores times the inverse information.
+
+    A comparison draws the strengths towards itself, so it seems less off than it is: by the root of 1 less its leverage.
+    """
     n, (_, number) = len(games.x), np.unique(resamples.clusters, return_inverse=True)
     rows, sides = np.arange(n), np.zeros((n, games.n_players))
     sides[rows, games.x], sides[rows, games.y] = 1.0, -1.0
     expected, of_average = (1 / (1 + np.exp(-gap)) for gap in (values[games.x] - values[games.y], values))
     information = sides.T @ (sides * (expected * (1 - expected))[:, None])
     information += np.diag(PRIOR_TIES * of_average * (1 - of_average))
-    scores = sides * (games.outcome - expected)[:, None]
-    added = np.stack([np.bincount(number, weights=column) for column in scores.T], axis=1) @ np.linalg.inv(information)
+    inverse = np.linalg.inv(information)
+    leverage = expected * (1 - expected) * np.einsum("ij,jk,ik->i", sides, inverse, sides)
+    scores = sides * ((games.outcome - expected) / np.sqrt(np.maximum(1 - leverage, 0.1)))[:, None]
+    added = np.stack([np.bincount(number, weights=column) for column in scores.T], axis=1) @ inverse
     return np.asarray(added - added.mean(axis=1, keepdims=True))
 
 

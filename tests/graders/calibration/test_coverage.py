@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bench import bench_coverage_figures as figures
+from bench import bench_coverage_more as more
 from bench.bench_coverage import ESTIMATORS, coverage
 
 STUDIES = 120  # one standard error is 2 points
@@ -26,3 +27,26 @@ def test_intervals_of_figures_hold_the_truth(where):
     assert len(held) >= 25
     assert min(held.values()) >= 0.82, held
     assert 0.935 <= np.mean(list(held.values())) <= 0.99
+
+
+@pytest.mark.parametrize(
+    "where, studies, least",
+    [
+        (("study", 20, "near 1", "useless", ""), 60, 0.82),
+        (("study", 50, "middle", "good", more.PROMPTS), 40, 0.82),
+        (("drawn", 50, "near 1", "useless", "active"), 40, 0.8),
+        (("drawn", 50, "middle", "good", "stratified"), 40, 0.8),
+        (("tries", 50, "near 1", "", ""), 150, 0.89),
+        (("games", 50, "far apart", "", ""), 120, 0.86),
+    ],
+)
+def test_the_other_intervals_hold_the_truth(where, studies, least):
+    cells = more.simulate(where, studies, population=10_000)
+    held = {name: cell.held for name, cell in cells.items() if cell.with_interval >= 0.4}
+    assert held and min(held.values()) >= least, held
+    assert np.mean(list(held.values())) >= 0.91
+
+
+def test_half_the_interval_takes_about_as_many_labels_more_as_is_foretold():
+    ratios = more.plans(50, "middle", "biased", 6)
+    assert len(ratios) == 6 and 0.85 <= np.mean(ratios) <= 1.15, ratios
