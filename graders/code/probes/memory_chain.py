@@ -210,6 +210,7 @@ class Step:
         self.small = [n for n in graph.of(self.window) if n.numel < size and is_a(n, CONTRACT)]
         self.fixed = graph.mask(n.i for n in self.small)
         self.beside = [b for c in every if (b := self._companion(c)) is not None]
+        self.makers: list[Node] | None = None  # what makes the write, once it was looked for
 
     def _companion(self, other: Chain) -> Node | None:
         """The state of another chain as large as this one (a momentum) that this step goes on from.

@@ -57,10 +57,10 @@ class Trace:
         return any(self.graph.depends(chain.last.i, c.states[0].i) for c in earlier)
 
     def steps(self, chain: Chain) -> list[Step]:
-        """Two steps whose old state is itself a result of a step: the second and the last; all where a step is many tokens."""
+        """Steps whose old state is itself a result of a step: the second, the third and the last; all where a step is many tokens."""
         if chain.last.i not in self._steps:
             last = len(chain.states) - 1
-            numbers = {min(2, last), last} if not self.is_sparse(chain) else set(range(1, last + 1))
+            numbers = {min(2, last), min(3, last), last} if not self.is_sparse(chain) else set(range(1, last + 1))
             self._steps[chain.last.i] = [Step(self.graph, chain, n, self.every) for n in sorted(numbers)]
         return self._steps[chain.last.i]
 
@@ -172,12 +172,14 @@ def recurrent_update(short: Trace, long: Trace, *, remembers: bool) -> Verdict:
         return verdict
     if remembers:
         return no("the answer depends on earlier calls: the state is left over", chain.last, category="not_recurrent")
-    if sees_future(short, chain) and (long.chain is None or sees_future(long, long.chain)):
+    last = short.chains[-1], long.chains[-1] if long.chains else None
+    if any(sees_future(short, c) and (d is None or sees_future(long, d)) for c, d in dict.fromkeys([(chain, long.chain), last])):
         return no("what the memory holds or gives changes with later tokens: it sees the future", chain.last, category="not_recurrent")
     if mixes_sequences(short, chain):
         return no("one sequence of a batch changes what the memory gives for another", chain.last, category="not_recurrent")
     late = long.steps(long.chain)[-1:] if long.chain else []
-    for step in (*short.steps(chain), *late):
+    other = [step for c in _first_of_each(short.chains)[1:] for step in short.steps(c)[-1:]]
+    for step in (*short.steps(chain), *other, *late):
         kept = rms(step.carried(step.before.value)) / (rms(step.before.value) + 1e-12)
         if kept < 1e-3:
             return no("next to nothing of a state is carried into the next one", step.after, category="not_recurrent")
@@ -398,5 +400,8 @@ def by_steps(trace: Trace, rule: Callable[[Trace, Step], Verdict]) -> Verdict | 
 
 
 def _first_of_each(chains: list[Chain]) -> list[Chain]:
-    """Chains at different places of the source: layers that share their code are asked once."""
-    return list({c.last.place[:1]: c for c in reversed(chains)}.values())[::-1]
+    """Chains at different places of the source: of layers that share their code the first two and the last are asked."""
+    alike: dict[object, list[Chain]] = {}
+    for chain in chains:
+        alike.setdefault(chain.last.place[:1], []).append(chain)
+    return [c for found in alike.values() for c in dict.fromkeys([*found[:2], found[-1]])]

@@ -37,6 +37,12 @@ class Fusion:
         self.leaves = self.graph.mask([*self.source, *self.attention])
         self._still: dict[tuple[object, ...], torch.Tensor] = {}
         self._ties: dict[tuple[int, int], bool] = {}
+        self._at_ends: dict[int, tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]] = {}
+        made = (n for n in self.graph.nodes if n.ins and not is_a(n, STRUCTURAL))
+        self.units: dict[tuple[int, ...], list[Node]] = {}  # by their shapes, what could be a gate
+        for node in made:
+            if in_unit(node):
+                self.units.setdefault(node.shape, []).append(node)
         self.users: dict[int, list[int]] = {}
         for node in self.graph.nodes:
             for i in set(node.ins):
@@ -52,13 +58,26 @@ class Fusion:
 
     def _is_attention(self, node: Node) -> bool:
         if node.op.startswith("_scaled_dot_product"):
-            return True
+            return self._looks_back(node)
         if not is_a(node, {"bmm", "mm", "mv", "sum"}) or not node.ins:
             return False
         soft = core(self.graph, node.ins[0])
         if is_a(node, {"sum"}):
             soft = core(self.graph, self.graph.nodes[node.ins[0]].ins[0]) if is_a(soft, {"mul"}) else soft
-        return soft.op in SOFT and soft.place in self.soft_places and mixes_tokens(self, node)
+        return soft.op in SOFT and soft.place in self.soft_places and mixes_tokens(self, node) and self._looks_back(node)
+
+    def _looks_back(self, node: Node) -> bool:
+        """Is what is given for a token another when an earlier one has other values? (Not where each looks at itself alone.)"""
+        length, dim = self.trace.length, -2
+        values = [self.graph.nodes[i] for i in node.ins[1:3] if self.graph.by_tokens(i)]
+        timed = [n for n in values if len(n.shape) > 2 and n.shape[dim] == length and n.value.is_floating_point()]
+        if not timed or node.shape.count(length) != 1 or (rank := node.shape.index(length)) == 0:
+            return True
+        given = {n.i: n.value.clone() for n in timed}
+        for value in given.values():
+            value.select(dim, 0).add_(max(rms(value), 0.1))
+        moved = (self.replay.one(node.i, given) - node.value).narrow(rank, 1, length - 1)
+        return not rms(moved) <= 1e-6 * rms(node.value)
 
     # --- the blend ---
 
@@ -164,7 +183,9 @@ class Fusion:
 
     def _ends(self, gate: Node) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
         """The gate at either end."""
-        return self._set(gate, torch.zeros_like(gate.value)), self._set(gate, torch.ones_like(gate.value))
+        if gate.i not in self._at_ends:
+            self._at_ends[gate.i] = self._set(gate, torch.zeros_like(gate.value)), self._set(gate, torch.ones_like(gate.value))
+        return self._at_ends[gate.i]
 
     def _set(self, gate: Node, to: torch.Tensor) -> dict[int, torch.Tensor]:
         """The gate at other values, and whatever else is one minus the gate at theirs."""
@@ -173,10 +194,8 @@ class Fusion:
         if dim is not None:
             return {gate.i: torch.cat([to.narrow(dim, 0, 1), 1 - to.narrow(dim, 0, 1)], dim)}
         given = {gate.i: to}
-        for node in self.graph.nodes:
-            if node.i == gate.i or node.numel != gate.numel or node.shape != gate.shape or is_a(node, STRUCTURAL) or not node.ins:
-                continue
-            if self.graph.depends(node.i, gate.i) or self.graph.depends(gate.i, node.i) or not in_unit(node):
+        for node in self.units.get(gate.shape, ()):
+            if self.graph.depends(node.i, gate.i) or self.graph.depends(gate.i, node.i):
                 continue
             opposite = bool(((node.value + value - 1).abs() < 1e-5).all())
             if (opposite or bool(((node.value - value).abs() < 1e-6).all())) and self._tied(gate, node, opposite):

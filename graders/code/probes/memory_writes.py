@@ -93,6 +93,12 @@ def _all_alike(vectors: torch.Tensor) -> bool:
 
 def _maker(graph: Graph, step: Step) -> Node | None:
     """The nearest product of a column and a row above the new state."""
+    if step.makers is None:
+        step.makers = [node] if (node := _find_maker(graph, step)) else []
+    return step.makers[0] if step.makers else None
+
+
+def _find_maker(graph: Graph, step: Step) -> Node | None:
     start = min([step.before.i, *(b.i for b in step.beside)])
     near = [n for n in graph.of(graph.above(step.after.i)) if outer_operands(graph, n.i) and n.numel >= step.after.numel]
     late = [n for n in near if n.i > start] or near
@@ -329,7 +335,8 @@ def _no_gate(trace: Trace, step: Step) -> Verdict:
     start = min([step.before.i, *(b.i for b in step.beside)])
     mine = [n for n in graph.of(graph.above(step.after.i)) if n.memory == step.after.memory and graph.by_tokens(n.i)]
     blind = [n for n in mine if is_sigmoid(graph, n)]
-    scaling = [n for n in blind if (n.i > start or n.numel <= 1 << 16) and scales_write(step, n)]
+    first = step.chain.states[0].i  # before it: gates of all tokens at once
+    scaling = [n for n in blind if (n.i > start or (n.i < first and n.numel <= 1 << 16)) and scales_write(step, n)]
     if scaling:
         return no("the write gate sees the input alone: nothing retrieved from the memory reaches it", scaling[-1], category="generic_gate")
     return no("no gate that knows what the memory retrieves scales the write", step.after, category="generic_gate")

@@ -33,6 +33,7 @@ from unseen import keep_unseen
 from verdicts import Verdict, agree, is_stuck, no
 
 MANY_TOKENS = 13
+READ_TO = 64  # tokens whose record is read in a time worth it
 Six = tuple[Verdict, ...]  # in the order of KEYS; no dictionary, as the program could find one by its names and write into it
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 RECURRENT = KEYS.index("recurrent_update")
@@ -109,7 +110,7 @@ def decide(trial: Trial, guard: Guard) -> tuple[Six, dict[str, list[float]]]:
         short = try_trace(trial, *trial.sizes)
     if oddity == "watched":
         return all_no("the program gives other results when its operations are recorded"), {}
-    trial.remembers = oddity == "calls"
+    trial.remembers = oddity == "calls" and trial.is_left_over()
     with guard.originals():
         found = verdicts_of(trial, short, long)
         told = course(long, dict(zip(KEYS, found, strict=True)))
@@ -118,7 +119,7 @@ def decide(trial: Trial, guard: Guard) -> tuple[Six, dict[str, list[float]]]:
     for mode in trial.modes():
         found = both(found, again(trial, guard, trial.sizes, size, mode))
     if found[RECURRENT].says == "yes" and (length := trial.steps_stop()):
-        found = both(found, again(trial, guard, (size[0], length), size))
+        found = both(found, again(trial, guard, (size[0], length), size)) if length <= READ_TO else found
         stops = no("from some length on no more steps are made: the chain does not grow", *short.outputs[-1:])
         found = (*found[:RECURRENT], stops, *found[RECURRENT + 1 :])
     for other in trial.other_ways():

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from types import CodeType, FrameType
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -204,23 +205,28 @@ def _instruction(code: CodeType, at: int) -> int:
 
 
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Which operations run while it is entered, and how many."""
+    """Which operations run while it is entered, each with the operations that made its arguments."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[object] = []
-
-    @property
-    def count(self) -> int:
-        return len(self.names)
+        self.makers: dict[int, tuple[ReferenceType[torch.Tensor], object]] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func)
-        return func(*args, **(kwargs or {}))
+        self.names.append((func, *dict.fromkeys(self._maker(x) for x in flattened(args)[0] if isinstance(x, torch.Tensor))))
+        result = func(*args, **(kwargs or {}))
+        for out in flattened((result,))[0]:
+            if isinstance(out, torch.Tensor):
+                self.makers[id(out)] = ref(out), func
+        return result
+
+    def _maker(self, tensor: torch.Tensor) -> object:
+        known, func = self.makers.get(id(tensor), (None, None))
+        return func if known and known() is tensor else None
 
 
 def flattened(values: Sequence[Any]) -> tuple[list[Any], list[int]]:

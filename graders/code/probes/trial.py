@@ -23,7 +23,7 @@ from torch.nn.parameter import is_lazy
 
 CONTRACT = (2, 16)
 BATCHES, LENGTHS, LONGER = (3, 5), (6, 7, 9), (19, 21, 23)  # sizes that a state, a head or a layer seldom has
-LONGEST = (50, 33)  # the longest that a program takes is run to see that steps go on being made
+LONGEST = (33, 64, 130)  # as far as a program takes them, to see that steps go on being made
 LATER_CALLS = 64
 CALMER = 0.4
 NEARLY_ZERO = 1e-3  # scales of layers begin as small as that
@@ -50,6 +50,7 @@ class Trial:
         self.memory_class, self.no_class = memory_class_of(module)
         self.kind = "noise"
         self.lenient = False  # is what a mended program gives taken for logits, whatever they are in?
+        self.odd_length = 0
         self.remembers = False  # does an answer depend on earlier calls?
         self.long = (CONTRACT[0], LONGER[seed // 6 % len(LONGER)])
         quiet_dropout(model)
@@ -138,9 +139,21 @@ class Trial:
         return Trace(graph, length, end, grads)
 
     def differs(self) -> bool:
-        """Does a second run give something else than the first?"""
-        one, other = self.run(*self.sizes), self.run(*self.sizes)
-        return _distance(other.detach(), one.detach()) > 1e-3
+        """Does a run give something else after one of other tokens?"""
+        (batch, length), given = self.sizes, []
+        for _ in range(2):
+            given.append(self.run(batch, length).detach())
+            self.run(batch, length + 1)
+        return self.run(batch, length).shape != given[1].shape or _distance(self.run(batch, length).detach(), given[1]) > 1e-3
+
+    def is_left_over(self) -> bool:
+        """Does an answer depend on the call before, however often the program was called already?"""
+        try:
+            for _ in range(LATER_CALLS):
+                self.run(1, 3)
+            return self.differs()
+        except Exception:  # what is left over does not fit
+            return True
 
     def oddity(self, first: torch.Tensor, traced: Trace) -> str:
         """How the traced run differs from the first, untraced one of its size: "", "calls" or "watched"."""
@@ -186,10 +199,13 @@ class Trial:
             if self._course(*self.sizes) not in (usual, []):
                 yield self.sizes
         self.kind = first
+        known = {*usual, *self._course(self.sizes[0], self.sizes[1] + 1)}
         for batch, length in MORE:
             size = batch, length or self.sizes[1]
-            if set(self._course(*size)) - set(usual):
+            if set(self._course(*size)) - known:
                 yield size
+        if self.odd_length:
+            yield CONTRACT[0], self.odd_length
 
     def _course(self, batch: int, length: int) -> list[object]:
         """The operations of one pass; none where the program does not run there."""
@@ -203,7 +219,7 @@ class Trial:
     def _somewhere(self) -> Iterator[None]:
         """Where this kind of run takes place."""
         torch.manual_seed(BY_HAND if self.kind == "seeded" else CHANCE)
-        random.seed(2)
+        random.seed(BY_HAND if self.kind == "seeded" else 2)
         asked = {"gpu": (torch.cuda, "is_available"), "inference": (torch, "is_inference_mode_enabled")}.get(self.kind)
         real = getattr(*asked) if asked else None
         if asked:
@@ -215,20 +231,25 @@ class Trial:
                 setattr(*asked, real)
 
     def steps_stop(self) -> int:
-        """A length beyond `long` at which the work has stopped growing, or 0."""
-        long = self.long[1]
-        for length in LONGEST:
+        """A length beyond `long` at which the work has stopped growing, or 0. `odd_length`: one at which other things are done."""
+        length, names = self.long[1], self._operations(self.long[1])
+        usual, known = len(names) / length, set(names)
+        for longer in LONGEST:
             try:
-                before, after = self._operations(long), self._operations(length)
-            except Exception:  # noqa: S112 (it takes no more tokens than that)
-                continue
-            return length if (after - before) / (length - long) < 0.25 * before / long else 0
+                more = self._operations(longer)
+            except Exception:  # it takes no more tokens than that
+                return 0
+            if set(more) - known:
+                self.odd_length = longer
+            if (len(more) - len(names)) / (longer - length) < 0.25 * usual:
+                return longer
+            length, names = longer, more
         return 0
 
-    def _operations(self, length: int) -> int:
+    def _operations(self, length: int) -> list[object]:
         with torch.no_grad(), Counter() as counter:
             self.run(1, length)
-        return int(counter.count)
+        return counter.names
 
     def calm(self) -> None:
         """Make weights and scales smaller, so that a gate that stands at its end for inputs as large as those at first can move."""

@@ -14,6 +14,7 @@ import torch
 import torch.utils._python_dispatch as dispatch
 
 ANSWERS: tuple[tuple[Any, str, Callable[[], Any]], ...] = (
+    (torch, "get_num_threads", lambda: os.cpu_count() or 4),
     (torch._C, "_len_torch_dispatch_stack", lambda: 0),
     (dispatch, "_len_torch_dispatch_stack", lambda: 0),
     (dispatch, "_get_current_dispatch_mode", lambda: None),
