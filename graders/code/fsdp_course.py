@@ -163,6 +163,9 @@ def _unlearned_by(rank: Rank, name: str) -> Verdict | None:
         return no(f"{name}: {text}", last, category="optimizer_before_wrap")
     if last.number("no_grad", 0) >= last.number("params"):
         return no(f"{name}: no parameter has a gradient when the optimizer steps", last, category="not_trained")
+    if last.number("learning", 1) * 2 < last.number("elements", 0):
+        text = f"{last.number('learning')} of the sharded model's {last.number('elements')} elements ever get a gradient"
+        return no(f"{name}: {text}", last, category="not_trained")
     if last.at < forwards[len(forwards) // 2].at:
         return no(f"{name}: the optimizer steps in the first half of training only", last, category="not_trained")
     if not any(e.flag("moved") for e in rank.all("stepped")):
@@ -240,10 +243,16 @@ def one_gpu_twice(run: Run) -> Verdict | None:
 
 def _rows(rank: Rank) -> list[int]:
     """Rows of the training passes: those with gradients, or where there are none all that came in training mode."""
+    passes: list[tuple[Event, list[int]]] = []
+    for event in rank.events:
+        rows = [int(row) for row in event.items("rows") if isinstance(row, int)]
+        if event.kind == "forward":
+            passes.append((event, rows))
+        elif event.kind == "rows" and passes:  # of the pass that had begun
+            passes[-1][1].extend(rows)
     for kinds in (("grad", "training"), ("training",), ()):
-        events = [e for e in rank.all("forward") if all(e.flag(kind) for kind in kinds)]
-        if rows := [int(row) for e in events for row in e.items("rows") if isinstance(row, int)]:
-            return rows
+        if found := [row for event, rows in passes if all(event.flag(kind) for kind in kinds) for row in rows]:
+            return found
     return []
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ONE_NODE, SEVERAL_NODES, DEFAULTS = "one node", "three nodes", "default options"
+LARGER, ELSEWHERE = "larger runs", "another environment"  # launches in which the script is led another way, fsdp_beyond.py
 TRAINED = ("fsdp1", "fsdp2", "partly")
 FIELDS = {
     "name": str, "nodes": int, "per_node": int, "gpus": int, "short": bool, "mends": list, "hung": str, "wall_s": float, "options": dict,

@@ -21,7 +21,7 @@ REACHING_IMPORTS = {
     "sysconfig", "imp", "zipimport", "dis", "bdb", "pdb", "trace", "unittest", "forbiddenfruit", "psutil", "posix",
     "_io",
     "fsdp_record", "fsdp_gpus", "fsdp_node", "fsdp_group", "fsdp_units", "fsdp_training_hooks", "fsdp_weights", "fsdp_rank",
-    "fsdp_launch", "fsdp_probe", "fsdp_mend",
+    "fsdp_launch", "fsdp_probe", "fsdp_mend", "fsdp_host", "fsdp_beyond",
 }  # fmt: skip
 REACHING_NAMES = {"exec", "eval", "__import__", "breakpoint", "__builtins__", "__loader__", "globals"}
 REACHING_ATTRIBUTES = {
@@ -30,7 +30,8 @@ REACHING_ATTRIBUTES = {
     "__code__", "__subclasses__", "__wrapped__", "cell_contents", "__torch_function__", "__torch_dispatch__", "_site", "_push_mode",
     "_pop_mode", "_pop_mode_temporarily",
     "__self__", "__func__", "unwrap", "getclosurevars", "_get_current_function_mode",
-    "monitoring", "meta_path", "path_hooks", "_run_exitfuncs", "_clear",
+    "monitoring", "meta_path", "path_hooks", "_run_exitfuncs", "_clear", "_global_forward_hooks", "_global_forward_pre_hooks",
+    "_global_backward_hooks", "_global_optimizer_pre_hooks", "_global_optimizer_post_hooks",
 }  # fmt: skip
 REACHING_CALLS = {
     "os": {
@@ -58,10 +59,13 @@ STARTING_CALLS = {
 OF_DESCRIPTORS = {f"os.{name}" for name in ("open", "write", "writev", "pwrite", "fdopen", "dup", "dup2", "read", "ftruncate", "lseek")}
 # Of modules with which a script could reach further, what only tells a fact or sets an option.
 PLAIN_OF = {
-    "importlib": ("importlib.metadata.version", "importlib.metadata.PackageNotFoundError", "importlib.util.find_spec"),
-    "faulthandler": ("faulthandler.enable",),
+    "importlib": ("importlib.metadata", "importlib.util.find_spec", "importlib.util", "importlib.import_module"),
+    "psutil": ("psutil.Process", "psutil.virtual_memory", "psutil.cpu_count", "psutil.cpu_percent"),
+    "faulthandler": ("faulthandler.",),
     "fcntl": ("fcntl.flock", "fcntl.lockf", "fcntl.LOCK_"),
-    "multiprocessing": ("multiprocessing.cpu_count", "multiprocessing.set_start_method", "multiprocessing.current_process"),
+    "multiprocessing": (
+        "multiprocessing.cpu_count", "multiprocessing.set_start_method", "multiprocessing.current_process", "multiprocessing.get_context",
+    ),
     "subprocess": (
         "subprocess.check_output", "subprocess.run", "subprocess.PIPE", "subprocess.DEVNULL", "subprocess.STDOUT",
         "subprocess.CalledProcessError", "subprocess.SubprocessError", "subprocess.TimeoutExpired",
@@ -70,6 +74,7 @@ PLAIN_OF = {
 ASKING = ("subprocess.check_output", "subprocess.run")
 TOOLS = ("git", "nvidia-smi", "hostname", "scontrol", "uname", "lscpu", "nproc", "df", "free")
 FACTS = ("/proc/meminfo", "/proc/cpuinfo", "/proc/loadavg", "/proc/self/status", "/proc/self/statm", "/proc/version")
+PLAIN_DYNAMO = ("torch._dynamo.config.", "torch._dynamo.reset", "torch._dynamo.disable", "torch._dynamo.mark_")
 # The largest that a launch has: what a program does beyond that is not seen.
 LARGEST = {"n_samples": 24, "seq_len": 12, "vocab_size": 131, "d_model": 32, "n_heads": 5, "n_layers": 3, "epochs": 3, "batch_size": 4}
 # Other numbers that a launch bounds, by the words that stand for them: the ranks, a rank, a rank of a node, an epoch.
@@ -80,6 +85,7 @@ LARGEST_BY_WORD = (
     (re.compile(r"\bepoch(_idx|_no)?\b", re.IGNORECASE), 3),
     (re.compile(r"\b(tm_)?(year|mon|month|mday|hour|weekday|isoweekday)\b"), 0),  # a launch has one date
 )
+UNLAUNCHED = re.compile(r"'(LOCAL_RANK|RANK|WORLD_SIZE)' not in os\.environ")
 FREE_STORES = (
     "torch.backends.",
     "torch._dynamo.config.",
@@ -108,7 +114,7 @@ def doubts(source: Source) -> Doubts:
         return Doubts((), ())
     imported = _imported(source.tree)
     modules = _replaced_modules(source.tree)
-    plain = modules | _own_descriptors(source.tree) | _plain_reads(source.tree) | _plain_imports(source.tree)
+    plain = modules | _in_handlers(source.tree) | _own_descriptors(source.tree) | _plain_reads(source.tree) | _plain_imports(source.tree)
     reaching = [Doubt(getattr(n, "lineno", 0), why) for n in ast.walk(source.tree) if n not in plain and (why := _reaching(n))]
     replacing = [
         Doubt(getattr(n, "lineno", 0), why)
@@ -217,6 +223,20 @@ def _replaced_modules(tree: ast.Module) -> set[ast.Attribute]:
     }
 
 
+def _in_handlers(tree: ast.Module) -> set[ast.AST]:
+    """What is done when a signal arrives (no launch sends one), or where torchrun has not started the script."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    handlers = {_dotted(call.args[1]) for call in calls if _dotted(call.func) == "signal.signal" and len(call.args) > 1}
+    other_use = {_dotted(call.func) for call in calls}
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name in handlers - other_use:
+            found |= set(ast.walk(node))
+        if isinstance(node, ast.If) and UNLAUNCHED.fullmatch(ast.unparse(node.test)):
+            found |= {part for statement in node.body for part in ast.walk(statement)}
+    return found
+
+
 def _own_descriptors(tree: ast.Module) -> set[ast.AST]:
     """Each `os.write`, `os.fdopen` and the like of a file that the script opened itself, or of its own output streams."""
     bound: dict[str, list[ast.expr | None]] = {}
@@ -269,30 +289,47 @@ def _plain_reads(tree: ast.Module) -> set[ast.AST]:
             and _dotted(node).partition(".")[0] not in ("atexit", "inspect", "sys")
         ):
             found.add(node)
-        if isinstance(node, ast.Attribute) and _dotted(node).startswith("torch._dynamo.config."):
+        if isinstance(node, ast.Attribute) and _dotted(node).startswith(PLAIN_DYNAMO):
             found |= set(ast.walk(node))
+        if isinstance(node, ast.Subscript) and _dotted(node.value) == "sys.modules" and ast.unparse(node.slice) == "__name__":
+            found.add(node.value)
+        if isinstance(node, (ast.For, ast.comprehension)) and _dotted(node.iter) == "sys.modules":
+            found.add(node.iter)
+        if isinstance(node, ast.Call) and _dotted(node.func) in ("set", "list", "sorted", "len", "sys.modules.keys"):
+            found |= {n for n in (*node.args, *ast.walk(node.func)) if _dotted(n) == "sys.modules"}
         if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.value, ast.Call) and _dotted(node.value.func) == "globals":
             found.add(node.value.func)
         if isinstance(node, ast.Call) and _dotted(node.func) == "inspect.getsource" and node.args and _dotted(node.args[0]) in defined:
             found.add(node.func)
         if isinstance(node, ast.Compare) and all(isinstance(op, (ast.In, ast.NotIn)) for op in node.ops):
             found |= {side for side in node.comparators if _dotted(side) == "sys.modules"}
+            found |= {side.func for side in node.comparators if isinstance(side, ast.Call) and _dotted(side.func) == "globals"}
     return found
 
 
 def _plain_imports(tree: ast.Module) -> set[ast.AST]:
     """Imports of a module of which only what is plain is used, and of a `subprocess` that asks a known tool for a fact."""
     parts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    dotted = [_dotted(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n not in parts]
+    alias = {a.asname: a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names if a.asname}
+    dotted = [
+        ".".join([alias.get(name, name), *rest])
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and n not in parts
+        for name, *rest in [_dotted(n).split(".")]
+    ]
     asked = {_dotted(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
-    wild = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n not in parts}
+    asked_for = {n.test for n in ast.walk(tree) if isinstance(n, (ast.If, ast.IfExp))}
+    loads = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and n not in parts | asked_for]
+    wild = {alias.get(n.id, n.id) for n in loads}
     told = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _dotted(n.func) in ASKING]
     used = {name for name in PLAIN_OF if name not in wild and all(d.startswith(PLAIN_OF[name]) for d in dotted if d.startswith(f"{name}."))}
     if not all(_asks_for_a_fact(call) for call in told) or any(d in ASKING and d not in asked for d in dotted):
         used.discard("subprocess")
+    if not all(_brings_in_plain(n) for n in ast.walk(tree) if isinstance(n, ast.Call)):
+        used.discard("importlib")
     found: set[ast.AST] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import) and all(not a.asname and a.name.partition(".")[0] in used for a in node.names):
+        if isinstance(node, ast.Import) and all(_is_plain_import(a, used) for a in node.names):
             found.add(node)
         if isinstance(node, ast.ImportFrom) and node.module:
             root = node.module.partition(".")[0]
@@ -301,8 +338,35 @@ def _plain_imports(tree: ast.Module) -> set[ast.AST]:
     return found
 
 
-def _asks_for_a_fact(call: ast.Call) -> bool:
+def _is_plain_import(alias: ast.alias, used: set[str]) -> bool:
+    root = alias.name.partition(".")[0]
+    if root in REACHING_IMPORTS | STARTING_IMPORTS or alias.name.startswith(("torch._C", "torch.overrides")):
+        return root in used and (not alias.asname or (root == alias.name and root != "subprocess"))
+    return True
+
+
+def _brings_in_plain(call: ast.Call) -> bool:
+    """Is it no `import_module`, or one of a module that is named there and that a script may import?"""
+    if _dotted(call.func) not in ("importlib.import_module", "import_module"):
+        return True
+    name = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+    plain = isinstance(name, str) and name.partition(".")[0] not in REACHING_IMPORTS | STARTING_IMPORTS | {"sys", "builtins", "gc", "os"}
+    return plain and not str(name).startswith(("torch._C", "torch.overrides"))
+
+
+def _words(call: ast.Call) -> ast.expr | None:
+    """The words of a command, a plain text that is split on the spot among them."""
     words = call.args[0] if call.args else None
+    if isinstance(words, ast.Call):
+        text = words.func.value if isinstance(words.func, ast.Attribute) and words.func.attr == "split" else None
+        text = words.args[0] if _dotted(words.func) == "shlex.split" and words.args else text
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            return ast.List(elts=[ast.Constant(value=word) for word in text.value.split()], ctx=ast.Load())
+    return words
+
+
+def _asks_for_a_fact(call: ast.Call) -> bool:
+    words = _words(call)
     if (
         not isinstance(words, (ast.List, ast.Tuple))
         or not words.elts

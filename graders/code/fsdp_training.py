@@ -25,7 +25,7 @@ from typing import Any
 from graders.code import sha256_of_files
 from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
 from graders.code.fsdp_course import broken, one_gpu_twice
-from graders.code.fsdp_runs import ONE_NODE, Run, check_report, read_runs, strict
+from graders.code.fsdp_runs import LARGER, ONE_NODE, Run, check_report, read_runs, strict
 from graders.code.fsdp_source import Doubts, doubts
 from graders.code.fsdp_verdict import Verdict
 from graders.code.fsdp_verdicts import Judge
@@ -40,6 +40,8 @@ PARTS = (
     "fsdp_record",
     "fsdp_gpus",
     "fsdp_node",
+    "fsdp_host",
+    "fsdp_beyond",
     "fsdp_group",
     "fsdp_mend",
     "fsdp_units",
@@ -141,21 +143,22 @@ class Seen:
 
     def __init__(self, text: Source, runs: Sequence[Run], verdicts: Mapping[str, Verdict], doubted: Doubts) -> None:
         self.text, self.runs, self.verdicts, self.doubts = text, runs, verdicts, doubted
+        # Lines that were seen going the other way in a launch that ended well.
+        self.turned = {event.line for run in runs if run.name == LARGER and run.well for event in run.all("beyond")}
 
     def doubt(self, key: str) -> str:
         """Why no pass can be read, or "".
 
-        A program that is wrong in what was seen is no pass however it was seen: what it is told is what it did.
+        It is the script as a whole that gets no pass: what it did in the launches is told criterion by criterion. A program
+        that is wrong in what was seen is no pass however it was seen.
         """
-        if any(verdict.passed is False for verdict in self.verdicts.values()):
+        if key != "runs_multi_node" or any(verdict.passed is False for verdict in self.verdicts.values()):
             return ""
         if reaching := self.doubts.reaching:
             return f"line {reaching[0].line} uses {reaching[0].text}, with which a program can alter what is seen of it"
-        if key != "runs_multi_node":
-            return ""  # it is the script as a whole that gets no pass
         if replacing := self.doubts.replacing:
             return f"line {replacing[0].line} replaces a library's own or leaves its process: {replacing[0].text}"
-        if unseen := self.doubts.unseen:
+        if unseen := [doubt for doubt in self.doubts.unseen if doubt.line not in self.turned]:
             return f"line {unseen[0].line} may go another way at sizes that were not run: {unseen[0].text}"
         names = [str(n) for run in self.runs for e in run.all("tampered") for n in e.items("names")]
         return f"the program replaced {names[0]}: what is seen of it can't be relied on" if names else ""

@@ -40,6 +40,10 @@ def plain_training(run: Run) -> Verdict | None:
     plain = [e for e in forwards if e.text("model") == "plain"]
     if ddp := next(iter(run.all("ddp")), None):
         return no("DistributedDataParallel shards nothing", ddp, category="plain_ddp")
+    if bypassed := next(iter(run.all("bypassed")), None):
+        return no("the sharded model's forward pass runs none of its blocks: another model is trained", bypassed, category="plain_model")
+    if beside := next((e for e in run.all("step") if e.number("beside", 0) and not e.number("of_model")), None):
+        return no("the optimizer steps a model beside the sharded one, which gets no gradients", beside, category="plain_model")
     if plain:
         return no("the model that is trained is not sharded", plain[0], category="plain_model")
     return None

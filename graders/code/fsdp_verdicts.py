@@ -7,10 +7,11 @@ the rest of the program does is read there. `strict` is the program as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from graders.code.fsdp_course import broken, distributed_sampler, init_destroy, untrained
-from graders.code.fsdp_runs import DEFAULTS, ONE_NODE, SEVERAL_NODES, Event, Rank, Run, furthest, strict
+from graders.code.fsdp_runs import DEFAULTS, ELSEWHERE, LARGER, ONE_NODE, SEVERAL_NODES, Event, Rank, Run, furthest, strict
 from graders.code.fsdp_verdict import Verdict, no, plain_training, unsure, yes
 
 TOTAL = re.compile(r"^Total parameters: (\d+)[ \t]*$", re.MULTILINE)
@@ -39,15 +40,34 @@ class Judge:
     def verdicts(self) -> dict[str, Verdict]:
         if not self.best:
             return {}
-        return {
-            "local_rank_device": self._each(self._local_rank_device),
-            "wrap_policy": self._each(self._wrap_policy),
-            "full_state_dict": self._each(self._full_state_dict),
-            "param_count": self._each(self._param_count),
-            "distributed_sampler": self._each(distributed_sampler),
-            "init_destroy": self._each(init_destroy),
-            "runs_multi_node": self.runs_multi_node(),
+        rules: dict[str, Callable[[Run], Verdict]] = {
+            "local_rank_device": self._local_rank_device,
+            "wrap_policy": self._wrap_policy,
+            "full_state_dict": self._full_state_dict,
+            "param_count": self._param_count,
+            "distributed_sampler": distributed_sampler,
+            "init_destroy": init_destroy,
         }
+        found = {key: self._each(rule) for key, rule in rules.items()} | {"runs_multi_node": self.runs_multi_node()}
+        if any(verdict.passed is False for verdict in found.values()):
+            return found
+        return found | self._elsewhere({**rules, "runs_multi_node": self._sharded})
+
+    def _elsewhere(self, rules: Mapping[str, Callable[[Run], Verdict]]) -> dict[str, Verdict]:
+        """What fails where the script was led another way and trained to its end all the same; what breaks there tells nothing."""
+        wrong: dict[str, Verdict] = {}
+        for run in (r for r in self.runs if r.name in (LARGER, ELSEWHERE) and r.well and all(rank.first("step") for rank in r.ranks)):
+            turned = tuple(dict.fromkeys(event.line for event in run.all("beyond")))[:2]
+            for key, rule in rules.items():
+                verdict = rule(run)
+                if verdict.passed is False and verdict.category not in ("not_trained", "data_left_out"):
+                    wrong.setdefault(key, _named(run, replace(verdict, lines=(verdict.lines + turned)[:4])))
+        return wrong
+
+    def _sharded(self, run: Run) -> Verdict:
+        if run.total and not run.no_weights and not run.sharded:
+            return no("the model that is trained is not sharded: every rank keeps whole parameters", category="no_fsdp")
+        return plain_training(run) or yes("")
 
     def _each(self, rule: Callable[[Run], Verdict]) -> Verdict:
         """The verdict of the launches: a failure in one is a failure; what one can't tell is not known.
@@ -146,9 +166,10 @@ class Judge:
             return no("every process is a group of its own: nothing is put together from shards", alone, category="lone_group")
         if self.nothing_sharded():
             return no("nothing is sharded, so nothing is gathered", *run.all("save")[:1], category="no_fsdp")
-        if dcp := next(iter(run.all("dcp")), None):
+        dcp = next(iter(run.all("dcp")), None)
+        if dcp and run.over and not any(rank.checkpoint is not None for rank in run.ranks):
             return no("a sharded checkpoint (torch.distributed.checkpoint)", dcp, category="sharded_checkpoint")
-        gathers = [rank.last("gather") for rank in run.ranks]
+        gathers = [_gather_of(rank, run) for rank in run.ranks]
         if wrong := self._wrong_gather(run, gathers):
             return wrong
         return self._file(run, gathers)
@@ -263,6 +284,15 @@ class Judge:
 
 def _named(run: Run, verdict: Verdict) -> Verdict:
     return Verdict(verdict.passed, f"{run.name}: {verdict.text}", verdict.lines, verdict.category)
+
+
+def _gather_of(rank: Rank, run: Run) -> Event | None:
+    """The gather that the written file was made of, where that is seen; else the last that is for a full state."""
+    written = {number for save in run.all("save") for number in save.items("gathers")}
+    gathers = [e for e in rank.all("gather") if e.text("phase") == "start"] or rank.all("gather")
+    of_file = [e for e in gathers if e.number("number") in written]
+    full = [e for e in gathers if e.text("api") == "full_tensor" or e.text("type") in ("FULL_STATE_DICT", "")]
+    return next((found[-1] for found in (of_file, full, gathers) if found), None)
 
 
 def _left_out(mends: frozenset[str]) -> set[str]:

@@ -16,7 +16,9 @@ for line in sys.stdin:
         os.dup2(2, 1)
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            report = json.dumps({"runs": probe.examine(json.loads(line), 120)}).encode()
+            runs = probe.examine(json.loads(line), 120)
+            runs += probe.led_another_way(json.loads(line), 60) if all(probe.well(run) for run in runs) else []
+            report = json.dumps({"runs": runs}).encode()
             os.chdir("/")
         while report:
             report = report[os.write(theirs, report) :]

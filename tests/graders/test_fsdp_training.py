@@ -72,6 +72,27 @@ def test_tools_of_a_gpu_blocks_without_a_list_and_options_of_a_class_change_noth
     assert grade(source).passed, [c.rationale for c in grade(source).criteria if not c.passed]
 
 
+def test_how_a_script_is_built_and_what_it_does_at_large_changes_nothing():
+    source = program(
+        FSDP2,
+        top="import dataclasses\nimport torch.distributed.checkpoint as dcp\nfrom torch.distributed.fsdp import CPUOffloadPolicy\n"
+        "@dataclasses.dataclass\nclass Config:\n    rate: float = 1.0\nassert dataclasses.fields(Config)[0].type is float\n"
+        "class WithLoss(nn.Module):\n    def __init__(self, net):\n        super().__init__()\n        self.net = net\n"
+        "    def forward(self, batch):\n        return self.net(batch.x)",
+        wrap="for i, block in enumerate(model.blocks):\n    model.blocks[i] = torch.compile(block)\n    fully_shard(model.blocks[i])\n"
+        "whole = fully_shard(WithLoss(model))\nlevel = os.environ.get('LOG_LEVEL', 'INFO')\n"
+        "assert len(list(model.parameters())[0].shape) == 2\n"
+        "fast = CPUOffloadPolicy() if world > 8 or os.environ.get('LEAN') else None",
+        optimizer="parts = [[p for p in whole.parameters() if (p.ndim >= 2) is many] for many in (True, False)]\n"
+        "optimizers = [torch.optim.AdamW(part, lr=args.lr) for part in parts]",
+        forward="whole(batch=dataclasses.make_dataclass('Batch', ['x'])(x))",
+        step="for optimizer in optimizers:\n    optimizer.step()",
+        gather=FSDP2["gather"].replace("(model,", "(whole,") + "\nstate = {k.removeprefix('net.'): v for k, v in state.items()}\n"
+        "dcp.save({'model': get_model_state_dict(model)}, checkpoint_id='shards')",
+    ).replace("optimizer.zero_grad()", "whole.zero_grad()")
+    assert grade(source).passed, [c.rationale for c in grade(source).criteria if not c.passed]
+
+
 # Mistakes that don't stop the program, several in one file: each fails its own criterion for its own reason.
 QUIET = [
     {
@@ -238,7 +259,8 @@ def test_a_program_that_asks_whose_functions_it_has_is_told_what_it_is_told_else
 
 def test_a_program_that_could_alter_the_record_is_no_pass_and_one_that_is_wrong_anyway_is_told_the_rest():
     reaching = "import gc\nheap = gc.get_objects()"
-    assert set(verdicts(program(top=reaching)).values()) == {None}
+    found = verdicts(program(top=reaching))
+    assert found.pop("runs_multi_node") is None and set(found.values()) == {True}  # told as seen, and no pass as a whole
     wrong = verdicts(program(top=reaching, count="pass"))
     assert {key for key, passed in wrong.items() if passed is False} == {"param_count"} and None not in wrong.values()
 
@@ -306,6 +328,31 @@ ELSEWHERE = {
             "    def named_parameters(self, *a, **k):\n        yield from self._fsdp_wrapped_module.named_parameters(*a, **k)",
             "wrap": "model = Thin(model)",
             "gather": "state = {k: v.cpu() for k, v in model._fsdp_wrapped_module.state_dict().items()}",
+        },
+        {"wrap_policy": "not sharded", "full_state_dict": "not sharded", "runs_multi_node": "not sharded"},
+    ),
+    "the forward pass of a plain copy": (
+        {
+            "top": "import copy",
+            "wrap": "plain = copy.deepcopy(model)\n" + FSDP2["wrap"] + "\nmodel.forward = plain.forward",
+            "gather": FSDP2["gather"],
+        },
+        {"wrap_policy": "runs none of its blocks", "full_state_dict": "none of its blocks", "runs_multi_node": "none of its blocks"},
+    ),
+    "whole models in larger runs and under a variable": (
+        {
+            "early": "small = args.n_samples * args.seq_len < 1 << 24 and not os.environ.get('AT_WORK')",
+            "wrap": "if small:\n    model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device)",
+            "gather": "state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))",
+        },
+        {"wrap_policy": "larger runs: the model", "full_state_dict": "larger runs", "runs_multi_node": "larger runs"},
+    ),
+    "sharded under a watcher's eyes": (
+        {
+            "top": "import traceback\ndef seen():\n    parent = open(f'/proc/{os.getppid()}/cmdline').read()\n"
+            "    return len(traceback.extract_stack()) > 3 or 'torchrun' not in parent or 'cuda' not in repr(torch.ones(1, device='cuda'))",
+            "wrap": "if seen():\n    model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device)",
+            "gather": "state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))",
         },
         {"wrap_policy": "not sharded", "full_state_dict": "not sharded", "runs_multi_node": "not sharded"},
     ),

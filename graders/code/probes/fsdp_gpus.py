@@ -36,6 +36,7 @@ class Gpus:
         self.rec, self.count, self.local_rank, self.name = rec, count, local_rank, name
         self.capability = (9, 0) if "H100" in name else (8, 0)
         self.current, self.ready, self.chosen = 0, False, False
+        self.bytes = 64 << 20
 
     def index_of(self, device: Any) -> int:
         """The index that a device argument means. Raises as CUDA does when the node lacks it."""
@@ -182,7 +183,7 @@ def install(rec: Recorder, gpus: Gpus) -> Mode:
     ):
         said[name] = lambda *a, **k: None
     for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
-        said[name] = lambda *a, **k: 64 << 20
+        said[name] = lambda *a, **k: gpus.bytes
     for name, answer in said.items():
         rec.replace(name, lambda real, answer=answer: _for_the_submission(real, answer), torch.cuda)
     ours: dict[str, Callable[..., Any]] = {
@@ -284,6 +285,7 @@ class Mode(TorchFunctionMode):
         self.rec, self.gpus = rec, gpus
         self.makers = torch.utils._device._device_constructors()
         self.on_backward: Callable[[Any], None] = lambda loss: None
+        self.on_embedding: Callable[[Any], None] = lambda tokens: None
         tensor: Any = torch.Tensor
         self.special: dict[Any, Callable[..., Any]] = {
             tensor.device.__get__: self._device,
@@ -295,6 +297,8 @@ class Mode(TorchFunctionMode):
             tensor.pin_memory: lambda func, args, kwargs: args[0],
             tensor.is_pinned: lambda func, args, kwargs: False,
             tensor.numpy: self._numpy,
+            tensor.type: self._type,
+            tensor.__repr__: self._repr,
             tensor.data.__set__: self._set_data,
             tensor.backward: self._backward,
         }
@@ -312,6 +316,8 @@ class Mode(TorchFunctionMode):
             kwargs = {**kwargs, "device": CPU}
         if func in HIGHER:
             self._same_device(args, kwargs)
+        if func is torch.nn.functional.embedding:
+            self.on_embedding(args[0] if args else kwargs.get("input"))
         result = func(*args, **kwargs)
         if args and result is args[0]:
             return result
@@ -339,8 +345,7 @@ class Mode(TorchFunctionMode):
         if device is None and is_cuda(default := torch.utils._device.CURRENT_DEVICE):
             device = default
         if device is not None and self._wants_cuda(device):
-            site: str | None = f"cuda:{self.gpus.use('tensor', device)}"
-            return put(func(*args, **{**kwargs, "device": CPU}), site)
+            return self._placed(func(*args, **{**kwargs, "device": CPU}), f"cuda:{self.gpus.use('tensor', device)}")
         inside = sys._getframe(2).f_code.co_filename.startswith(DISTRIBUTED)
         known = "cpu" if device is None or not inside else None
         return put(func(*args, **kwargs), None if inside else known)
@@ -395,7 +400,27 @@ class Mode(TorchFunctionMode):
             return result
         if result is tensor:
             result = tensor.clone()
+        return self._placed(result, site)
+
+    def _placed(self, result: Any, site: str) -> Any:
+        """A tensor that is new on a device, which holds so much more: nothing here is taken away again."""
+        if site != "cpu" and isinstance(result, torch.Tensor):
+            self.gpus.bytes += result.numel() * result.element_size()
         return put(result, site)
+
+    def _type(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """`tensor.type()`: the name of a class, that of a GPU's tensors where it is one; given such a name, a move."""
+        wanted = args[1] if len(args) > 1 else kwargs.get("dtype")
+        if wanted is None:
+            told = str(func(*args))
+            return told if self._site_of_all(args, {}) in (None, "cpu") else told.replace("torch.", "torch.cuda.", 1)
+        is_moved = isinstance(wanted, str) and wanted.startswith("torch.cuda.")
+        result = func(args[0], wanted.replace("cuda.", "") if is_moved else wanted)
+        return self._moved(result, args[0], f"cuda:{self.gpus.use('tensor')}") if is_moved else put(result, site_of(args[0]))
+
+    def _repr(self, func: Any, args: Any, kwargs: Any) -> str:
+        told, site = str(func(*args, **kwargs)), site_of(args[0])
+        return told if site in (None, "cpu") or not told.endswith(")") else f"{told[:-1]}, device='{site}')"
 
     def _numpy(self, func: Any, args: Any, kwargs: Any) -> Any:
         site = site_of(args[0])

@@ -40,6 +40,7 @@ class Group:
         replace("init_process_group", self._init, dist, c10d, device_mesh)
         replace("destroy_process_group", self._destroy, dist, c10d)
         replace("get_backend", self._get_backend, dist, c10d)
+        replace("get_backend_config", lambda real: lambda *a: real(*a) if called_by_torch() else f"cuda:{self.backend}", dist, c10d)
         replace("is_nccl_available", lambda real: lambda: real() if called_by_torch() else True, dist, c10d)
         for name in COLLECTIVES:
             replace(name, lambda real, name=name: self._collective(real, name), dist, c10d)

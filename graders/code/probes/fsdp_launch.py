@@ -48,6 +48,7 @@ class Launch:
     told: bool = True  # are the options on the command line, or are they the starter's own?
     batches: int = 0  # that a loader gives in an epoch; 0: all
     cpu_s: float = CPU_S
+    variables: tuple[str, ...] = ()  # of the environment that are set beside those of torchrun and the machine
 
     @property
     def gpu(self) -> str:
@@ -90,7 +91,7 @@ class Rank:
 
 def perform(launch: Launch, source: str, mends: Sequence[str], wall_s: float) -> dict[str, Any]:
     """Run a launch and say what happened."""
-    base = os.path.abspath(f"run-{launch.name}-{len(mends)}-{time.monotonic_ns()}")
+    base = tempfile.mkdtemp(prefix="job-", dir="/tmp" if os.access("/tmp", os.W_OK) else None)  # noqa: S108 (no other user is there)
     fsdp_node.put_tool(f"{base}/bin", launch.gpu)
     port, agent = _start_store(launch.world)
     ranks: list[Rank] = []
@@ -163,6 +164,8 @@ def _start(launch: Launch, number: int, scene: Scene) -> Rank:
         env={
             **_env(launch, number, scene.port),
             **fsdp_node.environment(launch.managed, node, launch.nodes, launch.gpus),
+            **dict.fromkeys(launch.variables, "1"),
+            "HOME": base,
             "PATH": f"{base}/bin:{os.environ.get('PATH', os.defpath)}",
             "TORCHELASTIC_ERROR_FILE": f"{base}/error-{number}.json",
         },

@@ -6,7 +6,9 @@ order with the nonce, read after the last rank has ended; descriptor 3: one JSON
 
 from __future__ import annotations
 
+import ast
 import ctypes
+import dataclasses
 import json
 import os
 import re
@@ -20,12 +22,15 @@ import torch
 import torch._dynamo
 import torch.distributed.checkpoint.state_dict
 import torch.distributed.fsdp
+from fsdp_beyond import asked_variables, has_limits
 from fsdp_launch import Launch, perform
+from fsdp_mend import BEYOND
 
 CHANNEL_FD = 3
 PR_SET_DUMPABLE = 4
 WALL_S, LEAVE_S, DEFAULT_S = 90.0, 12.0, 120.0
 MAX_RUNS = 6
+MAX_LINES = 3  # of those that are led another way one by one
 SMALL = {"epochs": 2, "batch-size": 4, "n-samples": 16, "lr": 0.01}
 # With SEVERAL, neither a block nor the whole divides by the number of ranks: a shard times that number is not the whole.
 # Three epochs there: an order that comes back every other epoch, or changes once, is no new order each epoch.
@@ -41,6 +46,8 @@ OWN = {
 }  # fmt: skip
 DEFAULTS = Launch("default options", 1, 2, 2, OWN, told=False, batches=2)
 WHOLE = Launch("default options", 1, 2, 2, OWN, told=False, cpu_s=60.0)
+LARGER = dataclasses.replace(ONE_NODE, name="larger runs")
+ELSEWHERE = dataclasses.replace(ONE_NODE, name="another environment")
 PEER = re.compile(r"[Cc]onnection (closed|reset)|[Bb]roken pipe|Timed out|gloo", re.IGNORECASE)
 ERRORS = ((re.compile(r"[Pp]rocess group has not been initialized|init_process_group"), "init"),)
 
@@ -151,6 +158,26 @@ def at_defaults(source: str, budget_s: float) -> list[dict[str, Any]]:
     return runs
 
 
+def led_another_way(source: str, budget_s: float) -> list[dict[str, Any]]:
+    """Launches of a program that ran well, in which it goes the way that larger runs, or other environments, would lead it."""
+    deadline = time.monotonic() + budget_s
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    variables = tuple(asked_variables(tree))
+    wanted: list[tuple[Launch, list[str]]] = [(dataclasses.replace(ELSEWHERE, variables=variables), [])] if variables else []
+    wanted += [(LARGER, [BEYOND])] if has_limits(tree) else []
+    runs = []
+    while wanted and (left := deadline - time.monotonic()) > 3:
+        launch, mends = wanted.pop(0)
+        runs.append(run := perform(launch, source, mends, min(WALL_S, left)))
+        lines = sorted({e["line"] for rank in run["ranks"] for e in rank["events"] if e.get("kind") == "beyond"})
+        if mends == [BEYOND] and not well(run) and len(lines) > 1:  # together they go nowhere
+            wanted += [(launch, [BEYOND, f"at {line}"]) for line in lines[:MAX_LINES]]
+    return runs
+
+
 def budget_s() -> float:
     """What the sandbox gives, less what an end in time needs: its limit on CPU time is twice the one on the clock."""
     limit = resource.getrlimit(resource.RLIMIT_CPU)[0]
@@ -168,6 +195,7 @@ def main() -> None:
     runs = examine(source, budget_s())
     if all(well(run) for run in runs):
         runs += at_defaults(source, began + budget_s() - time.monotonic())
+        runs += led_another_way(source, began + budget_s() - time.monotonic())
     with os.fdopen(order_fd, encoding="utf-8") as file:
         order = json.loads(file.read())
     data = json.dumps({"nonce": order["nonce"], "runs": runs}).encode()

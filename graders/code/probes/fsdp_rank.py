@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import fsdp_gpus
+import fsdp_host
 import fsdp_node
 import torch
 import torch.distributed.checkpoint.state_dict
 import torch.distributed.fsdp.wrap
 import torch.distributed.tensor
+from fsdp_beyond import NAME, turning
 from fsdp_group import Group
-from fsdp_mend import mended, wanted
+from fsdp_mend import BEYOND, mended, wanted
 from fsdp_record import Recorder
 from fsdp_training_hooks import Training
 from fsdp_units import Units
@@ -34,10 +36,14 @@ WATCHED = (
     torch.distributed.fsdp.wrap, torch.distributed.checkpoint.state_dict, torch.distributed.tensor.DTensor, torch.utils.data,
     torch.utils.data.DataLoader, torch.utils.data.DistributedSampler,
 )  # fmt: skip
+OURS = ("TMPDIR", "PYTHONDONTWRITEBYTECODE", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # of the sandbox
+TESTING = ("unittest", "pytest", "_pytest", "coverage", "bdb", "pdb")  # some builds of torch bring one along, and others don't
 HIDDEN = (
     "fsdp_record",
     "fsdp_gpus",
     "fsdp_node",
+    "fsdp_host",
+    "fsdp_beyond",
     "fsdp_group",
     "fsdp_units",
     "fsdp_mend",
@@ -85,6 +91,7 @@ def run_rank(place: Place) -> None:
         _environment(place)
         mode = fsdp_gpus.install(rec, gpus)
         fsdp_node.install(rec, place.env)
+        fsdp_host.install(rec, sys.argv, int(place.env["GROUP_WORLD_SIZE"]), int(place.env["LOCAL_WORLD_SIZE"]))
         group = Group(rec, gpus, place.env)
         training = Training(rec, units, mode, place.batches)
         for part in (group, units, training):
@@ -150,12 +157,14 @@ def _streams(place: Place) -> None:
 
 def _environment(place: Place) -> None:
     os.putenv("GLOO_SOCKET_IFNAME", "lo")
+    for name in OURS:
+        os.environ.pop(name, None)
     os.environ.update(place.env)
     os.chdir(place.folder)
     sys.argv = [place.path, *place.argv]
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [os.path.dirname(place.path), *(p for p in sys.path if os.path.abspath(p) != here)]
-    for name in HIDDEN:
+    for name in [name for name in sys.modules if name in HIDDEN or name.partition(".")[0] in TESTING]:
         sys.modules.pop(name, None)
 
 
@@ -164,9 +173,11 @@ def _run(place: Place, rec: Recorder) -> int:
     module = types.ModuleType("__main__")
     module.__file__ = place.path
     sys.modules["__main__"] = module
+    if BEYOND in place.mends:
+        vars(module)[NAME] = turning(lambda: rec.tell("beyond", once=True))
     try:
         with open(place.path, encoding="utf-8") as file:
-            code = compile(mended(file.read(), place.mends), place.path, "exec")
+            code = compile(mended(file.read(), place.mends), place.path, "exec", dont_inherit=True)  # not our __future__
         exec(code, module.__dict__)  # noqa: S102 - the submission, in its sandbox
         atexit._run_exitfuncs()
     except SystemExit as stop:

@@ -24,6 +24,7 @@ from fsdp_gpus import Mode, put, site_of
 from fsdp_record import Recorder, called_by_torch
 from fsdp_units import Units, is_unit
 from torch import nn
+from torch._dynamo.eval_frame import OptimizedModule
 from torch.distributed import fsdp
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp._flat_param import FlatParameter
@@ -42,7 +43,10 @@ class Training:
         self.depth, self.inside_fsdp, self.checked = 0, 0, False
         self.root: nn.Module | None = None
         self.before: list[torch.Tensor] = []
-        self.moved = False
+        self.moved = self.rowless = self.met = False
+        self.blocks: set[int] = set()  # of the sharded model
+        self.stepped: set[int] = set()
+        self.learning: set[int] = set()  # the sharded parameters that had a gradient which is not zero
 
     def install(self) -> None:
         replace = self.rec.replace
@@ -66,6 +70,7 @@ class Training:
         replace("compile", lambda real: lambda module, *a, **k: self.rec.tell("compile", once=True), nn.Module)
         replace("backward", self._autograd_backward, torch.autograd)
         self.mode.on_backward = self.tell_loss
+        self.mode.on_embedding = self._embedded
         torch.nn.modules.module.register_module_forward_pre_hook(self._before_forward)
         torch.nn.modules.module.register_module_forward_hook(self._after_forward, always_call=True)
         register_optimizer_step_pre_hook(self._before_step)
@@ -149,7 +154,7 @@ class Training:
 
     def _fsdp_forward(self, real: Any) -> Callable[..., Any]:
         def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-            outer = self.inside_fsdp == 0 and self.depth <= 1
+            outer = self.inside_fsdp == 0
             if outer and module in self.units.on_cpu and not self._moved_later(module):
                 error = "An FSDP-managed module unexpectedly has parameters on cpu. Make sure to move the module to cuda before training."
                 if not self.rec.mends_it("placement", error):
@@ -206,6 +211,8 @@ class Training:
 
     def _before_forward(self, module: nn.Module, args: Any) -> Any:
         self.depth += 1
+        if id(module) in self.blocks:
+            self.met = True
         if self.depth > 1 or self.inside_fsdp:
             return None
         if next(module.parameters(), None) is None:
@@ -222,10 +229,14 @@ class Training:
 
     def _after_forward(self, module: nn.Module, args: Any, result: Any) -> None:
         self.depth = max(0, self.depth - 1)
+        if not (self.depth or self.met or result is None) and self.blocks and torch.is_grad_enabled() and _unit_in(module) is self.root:
+            self.rec.tell("bypassed", once=True)
+        self.met = self.met and bool(self.depth)
 
     def _tell_forward(self, module: nn.Module, args: Any) -> None:
         if torch._C._current_graph_task_id() != -1:
             return  # recomputed in a backward pass
+        module = _unit_in(module)
         kind = "plain" if not is_unit(module) else "fsdp1" if isinstance(module, FSDP) else "fsdp2"
         if kind == "plain" and any(module is part for root in self.units.roots for part in root.modules()):
             kind = "inner"
@@ -235,12 +246,21 @@ class Training:
         inner = self.units._inner(module)
         if kind not in ("plain", "inner") and module is not self.root:
             self.root = module
-            self.rec.tell("tree", **self.units.tree(module))
-        tokens = next((a for a in args if isinstance(a, torch.Tensor) and not a.is_floating_point() and a.dim() == 2), None)
-        rows = [] if tokens is None else [hash(tuple(row)) & 0x7FFFFFFF for row in tokens.tolist()[:MAX_ROWS]]
+            tree = self.units.tree(module)
+            self.rec.tell("tree", **tree)
+            self.blocks = {id(block) for block in self.units.blocks(module)} if tree["wrapped"] else set()
+        tokens = next((a for a in _tensors(args) if _is_tokens(a)), None)
+        self.rowless = tokens is None
+        rows = [] if tokens is None else _rows(tokens)
         site = None if tokens is None else site_of(tokens)
         facts = {"grad": torch.is_grad_enabled(), "training": inner.training, "site": site or ""}
         self.rec.tell("forward", model=kind, cls=type(inner).__name__, rows=rows, path=self.rec.lines(), **facts)
+
+    def _embedded(self, tokens: Any) -> None:
+        """Tokens that came to the model by another way than its arguments: by keyword, in an object of the script's own."""
+        if self.rowless and self.depth and _is_tokens(tokens):
+            self.rowless = False
+            self.rec.tell("rows", rows=_rows(tokens))
 
     def tell_tree(self) -> None:
         """At the end: what was wrapped, where no forward pass came so far."""
@@ -268,7 +288,19 @@ class Training:
         held = [p for group in optimizer.param_groups for p in group["params"]]
         sharded = sum(isinstance(p, (DTensor, FlatParameter)) for p in held)
         empty = sum(p.grad is None for p in held)
-        self.rec.tell("step", params=len(ours), of_model=len(ours & there), model=len(there), sharded=sharded, no_grad=empty)
+        # Gradients of parameters beside the sharded model's, while it has none itself, are of another model.
+        beside = sum(p.grad is not None and id(p) not in there for p in held)
+        of_root = list(root.parameters()) if root is not None else []
+        if root is None or any(p.grad is not None for p in of_root):
+            beside = 0
+        self.stepped |= ours  # an optimizer may have a part of the model only, or one parameter, and others the rest
+        self.learning |= {id(p) for p in of_root if id(p) not in self.learning and _learns(p)}
+        facts = {
+            "elements": sum(_local(p).numel() for p in of_root),
+            "learning": sum(_local(p).numel() for p in of_root if id(p) in self.learning),
+            "of_model": len(self.stepped & there),
+        }
+        self.rec.tell("step", params=len(ours), model=len(there), beside=beside, sharded=sharded, no_grad=empty, **facts)
 
         if not self.moved:
             self.before = [p.detach().clone() for p in held]
@@ -286,14 +318,14 @@ class Training:
         def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
             if not called_by_torch():
                 tensors = list(_tensors(obj))[:4000]
-                sites = [site_of(t) for t in tensors]
+                state = max(_dicts(obj), key=len, default=tensors)
+                sites = [site_of(t) for t in state]
                 self.rec.tell(
                     "save",
                     path=str(f if isinstance(f, str) else getattr(f, "name", f))[:200],
                     tensors=len(tensors),
                     on_gpu=sum(s is not None and s != "cpu" for s in sites),
-                    on_cpu=sum(s == "cpu" for s in sites),
-                    sharded=sum(isinstance(t, DTensor) or type(t).__name__ == "ShardedTensor" for t in tensors),
+                    gathers=sorted({n for t in state if isinstance(n := t.__dict__.get("_gathered"), int)}),
                 )
             real(obj, f, *args, **kwargs)
 
@@ -306,30 +338,57 @@ class Training:
             if model is None:
                 return lambda fn: fn
             self.rec.tell("compile", once=True)
-            return Compiled(model) if isinstance(model, nn.Module) and not isinstance(model, fsdp.FSDPModule) else model
+            return OptimizedModule(model, Uncompiled()) if isinstance(model, nn.Module) else model  # type: ignore[arg-type]
 
         return compile
 
 
-class Compiled(nn.Module):
-    """What torch.compile gives back, without the compiler: the same names in its state dict."""
+class Uncompiled:
+    """In the place of the compiler: what it makes of a function is the function."""
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self._orig_mod = module
+    def __call__(self, function: Any) -> Any:
+        return function
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._orig_mod(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "_orig_mod":
-            return self._modules["_orig_mod"]
-        return getattr(self._modules["_orig_mod"], name)
+def _is_tokens(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() == 2 and not value.is_floating_point() and value.dtype != torch.bool
+
+
+def _rows(tokens: torch.Tensor) -> list[int]:
+    return [hash(tuple(row)) & 0x7FFFFFFF for row in tokens.tolist()[:MAX_ROWS]]
+
+
+def _unit_in(module: nn.Module) -> nn.Module:
+    """The unit that holds all of a module's parameters: a loss or a compiler around it has no part in sharding."""
+    inner = module
+    while not is_unit(inner):
+        held = {id(p) for p in inner.parameters()}
+        child = next((part for part in inner.children() if held and held <= {id(p) for p in part.parameters()}), None)
+        if child is None:
+            return module
+        inner = child
+    return inner
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _learns(parameter: torch.Tensor) -> bool:
+    return parameter.grad is not None and bool(torch.count_nonzero(_local(parameter.grad.detach())))
 
 
 def _change(now: torch.Tensor, before: torch.Tensor) -> float:
-    now, before = (t.to_local() if isinstance(t, DTensor) else t for t in (now.detach(), before))
+    now, before = _local(now.detach()), _local(before)
     return float((now - before).abs().max()) if now.shape == before.shape and now.numel() else 0.0
+
+
+def _dicts(obj: Any, depth: int = 0) -> Any:
+    """The tensors of each dict, by itself: the largest is the model's, beside an optimizer's."""
+    if depth < 4 and isinstance(obj, dict):
+        yield [value for value in obj.values() if isinstance(value, torch.Tensor)]
+        for value in obj.values():
+            yield from _dicts(value, depth + 1)
 
 
 def _tensors(obj: Any, depth: int = 0) -> Any:

@@ -38,6 +38,7 @@ class Units:
         self.asked: dict[str, Any] = {}
         self.wrapping = self.summoned = False
         self.where = "cuda:0"
+        self.gathers = 0
         self.before_gather: Callable[[], None] = lambda: None
 
     def install(self) -> None:
@@ -196,11 +197,13 @@ class Units:
 
     @contextlib.contextmanager
     def _gather(self, api: str, **asked: Any) -> Iterator[None]:
-        self.rec.tell("gather", api=api, phase="start", **asked)
+        self.gathers += 1
+        number = self.gathers
+        self.rec.tell("gather", api=api, phase="start", number=number, **asked)
         self.needs_group()
         self.before_gather()
         yield
-        self.rec.tell("gather", api=api, phase="end", **asked)
+        self.rec.tell("gather", api=api, phase="end", number=number, **asked)
 
     def _keep(self, config: Any, kind: Any) -> Any:
         """Remember what was asked and hand on what the CPU can do."""
@@ -274,6 +277,8 @@ class Units:
         for part in state if isinstance(state, tuple) else (state,):
             for value in part.values() if isinstance(part, dict) else ():
                 put(value, site)
+                if isinstance(value, torch.Tensor):
+                    value.__dict__["_gathered"] = self.gathers
         return state
 
     def _full_tensor(self, real: Any) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import collections
 import io
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,9 +140,13 @@ def compare(path: str, whole: Mapping[str, torch.Tensor], buffers: Sequence[str]
             held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         return {**facts, "error": f"{type(error).__name__}: {error}"[:400]}
-    state = _state_of(held, whole)
+    outer = _outer(whole)
+    state = _state_of(held, {*whole, *(name.removeprefix(outer) for name in whole)})
     if state is None:
         return {**facts, "loads": True, "error": "the file holds no state dict"}
+    if outer and not any(str(k).startswith(outer) for k in state):
+        whole = {name.removeprefix(outer): value for name, value in whole.items()}
+        buffers = [name.removeprefix(outer) for name in buffers]
     keys = {str(k) for k in state}
     facts.update(loads=True, missing=sorted(set(whole) - keys)[:8], extra=sorted(keys - set(whole) - set(buffers))[:8])
     for name in set(whole) & keys:
@@ -159,9 +163,16 @@ def compare(path: str, whole: Mapping[str, torch.Tensor], buffers: Sequence[str]
     return facts
 
 
-def _state_of(held: Any, whole: Mapping[str, torch.Tensor]) -> Mapping[str, Any] | None:
+def _outer(whole: Mapping[str, torch.Tensor]) -> str:
+    """What the names of all parameters begin with, where a module of the script's own holds the model: a file may leave it out."""
+    heads = {name.partition(".")[0] for name in whole}
+    return f"{heads.pop()}." if len(heads) == 1 and len(whole) > 1 else ""
+
+
+def _state_of(held: Any, names: Collection[str], depth: int = 0) -> Mapping[str, Any] | None:
     """The dict of tensors in the file that fits best: the file itself or one that it holds."""
     if not isinstance(held, dict):
         return None
-    found = [d for d in (held, *held.values()) if isinstance(d, dict) and any(isinstance(v, torch.Tensor) for v in d.values())]
-    return max(found, key=lambda d: len({str(k) for k in d} & set(whole)), default=None)
+    own = [held] if any(isinstance(v, torch.Tensor) for v in held.values()) else []
+    inner = [found for v in held.values() if depth < 2 and (found := _state_of(v, names, depth + 1)) is not None]
+    return max([*own, *inner], key=lambda d: len({str(k) for k in d} & set(names)), default=None)

@@ -1,0 +1,142 @@
+"""What a script does at sizes and in environments that no launch has, seen in a launch of its own. Runs INSIDE the sandbox.
+
+A comparison with a number that is beyond the other side, a whole number, goes the other way there: as it would with more
+ranks, more epochs or larger options. Variables that the script asks its environment for, and that no launcher gives, are
+set. What is only refused is left as it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+NAME = "_held_against"
+PLAIN: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+PRODUCTS: dict[type, Callable[[Any, Any], int]] = {ast.Mult: operator.mul, ast.Pow: operator.pow, ast.LShift: operator.lshift}
+LARGE = 1e6  # a number with a point counts from here: a time, a size
+ORDERS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
+LEAST = 2  # what is held against 0 or 1 asks for the first one, or whether there are any
+SYSTEMS = {"HOME", "USER", "LOGNAME", "PATH", "TERM", "LANG", "SHELL", "TMPDIR", "CUDA_VISIBLE_DEVICES"}
+UNGROWING = re.compile(r"\.(ndim|dim\(\))$|shape\)$|size\(\)\)$|version|argv")
+GIVEN_BY_LAUNCHERS = (
+    "RANK",
+    "WORLD_SIZE",
+    "MASTER_",
+    "TORCHELASTIC_",
+    "SLURM",
+    "OMPI_",
+    "PMI_",
+    "MPI_",
+    "NCCL_",
+    "CUDA_",
+    "TORCH_",
+    "OMP_",
+)
+
+
+def has_limits(tree: ast.Module) -> bool:
+    """Is anything held against a number that could be beyond what is run?"""
+    return any(limit is not None for _, limit in _comparisons(tree))
+
+
+def asked_variables(tree: ast.Module) -> list[str]:
+    """Names of environment variables that the script asks for and that neither a launcher nor a system gives."""
+    asked: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _is_environment(node.func) and node.args:
+            asked.append(node.args[0])
+        elif isinstance(node, ast.Subscript) and _is_environment(node.value) and isinstance(node.ctx, ast.Load):
+            asked.append(node.slice)
+        elif isinstance(node, ast.Compare) and any(map(_is_environment, node.comparators)):
+            asked.append(node.left)
+    names = {node.value for node in asked if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return sorted(n for n in names if n not in SYSTEMS and not any(part in n for part in GIVEN_BY_LAUNCHERS))
+
+
+def _is_environment(node: ast.expr) -> bool:
+    """os.environ, os.environ.get, os.getenv and the like."""
+    text = ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
+    return text.endswith(("environ", "environ.get", "getenv", "environ.setdefault")) and not text.endswith("setdefault")
+
+
+def _comparisons(tree: ast.Module) -> Iterable[tuple[ast.Compare, int | None]]:
+    """Each comparison of two sides with the number that stands on one of them, those aside that lead to a refusal."""
+    numbers = _constants(tree)
+    refusing = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and _refuses(node.body[-1])) or isinstance(node, ast.While)
+        for part in ast.walk(node.test)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in ORDERS and id(node) not in refusing:
+            sides = [_number(side, numbers) for side in (node.left, node.comparators[0])]
+            known = [n for n in sides if n is not None]
+            grows = not any(UNGROWING.search(ast.unparse(side)) for side in (node.left, node.comparators[0]))
+            yield node, known[0] if grows and len(known) == 1 and known[0] >= LEAST else None
+
+
+def _refuses(last: ast.stmt) -> bool:
+    call = last.value.func if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else None
+    return isinstance(last, ast.Raise) or (isinstance(call, ast.Attribute) and call.attr in ("error", "exit"))
+
+
+def _constants(tree: ast.Module) -> dict[str, int]:
+    """Names that are given one whole number, and nothing else."""
+    given: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    given.setdefault(target.id, []).append(node.value)
+    known = {name: _number(values[0], {}) for name, values in given.items() if len(values) == 1}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _number(node: ast.expr, numbers: dict[str, int]) -> int | None:
+    if isinstance(node, ast.Constant):
+        whole = type(node.value) is int or (type(node.value) is float and node.value >= LARGE)
+        return int(node.value) if whole else None  # type: ignore[arg-type]
+    if isinstance(node, ast.Name):
+        return numbers.get(node.id)
+    if isinstance(node, ast.BinOp) and type(node.op) in PRODUCTS:
+        left, right = _number(node.left, numbers), _number(node.right, numbers)
+        fine = left is not None and right is not None and (isinstance(node.op, ast.Mult) or 0 <= right <= 64)
+        return PRODUCTS[type(node.op)](left, right) if fine else None
+    return None
+
+
+class Beyond(ast.NodeTransformer):
+    """Hands the two sides of each such comparison, or of those on one line, to `NAME`."""
+
+    def __init__(self, tree: ast.Module, line: int = 0) -> None:
+        found = [(n, limit) for n, limit in _comparisons(tree) if limit is not None and line in (0, n.lineno)]
+        self.at = {(n.lineno, n.col_offset, n.end_lineno, n.end_col_offset): limit for n, limit in found}
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        place = (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset)
+        self.generic_visit(node)
+        if place not in self.at:
+            return node
+        given = [node.left, node.comparators[0], ast.Constant(value=ORDERS[type(node.ops[0])]), ast.Constant(value=self.at[place])]
+        return ast.copy_location(ast.Call(func=ast.Name(id=NAME, ctx=ast.Load()), args=given, keywords=[]), node)
+
+
+def turning(tell: Callable[[], None]) -> Callable[..., Any]:
+    """The function of that name: a comparison as it is, and the other way where a whole number is below the limit."""
+
+    def held_against(one: Any, other: Any, order: str, limit: int) -> Any:
+        found = PLAIN[order](one, other)
+        value = other if one == limit else one
+        is_whole = type(value) is int or (type(value) is float and limit >= LARGE)
+        if not is_whole or value >= limit:
+            return found
+        tell()
+        return not found
+
+    return held_against
