@@ -187,16 +187,21 @@ def _errors(pair: tuple[Floats, Floats], y: Floats, resamples: Resamples, n_drop
 
 
 def _unsure_of_sign(without: Floats) -> tuple[Floats, Floats]:
-    """Return the sizes of two biases without each prompt (C, 2): the second's less the first's is what counts.
+    """Return the sizes of two biases without each prompt (C, 2): the spread of the second's less the first's is what counts.
 
-    Where a bias may have the other sign than is seen, so may its part in the difference: the wider of both counts.
+    Where a bias may have the other sign than is seen, so may its part in the difference. If that would spread more, the
+    variance is moved towards it: halfway where a bias is 0, not at all where both are two standard errors from it.
     """
-    a, b = np.abs(without).T
-    errors = [spread_of(side).error for side in without.T]
-    is_sure = bool((np.abs(without.mean(axis=0)) > 2 * np.array(errors)).all())
-    if is_sure or spread_of(b - a).error >= spread_of(b + a).error:
+    middle, errors = without.mean(axis=0), np.array([spread_of(side).error for side in without.T])
+    a, b = (without * np.where(middle < 0, -1.0, 1.0)).T
+    away = float((np.abs(middle) / np.maximum(errors, 1e-12)).min())
+    part, own, other = max(1 - away / 2, 0.0) / 2, spread_of(b - a).error, spread_of(b + a).error
+    if not part or other <= own:
         return a, b
-    return -a, b
+    if own <= ROUNDING:
+        return -a, b
+    times = (1 + part * ((other / own) ** 2 - 1)) ** 0.5
+    return times * a, times * b
 
 
 def _kappa(pair: tuple[Floats, Floats], human: Floats, labels: Sequence[float], resamples: Resamples, n_dropped: int) -> Difference:
