@@ -7,7 +7,7 @@ deviation too generous (biased), or very closely (good).
 
 Printed are each row's worst cell, which must hold the truth at least 93 times in 100, and how many of its cells lie
 between 93 and 97. A cell above 97 is tried in three ways. "As near as can be" is said where one of them shows that no
-interval could do with less; "cautious" where neither does:
+interval could do with less; "cautious" where none does, and "above by chance" where it is above by less than two standard errors:
 - known length: 1.96 times the true standard error to each side, which no study can know, holds the truth over 97 times
   in 100 too. Mistakes of the judge are few and come one by one, so the estimate is right, or off by a whole step.
 - neighbours: were all intervals of that estimator and size shortened until this cell holds the truth 97 times in 100, another
@@ -48,6 +48,7 @@ JUDGES = {"useless": (0.0, 0.0), "biased": (0.8, 1.0), "good": (0.97, 0.0)}  # c
 RIVALS = {"generous": (0.97, 0.4), "harsh": (0.97, -0.4)}  # as close as the good judge, and err one way
 LIKENESS, NEARLY_THE_SAME = 0.3, 0.9  # share of the variance of quality that outputs of a prompt have in common
 LOWEST, HIGHEST, WIDEST = 0.93, 0.97, 1.05
+WORDS = ("within", "as near as can be", "above by chance", "cautious", "below by chance")
 KNOWN_SE, ALIKE = 1.96, 100  # studies with about one true rate, whose errors give its standard error
 
 
@@ -198,7 +199,8 @@ def verdict(cell: Cell, where: Where, others: Sequence[Cell], studies: int) -> t
         return "as near as can be", f"neighbour shortened {100 * neighbour:.1f}"
     rival = least_rival(cell, where, studies)
     shown = f"known length {100 * known:.1f}, shortened neighbour {100 * neighbour:.1f}, rival {100 * rival:.1f}"
-    return ("as near as can be" if rival < LOWEST else "cautious"), shown
+    by_chance = cell.held - 2 * float(np.sqrt(HIGHEST * (1 - HIGHEST) / studies)) <= HIGHEST
+    return ("as near as can be" if rival < LOWEST else "above by chance" if by_chance else "cautious"), shown
 
 
 def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
@@ -236,12 +238,12 @@ def _coverages(studies: int) -> Iterator[dict[str, Any]]:
             "bar": 100 * LOWEST,
             "better": "higher",
         }
-        rest = ", ".join(f"{words[word]} {word}" for word in ("as near as can be", "cautious", "below by chance", "below") if words[word])
+        rest = ", ".join(f"{words[word]} {word}" for word in (*WORDS[1:], "below") if words[word])
         yield {"name": f"{label}: cells within", "value": words["within"], "unit": f"of {len(held)}{rest and '; '}{rest}"}
         counted += words
     total = sum(counted.values())
     yield {"name": f"of all {total} cells below 93", "value": counted["below"], "unit": "cells", "bar": 0}
-    for word in ("within", "as near as can be", "cautious", "below by chance"):
+    for word in WORDS:
         yield {"name": f"of all {total} cells {word}", "value": counted[word], "unit": "cells"}
 
 

@@ -13,7 +13,8 @@ the part of one judge, counted on its own. A cell above 97 is tried as in `bench
   times in 100 too, as figures of few values do, or
 - neighbours: were all intervals of that figure, size and layout shortened until this cell holds the truth 97 times in 100,
   those at another range, or of one judge (a fair one, that follows quality halfway, among them), would hold it less than 93
-  times in 100, by more than two standard errors. The labels of a study can't tell these apart. "Cautious" is said elsewhere.
+  times in 100, by more than two standard errors. The labels of a study can't tell these apart.
+Of the others, those within two standard errors of 97 are "above by chance", the rest "cautious".
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ Found = dict[str, Estimate]
 Where = tuple[int, str, str, bool]  # labels, rate, judge, prompts of five
 Group = tuple[int, str, bool]  # the same without the judge
 Made = dict[Where, dict[str, "Tried"]]
-WORDS = ("within", "as near as can be", "cautious", "below by chance", "below", "none")
+WORDS = ("within", "as near as can be", "above by chance", "cautious", "below by chance", "below", "none")
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,8 @@ def tightness(name: str, where: Group, made: Made) -> tuple[str, str]:
     shares = {at: (found.held_by(shortened), found.cell) for at, found in others.items() if found.cell.with_interval >= FEWEST_WITH}
     worst = min(shares, key=lambda at: shares[at][0] + 2 * shares[at][1].error)
     held, cell = shares[worst]
-    said = "as near as can be" if held + 2 * cell.error < LOWEST else "cautious"
+    by_chance = tried.held_by(1.0) - 2 * (HIGHEST * (1 - HIGHEST) / len(tried.reach)) ** 0.5 <= HIGHEST
+    said = "as near as can be" if held + 2 * cell.error < LOWEST else "above by chance" if by_chance else "cautious"
     return said, f"known length {100 * known:.1f}, shortened {worst[1]} {worst[2]} {100 * held:.1f}"
 
 
