@@ -247,3 +247,54 @@ def test_a_built_in_is_one_where_the_name_is_not_the_functions_own(text):
 def test_sparse_gradients_of_an_embedding_are_gradients():
     assert failed(program().replace("nn.Embedding(vocab_size, d),", "nn.Embedding(vocab_size, d, sparse=True),")) == set()
     assert grade(program().replace("nn.Embedding(vocab_size, d),", "nn.Embedding(vocab_size, d, sparse=True),")).passed
+
+
+def test_what_is_taken_is_given_back_and_what_stands_still_is_no_gate():
+    source = program(
+        init="self.decay = nn.Parameter(torch.ones(d, 1))",
+        decay="self.decay.clamp(max=0.98)",
+        gate=TO_ITSELF + "(torch.sigmoid(self.both(torch.cat([v[:, t], r], -1))))",
+        fuse="y = g * a + (1 - g) * m\nx = x + torch.addcmul(y + a, g, a, value=-1)",
+    )
+    assert failed(source) == {"learnable_decay", "surprise_gate", "memory_attention_gating"}
+
+
+def test_a_read_that_cancels_out_and_attention_over_nothing_count_for_nothing():
+    source = program(memory="(lambda y: y - y.detach() + self.mem.out(self.mem.v(h)))(self.mem(h))")
+    assert failed(source.replace("self.attn(h, h, h,", "self.attn(h, h, 0 * h,")) >= {*ALL} - {"memory_class"}
+    assert failed(program().replace("attn_mask=mask", "attn_mask=~torch.eye(T, dtype=torch.bool)")) == {"memory_attention_gating"}
+
+
+@pytest.mark.parametrize("condition", ["t % 2 == 0", "torch.initial_seed() < 2**32"])
+def test_what_holds_at_some_tokens_or_after_a_seed_only_does_not_hold(condition):
+    gate = f"torch.sigmoid(self.both(torch.cat([v[:, t], r if {condition} else v[:, t]], -1)))"
+    assert failed(program(gate=gate)) == {"surprise_gate"}
+
+
+def test_mistakes_are_mended_one_after_another_and_all_is_told():
+    source = program(
+        write="torch.outer(v[:, t], k[:, t])",
+        decay="torch.sigmoid(self.decay_rate)",
+        update="M = f * M + s * w",
+        gate="torch.sigmoid(self.k(v[:, t] - r))",
+    )
+    source = source.replace("n_heads=4", "n_heads=5").replace("batch_first=True)", "batch_first=True, causal=True)")
+    found = grade("```python\n" + source.replace("import math\n", "from einops import rearrange\n") + "```\n")
+    assert (found.runs, found.passed) == (False, False)
+    assert {c.key: c.rationale for c in found.criteria if not c.passed} == {}
+    for mend in (
+        "fence",
+        "einops",
+        "causal= left out",
+        "other numbers",
+        ".decay_rate taken as .decay",
+        "outer product for each",
+        "where they fit",
+    ):
+        assert mend in found.criteria[0].rationale
+
+
+def test_a_tuple_of_logits_and_a_gpu_that_is_not_there_hide_nothing_else():
+    source = program(before="M = torch.zeros(B, D, D, device='cuda')").replace("return self.head(x)", "return self.head(x), None")
+    found = grade(source)
+    assert found.runs is False and all(c.passed for c in found.criteria)

@@ -26,6 +26,7 @@ class Lenient(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.notes: dict[str, None] = {}
+        self.resizes = True  # until the program has run once
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -57,7 +58,10 @@ class Lenient(TorchFunctionMode):
         if name in ("multi_head_attention_forward", "scaled_dot_product_attention") and ("mask" in why or "is_causal" in why):
             yield "a causal mask of the right size", lambda: func(*args, **_masked(name, args, kwargs))
         yield from _fitting(name, func, args, kwargs)
-        yield from _resized(name, func, args, kwargs)
+        if name == "layer_norm":
+            yield "a layer of the size that it is given", lambda: _normed(func, args, kwargs)
+        if self.resizes:
+            yield from _resized(name, func, args, kwargs)
 
 
 def _fitting(name: str, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -152,13 +156,16 @@ def _resized(name: str, func: Any, args: list[Any], kwargs: dict[str, Any]) -> I
     with torch.no_grad():
         if name == "linear" and isinstance(args[1], torch.nn.Parameter) and args[0].shape[-1] != args[1].shape[-1]:
             yield "a layer of the size that it is given", lambda: _with_weight(func, args, 1, (args[1].shape[0], args[0].shape[-1]))
-        if name == "layer_norm":
-            size = args[0].shape[-1:]
-            for parameter in [v for v in (*args[2:4], *kwargs.values()) if isinstance(v, torch.nn.Parameter)]:
-                parameter.data = parameter.data.reshape(-1)[:1].expand(size).clone()
-            yield "a layer of the size that it is given", lambda: func(args[0], size, *args[2:], **kwargs)
         if name == "embedding" and isinstance(args[1], torch.nn.Parameter) and int(args[0].max()) >= len(args[1]):
             yield "a longer table", lambda: _with_weight(func, args, 1, (int(args[0].max()) + 64, *args[1].shape[1:]), **kwargs)
+
+
+def _normed(func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """The module keeps the size that it was made with, so this is done at each call."""
+    size = args[0].shape[-1:]
+    for parameter in [v for v in (*args[2:4], *kwargs.values()) if isinstance(v, torch.nn.Parameter) and v.shape != size]:
+        parameter.data = parameter.data.reshape(-1)[:1].expand(size).clone()
+    return func(args[0], size, *args[2:], **kwargs)
 
 
 def _with_weight(func: Any, args: list[Any], at: int, shape: tuple[int, ...], **kwargs: Any) -> Any:

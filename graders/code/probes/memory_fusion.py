@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from gates import between, in_unit, is_sigmoid, moves, own_params, soft_pair
-from memory_facts import FELT, Trace, mixes
+from memory_facts import FELT, Trace, gives_earlier_tokens, mixes
 from oplog import Node
 from ops import ADDS, BLEND, PRODUCTS, SOFT, STRUCTURAL, base, core, is_a, param_operand
 from replay import Replay, noisy, rms
@@ -19,6 +19,7 @@ from verdicts import Verdict, no, yes
 REACH = 40  # operations after a gate in which its blend is looked for
 TRIED = 60  # gates and sums that are tried at most
 STUCK = 1e-6
+ALIVE = 1e-5  # relative change of a blend that attention makes
 TRIED_OTHERS = 12
 
 
@@ -37,6 +38,7 @@ class Fusion:
         self.leaves = self.graph.mask([*self.source, *self.attention])
         self._still: dict[tuple[object, ...], torch.Tensor] = {}
         self._ties: dict[tuple[int, int], bool] = {}
+        self._others: dict[int, torch.Tensor] | None = None
         self._at_ends: dict[int, tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]] = {}
         made = (n for n in self.graph.nodes if n.ins and not is_a(n, STRUCTURAL))
         self.units: dict[tuple[int, ...], list[Node]] = {}  # by their shapes, what could be a gate
@@ -84,7 +86,7 @@ class Fusion:
     def verdict(self) -> Verdict:
         if not self.source:
             return no("no memory was seen at work that could be blended with attention")
-        if not self.trace.chains and not any(mixes(self.graph, n) for n in self.trace.memory_nodes):
+        if not self.trace.chains and not self._keeps():
             return no("what is joined with attention is no memory: it keeps nothing", *self.trace.outputs[-1:])
         found: list[Verdict] = []
         for gate in self.gates():
@@ -98,6 +100,11 @@ class Fusion:
         if good:
             return self._alone(good)
         return bad[0] if bad else self.other_fusion()
+
+    def _keeps(self) -> bool:
+        """Do values of several tokens meet in a memory without a chain of states?"""
+        joined = [n for n in self.trace.memory_nodes if mixes(self.graph, n)]
+        return any(base(n.op) not in ("cat", "stack") for n in joined) or (bool(joined) and gives_earlier_tokens(self.trace, unclear=True))
 
     def gates(self) -> list[Node]:
         """Values in (0, 1) made of trained parameters that reach the logits: of each place some."""
@@ -169,13 +176,14 @@ class Fusion:
         live = [p for p in own if self.trace.has_grad(p.name)]
         if not graph.trains(gate.i) or not live or not moves(graph, gate, live):
             return no("memory is blended with its complement by a gate that is not trained", node, gate)
-        if not self._trades(gate, node, memory, [i for i in direct if i in self.attention]):
+        attention = [i for i in direct if i in self.attention]
+        if not self._trades(gate, node, memory, attention) or not self._is_alive(gate, node, memory, attention):
             return no("memory is blended with something that attention has no part in", node, gate)
         if not self.swings(gate):
             return no("one gate blends attention and memory, but it stands still near 0 or 1", node, gate)
         if not self._follows(gate, node):
             return no("what is blended is the same whatever the gate is between 0 and 1", node, gate)
-        if total := self._given_back(gate, node, [[i for i in direct if i in self.attention], memory]):
+        if total := self._given_back(gate, node, [attention, memory]):
             return no("what the gate takes from attention or memory is added again past the blend", total, gate, category="residual_fusion")
         if self.trace.effect([node]) < FELT:
             return no("one gate blends attention and memory, but the blend has next to no effect on the logits", node, gate)
@@ -239,10 +247,10 @@ class Fusion:
     def _given_back(self, gate: Node, node: Node, leaves: list[list[int]]) -> Node | None:
         """A later sum, linear in the blend, to which the gate also goes past the blend, so that one of the leaves is there whole."""
         for total, region in self._linear_after(node):
-            past = [i for i in total.ins if not region >> i & 1 and self.graph.reach(i, region) >> gate.i & 1]
+            past = any(i == gate.i or self.graph.reach(i, region) >> gate.i & 1 for i in total.ins if not region >> i & 1)
+            before = next(self.graph.nodes[i] for i in total.ins if region >> i & 1)
             for mine in leaves if past else ():
-                alone, whole = (self._traded(gate, total, mine, fixed) for fixed in (self.graph.mask(past), 0))
-                if whole < 0.3 * alone:
+                if self._traded(gate, total, mine) < 0.3 * self._traded(gate, before, mine):
                     return total
         return None
 
@@ -262,14 +270,32 @@ class Fusion:
                 if is_a(later, ADDS):
                     yield later, region
 
-    def _traded(self, gate: Node, node: Node, leaves: list[int], fixed: int) -> float:
+    def _traded(self, gate: Node, node: Node, leaves: list[int]) -> float:
         """How differently the sum follows these values with the gate at either end."""
-        keep = (self.leaves & ~self.graph.mask(leaves)) | fixed
+        keep = self.leaves & ~self.graph.mask(leaves)
         noise, follows = self._noise(leaves), []
         for ends in self._ends(gate):
             still, moved = (self.replay.one(node.i, {**ends, **more}, keep & ~self.graph.mask(ends)) for more in ({}, noise))
             follows.append((moved - still).double())
         return float(rms(follows[0] - follows[1]))
+
+    def _is_alive(self, gate: Node, node: Node, memory: list[int], attention: list[int]) -> bool:
+        """With memory gone, is the sum another when attention gives what it gives for other tokens? (One over zeros gives the same.)"""
+        gone = min(self._ends(gate), key=lambda ends: self._influence(node, ends, memory))
+        still = self._run(node, gone)
+        moved = self._run(node, {**gone, **{i: value for i, value in self._for_other_tokens().items() if i in attention}}) - still
+        return not rms(moved) <= ALIVE * rms(still)
+
+    def _for_other_tokens(self) -> dict[int, torch.Tensor]:
+        """What attention gives when each sequence is the one before it in the batch."""
+        if self._others is None:
+            tokens = next(n for n in self.graph.nodes if n.op == "tokens")
+            try:
+                found = self.replay.run(sorted(self.attention), {tokens.i: tokens.value.roll(1, 0)})
+            except (RuntimeError, IndexError):  # what is done hangs on the tokens
+                found = list(self._noise(sorted(self.attention)).values())
+            self._others = dict(zip(sorted(self.attention), found, strict=True))
+        return self._others
 
     def _outside(self, gate: Node, node: Node, memory: list[int]) -> list[int]:
         """Values of the input beside memory that enter the sum."""

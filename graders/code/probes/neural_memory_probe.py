@@ -182,6 +182,8 @@ def started(path: str, given: dict[str, Any], seed: int, repair: Repair | None =
     trial.lenient = repair is not None
     try:
         trial.check()
+        if repair:
+            repair.has_run()
     except SystemExit:
         raise Left(f"forward leaves the process{_line_of_exit(path)}") from None
     return trial

@@ -167,6 +167,11 @@ class Repair:
         self.said = [*(note for note in self.said if not note.startswith("other numbers")), "other numbers by default"]
         return True
 
+    def has_run(self) -> None:
+        """From now on layers keep their sizes: what is longer than them is longer than the program takes."""
+        if self.lenient is not None:
+            self.lenient.resizes = False
+
     def close(self) -> None:
         if self.lenient is not None:
             self.lenient.__exit__(None, None, None)

@@ -249,7 +249,8 @@ class Trial:
     def _operations(self, length: int) -> list[object]:
         with torch.no_grad(), Counter() as counter:
             self.run(1, length)
-        return counter.names
+        names: list[object] = counter.names
+        return names
 
     def calm(self) -> None:
         """Make weights and scales smaller, so that a gate that stands at its end for inputs as large as those at first can move."""
