@@ -110,7 +110,7 @@ def kappa_by_chance(
     References
     ----------
     Pfeffermann (1993), The Role of Sampling Weights when Modeling Survey Data, International Statistical Review 61:317-337.
-    Kish (1965), Survey Sampling, section 11.7. Rust and Rao (1996), Statistical Methods in Medical Research 5:283-310, for
+    Kish (1965), Survey Sampling. Rust and Rao (1996), Statistical Methods in Medical Research 5:283-310, for
     the jackknife of strata.
 
     Examples

@@ -130,7 +130,7 @@ def recalibrate(
 
     References
     ----------
-    Efron (1986), JASA 81:461-470, and Bates, Hastie and Tibshirani (2023), JASA 119:1434-1445, on errors by cross-validation.
+    Efron (1986), JASA 81:461-470, and Bates, Hastie and Tibshirani (2024), JASA 119:1434-1445, on errors by cross-validation.
     Zadrozny and Elkan (2002), KDD, on isotonic calibration. Vovk (2015), Annals of Mathematics and Artificial
     Intelligence 74:9-28, on cross-conformal prediction. Lei et al. (2018), JASA 113:1094-1111, on the quantile.
     """
@@ -290,7 +290,7 @@ def _with_fit(after: Estimate, seen: Floats) -> Estimate:
     """Return the mean error after a map with an interval that allows for the fit: by how much more it errs on unseen outputs.
 
     So much better the map is on the outputs that it was fitted to, and about so much its error on others depends on which
-    these were; what is tested twice, ten times over, does not show that (Efron 1986; Bates, Hastie and Tibshirani 2023).
+    these were; what is tested twice, ten times over, does not show that (Efron 1986; Bates, Hastie and Tibshirani 2024).
     """
     if after.value is None or after.low is None or after.high is None:
         return after
