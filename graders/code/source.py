@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,8 +58,11 @@ PLAIN_TORCH = ("torch.utils.checkpoint", "torch.utils.data", "torch.nn.utils")  
 PLAIN_PARTS = (*PLAIN_TORCH, "nn.utils", "torch._C.DisableTorchFunctionSubclass", "torch._C.DisableTorchFunction")
 UNSAFE_ATTRIBUTES = odd.UNSAFE_ATTRIBUTES
 # Where a probe hears what they are used for, or sees through what they do
-HEARD = {"open", "setattr", "delattr", "vars", "dir", "__torch_function__"}
-HEARD_TORCH = {"compile", "__torch_function__"}
+HEARD = {"open", "setattr", "delattr", "vars", "dir", "__torch_function__", "__init_subclass__", "__class_getitem__"}
+HEARD_TORCH = {"compile", "save", "__torch_function__", "__init_subclass__", "_assert"}
+HEARD_IMPORTS = {"gc", "cmath", "uuid", "platform", "struct"}
+HEARD_OF = {"gc": {"collect", "enable", "disable", "isenabled", "freeze"}, "sys": {"setrecursionlimit", "getrecursionlimit", "getsizeof"}}
+WRITERS = {"open", "write_text", "write_bytes", "save", "savetxt", "tofile", "memmap", "dump", "copyfile", "mkstemp", "NamedTemporaryFile"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,9 @@ def doubts(source: Source, *, heard: bool = False) -> list[Doubt]:
         return []
     nodes = list(_reached(source.tree))
     plain = set(_plain(nodes)) | set(_own_names(source.tree))
-    if not heard:
+    if heard:
+        plain |= set(_plain_where_heard(nodes))
+    else:
         called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
         loose = [n for n in nodes if isinstance(n, ast.Name) and n.id == "getattr" and id(n) not in called]
     modules = {a.asname or a.name.partition(".")[0]: a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
@@ -143,6 +150,30 @@ def _plain(nodes: list[ast.AST]) -> Iterator[int]:
             yield id(node.iter)
         elif isinstance(node, ast.Compare) and all(isinstance(op, ast.In | ast.NotIn) for op in node.ops):
             yield from (id(n) for n in node.comparators if _is_modules(n))
+
+
+def _plain_where_heard(nodes: list[ast.AST]) -> Iterator[int]:
+    """The ids of nodes that reach nothing while a probe hears what is reached for."""
+    in_use = {id(n.value) for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.attr in HEARD_OF["gc"]}
+    loose_gc = any(isinstance(n, ast.Name) and n.id == "gc" and id(n) not in in_use for n in nodes)
+    words = {n.attr if isinstance(n, ast.Attribute) else n.id for n in nodes if isinstance(n, (ast.Attribute, ast.Name))}
+    for node in nodes:
+        if isinstance(node, ast.Import) and all(a.name in HEARD_IMPORTS for a in node.names):
+            if not any(a.name == "gc" and (a.asname or loose_gc) for a in node.names):
+                yield id(node)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in HEARD_OF.get(node.value.id, ()):
+            yield id(node)
+            yield id(node.value)
+        elif isinstance(node, ast.FunctionDef):  # the function's own variables
+            yield from (id(n) for n in ast.walk(node) if isinstance(n, ast.Name) and n.id == "locals")
+        elif isinstance(node, ast.Try) and not words & WRITERS:  # a package that may be installed: none that is not can be put there
+            yield from (id(n) for n in node.body if isinstance(n, ast.Import | ast.ImportFrom) and not _is_installed(n))
+
+
+def _is_installed(node: ast.Import | ast.ImportFrom) -> bool:
+    names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+    roots = {name.partition(".")[0] for name in names}
+    return not all(root and root not in sys.builtin_module_names and importlib.util.find_spec(root) is None for root in roots)
 
 
 def _own_names(tree: ast.Module) -> Iterator[int]:

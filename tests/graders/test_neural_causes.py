@@ -144,6 +144,11 @@ PLAIN = (
     "if __name__ == '__main__':\n    torch.save(torch.load('x'), 'y')",
     "torch.jit.script_if_tracing(f)",
     "import atexit\natexit.register(print)",
+    "import gc\ngc.collect()",
+    "import sys\nsys.setrecursionlimit(9999)",
+    "def f(a):\n    return locals()",
+    "class C:\n    def __init_subclass__(cls, **more):\n        super().__init_subclass__(**more)",
+    "try:\n    import flash_attn\nexcept ImportError:\n    flash_attn = None",
 )
 
 
@@ -152,7 +157,17 @@ def test_what_a_probe_hears_or_that_reaches_nothing_is_no_doubt(text):
     assert doubts(read_source(text), heard=True) == []
 
 
-REACHING = ("import sys as s\ns.modules", "import sys\nx = sys", "__name__ = 'x'", "from types import FunctionType", "getattr = 1")
+REACHING = (
+    "import sys as s\ns.modules",
+    "import sys\nx = sys",
+    "__name__ = 'x'",
+    "from types import FunctionType",
+    "getattr = 1",
+    "import gc\ngc.callbacks",
+    "import gc as g\ng.collect()",
+    "locals()",
+    "open('flash.py')\ntry:\n    import flash\nexcept ImportError:\n    pass",
+)
 
 
 @pytest.mark.parametrize("text", REACHING)
