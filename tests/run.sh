@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole suite, on both pairs of engines: SQLite with the embedded broker, then PostgreSQL with Redis
-# (without the tests of graders/, tasks/ and llm/, which know no database).
+# (without the tests of graders/, tasks/ and llm/, which know no database, and of screens that ask nothing unlike of it).
 # A missing program skips its part by name, with the line that installs it; with CI=true it fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,5 +36,7 @@ as_postgres "$postgres/initdb" -D "$folder/pg" -U touchstone --auth=trust >/dev/
 as_postgres "$postgres/pg_ctl" -D "$folder/pg" -w -o "-p $pg_port -k $folder -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200" -l "$folder/pg/log" start >/dev/null
 redis-server --port "$redis_port" --bind 127.0.0.1 --save "" --dir "$folder" >/dev/null &
 redis_pid=$!
+browser="ablations calibration datasets_builder frame hostile_outputs outputs_list tokens"
+without="graders tasks llm corpus test_architecture.py $(printf 'browser/test_%s.py ' $browser)"
 DATABASE_URL="postgres://touchstone@127.0.0.1:$pg_port/postgres" CELERY_BROKER_URL="redis://127.0.0.1:$redis_port/0" \
-    "$python" -m pytest $spread --ignore tests/graders --ignore tests/tasks --ignore tests/llm --ignore tests/corpus "$@"
+    "$python" -m pytest $spread $(printf -- "--ignore tests/%s " $without) "$@"
