@@ -440,13 +440,13 @@ def test_a_program_that_breaks_its_contract_does_not_run(because, parts):
     found = grade(program(**parts))
     assert (found.runs, found.passed, found.failure_category) == (False, False, "crash")
     assert because in (found.error or "")
-    assert {c.unscored_reason for c in found.criteria} == {"does_not_run"}
+    assert {c.unscored_reason for c in found.criteria} <= {"", "does_not_run"}  # what can be mended is judged
 
 
 # --- programs that could alter their own trace ---
 
 DOUBTFUL = (
-    "import gc",
+    "import gc; gc.get_objects()",
     "import ctypes",
     "import inspect; inspect.stack()",
     "from torch.utils._python_dispatch import TorchDispatchMode",
