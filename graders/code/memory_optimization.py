@@ -23,14 +23,16 @@ from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
 from graders.code.probes.asked_names import reaching_words
 from graders.code.scores import decided, scored, unscored, without_report, wrong_fields, wrong_lines
 from graders.code.source import Source, read_source
+from graders.code.unasked import unasked
 from graders.grade import CriterionScore, Evidence, Grade, grade_of
 from graders.sandbox import Limits
 from tasks.task import Criterion, Task
 
 PROBE = "memory_optimization_probe.py"
 MODULES = tuple(f"{name}.py" for name in (
-    "absent", "asked_names", "surroundings", "pretend_gpu", "training_calls", "training_passes", "gradient_paths", "known_parameters",
-    "training_log", "training_hooks", "memory_techniques", "guard", "missing_names", "seal",
+    "absent", "asked_names", "surroundings", "plain_host", "pretend_gpu", "training_calls", "training_passes", "gradient_paths",
+    "freed_tensors", "known_parameters", "training_log", "training_hooks", "memory_techniques", "program_text",
+    "calls_as_meant", "guard", "missing_names", "seal",
 ))  # fmt: skip
 KEYS = (
     "mixed_precision_autocast", "grad_scaler_or_bf16", "gradient_checkpointing", "gradient_accumulation", "zero_grad_set_to_none",
@@ -59,7 +61,7 @@ class MemoryOptimizationGrader:
     @cached_property
     def sha256(self) -> str:
         here = Path(__file__).parent
-        ours = [here / name for name in ("memory_optimization.py", "channel.py", "scores.py", "source.py")]
+        ours = [here / name for name in ("memory_optimization.py", "channel.py", "scores.py", "source.py", "unasked.py")]
         return sha256_of_files(*ours, *(PROBES / name for name in (PROBE, *MODULES)))
 
     def criteria(self, task: str) -> tuple[str, ...]:
@@ -80,7 +82,10 @@ class MemoryOptimizationGrader:
         tell("running it on a pretended GPU")
         answer = _helped(source, timeout_s or TIMEOUT_S, backend)
         tell("deciding the techniques")
-        return self._grade_of(task, read_source(source), answer, starter)
+        text = read_source(source)
+        if _would_pass(task, answer.facts, _run_facts(answer)[0]) and _doubt(text, answer, enough=True):
+            answer = _either_way(text, answer, timeout_s or TIMEOUT_S, backend)
+        return self._grade_of(task, text, answer, starter)
 
     def _grade_of(self, task: Task, text: Source, answer: Answer, starter: Mapping[str, float]) -> Grade:
         result, facts = answer.result, answer.facts
@@ -117,12 +122,12 @@ def starter_figures(starter: str, backend: str) -> Mapping[str, float]:
 
 def _helped(source: str, timeout_s: float, backend: str) -> Answer:
     """The run; one that an error ends is run again and helped past it, to see what else is in the program. The error stands."""
-    stopped: list[tuple[str, int]] = []
+    stopped: list[tuple[str, int, list[int]]] = []
     first = answer = _ask(source, timeout_s, backend)
     while answer.facts and answer.facts["stopped"] and len(stopped) < MOST_MENDS:
-        stopped.append((answer.facts["error"], answer.facts["stopped"]))
+        stopped.append((answer.facts["error"], answer.facts["stopped"], answer.facts["span"]))
         again = _ask(source, timeout_s, backend, stopped)
-        if again.facts is None or again.facts["stopped"] in {line for _, line in stopped}:
+        if again.facts is None or again.facts["span"] in [span for *_, span in stopped]:
             break
         answer = again
     if answer is first or not answer.facts or not first.facts:
@@ -132,7 +137,26 @@ def _helped(source: str, timeout_s: float, backend: str) -> Answer:
     return replace(first, facts=facts, doubts=(*first.doubts, *answer.doubts))
 
 
-def _ask(source: str, timeout_s: float, backend: str, stopped: Sequence[tuple[str, int]] = ()) -> Answer:
+def _either_way(text: Source, answer: Answer, timeout_s: float, backend: str) -> Answer:
+    """What is in effect whatever the program is told where it asks for who watches; the answer as it was if that can't be had."""
+    assert answer.facts is not None
+    told = (*answer.doubts, *answer.facts["asked"])
+    lines = {int(n) for words in told for n in re.findall(r"line (\d+)", words)} | {line for line, _ in reaching_words(text.tree)}
+    verdicts = dict(answer.facts["verdicts"])
+    for reply in (True, False):
+        changed = None if answer.facts["tampered"] else unasked(text.text, lines, answer=reply)
+        if changed is None or any(reaching_words(read_source(changed).tree)):
+            return answer
+        other = _ask(changed, timeout_s, backend)
+        if other.facts is None or other.doubts or other.facts["asked"] or other.facts["tampered"] or not other.facts["verdicts"]:
+            return answer
+        for key, verdict in other.facts["verdicts"].items():
+            if verdict["says"] == "no" and verdicts[key]["says"] == "yes":
+                verdicts[key] = {**verdict, "text": f"not where nobody watches: {verdict['text']}"[:4000], "lines": []}
+    return replace(answer, doubts=(), facts={**answer.facts, "verdicts": verdicts, "asked": [], "settled": True})
+
+
+def _ask(source: str, timeout_s: float, backend: str, stopped: Sequence[tuple[str, int, list[int]]] = ()) -> Answer:
     limits, order = replace(LIMITS, wall_s=timeout_s), {"stopped": list(stopped)}
     return ask_probe(
         PROBE, MODULES, source, check=check_report, limits=limits, backend=backend, preload=FOR_TRAINING, order=order, name="train.py"
@@ -149,6 +173,7 @@ def check_report(report: Mapping[str, Any]) -> str:
         "runs": bool,
         "error": told,
         "stopped": int,
+        "span": list,
         "verdicts": dict,
         "tampered": list,
         "asked": list,
@@ -159,6 +184,8 @@ def check_report(report: Mapping[str, Any]) -> str:
         return wrong
     if not all(isinstance(name, str) for name in (*report["tampered"], *report["asked"])):
         return "tampered or asked holds other than names"
+    if len(report["span"]) > 4 or not all(type(n) is int and 0 <= n < 1_000_000 for n in report["span"]):
+        return "odd span"
     figures = report["figures"]
     if set(figures) not in (set(), set(FIGURES)) or not all(isinstance(v, (int, float)) for v in figures.values()):
         return "odd figures"
@@ -261,6 +288,8 @@ def _doubt(text: Source, answer: Answer, enough: bool) -> str:
     replaced what the probe itself stands on.
     """
     assert answer.facts is not None
+    if answer.facts.get("settled"):
+        return ""
     if answer.facts["tampered"]:
         return f"the program uses {answer.facts['tampered'][0]}: what was seen of it can't be relied on"
     if not enough:

@@ -26,7 +26,7 @@ ZYGOTE = (Path(__file__).parent / "zygote.py").read_text(encoding="utf-8")
 INSTALL_HINT = "apt-get install bubblewrap"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime")
-WORK = "/sandbox"
+WORK = "/workspace"  # the name tells nothing to who looks for a sandbox
 UNSAFE_VARIABLE = "ALLOW_UNSAFE_SANDBOX"
 IMAGE_VARIABLE = "SANDBOX_IMAGE"
 GPUS_VARIABLE = "SANDBOX_GPUS"  # what `docker run --gpus` takes: all, device=0, ...
@@ -99,7 +99,7 @@ def _bwrap(*capabilities: str) -> list[str]:
     return [
         _bwrap_path() or "bwrap",
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-        *("--as-pid-1", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"),
+        *("--as-pid-1", "--new-session", "--hostname", "gpu-node-07", "--cap-drop", "ALL"),
         *(part for name in capabilities for part in ("--cap-add", name)),
         *(() if capabilities else ("--unshare-user",)),
     ]

@@ -7,7 +7,7 @@ one. When the socket ends, so does this process, and as process 1 of its PID nam
 never reads an order and runs no code but ours, so that what a run inherits from it holds nothing of another run.
 
 A run is three forks. The first gives up root and makes user, PID, mount, network, IPC, UTS and cgroup namespaces. The
-second is process 1 in them: it mounts a new /proc and empty /sandbox, /tmp and /dev/shm, drops every capability and
+second is process 1 in them: it mounts a new /proc and empty /workspace, /tmp and /dev/shm, drops every capability and
 becomes the launcher (launch.py). The third, made before the launcher reads the order, waits for word and becomes the
 command: a Python file run as `python FILE` would run it.
 """
@@ -36,7 +36,7 @@ NEW_USER = 0x10000000
 # mount, cgroup, UTS, IPC, PID, network
 NEW_OTHERS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
 NO_SUID, NO_DEV, NO_EXEC, READ_ONLY, BIND, RECURSIVE, PRIVATE = 2, 4, 8, 1, 0x1000, 0x4000, 1 << 18
-SCRATCH = ("/sandbox", "/tmp", "/dev/shm")  # noqa: S108
+SCRATCH = ("/workspace", "/tmp", "/dev/shm")  # noqa: S108
 PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 24, 28, 47, 4
 CAPABILITY_VERSION_3 = 0x20080522
 DOOR = 3  # where the fourth descriptor of a run comes to stand: its cgroup's file of processes
@@ -96,7 +96,7 @@ def furnish(disk_bytes: int) -> None:
         show_again(place, below)
     if os.path.isdir("/dev/pts"):
         mount("tmpfs", "/dev/pts", NO_SUID | NO_DEV | NO_EXEC | READ_ONLY, "size=4096,mode=0755")
-    os.chdir("/sandbox")
+    os.chdir("/workspace")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sH14x", b"lo", 0)
         flags = struct.unpack("16sH14x", fcntl.ioctl(any_socket, GET_FLAGS, request))[1]

@@ -21,8 +21,8 @@ class Absent(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if any(word in name for word in ("Adam", "SGD", "Lion", "Adafactor", "RMSprop")):
-            return _plain_adamw
+        if is_optimizer(name):
+            return plain_adamw
         return Absent(f"{self.__name__}.{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -32,7 +32,11 @@ class Absent(ModuleType):
         return self
 
 
-def _plain_adamw(params: Any, lr: float = 1e-3, **options: Any) -> torch.optim.AdamW:
+def is_optimizer(name: str) -> bool:
+    return any(word in name for word in ("Adam", "SGD", "Lion", "Adafactor", "RMSprop"))
+
+
+def plain_adamw(params: Any, lr: float = 1e-3, **options: Any) -> torch.optim.AdamW:
     return torch.optim.AdamW(params, lr=lr, foreach=True)
 
 

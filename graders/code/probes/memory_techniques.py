@@ -92,11 +92,12 @@ def gradient_checkpointing(log: TrainingLog) -> Finding:
     share = median(f.recomputed / f.work if f.work else 0.0 for f in passes)
     regions = median(max(f.regions, f.nested) for f in passes)
     line = log.lines.get("checkpoint", 0)
-    if share < LEAST_RECOMPUTED:
+    remade = median(f.remade_bytes / f.activation_bytes if f.activation_bytes else 0.0 for f in passes)
+    if max(share, remade) < LEAST_RECOMPUTED:
         return no("nothing is recomputed in the backward pass", line)
     if regions <= 1 and share >= WHOLE_MODEL:
         return no("one segment holds the whole model: everything is recomputed at once, and the peak stays", line)
-    return yes(f"{share:.0%} of the forward pass is recomputed in the backward pass, in {regions:.0f} segments", line)
+    return yes(f"{max(share, remade):.0%} of the forward pass is recomputed in the backward pass, in {regions:.0f} segments", line)
 
 
 def gradient_accumulation(log: TrainingLog) -> Finding:
@@ -152,6 +153,10 @@ def sdpa_flash_attention(log: TrainingLog) -> Finding:
         return no("the training passes make the T x T scores by hand", by_kind["by hand"])
     if "fused" not in by_kind:
         return no("no attention was seen in the training passes")
+    attended = [(f.attended, f.rows / f.samples) for f in log.training if f.attended and f.samples]
+    if attended and all(keys < HALF * tokens for keys, tokens in attended):
+        keys, tokens = attended[0]
+        return no(f"attention looks at {keys} positions of {tokens:.0f}: another dimension than that of the tokens", by_kind["fused"])
     return yes("attention goes through scaled_dot_product_attention with the causal mask", by_kind["fused"])
 
 
@@ -210,13 +215,13 @@ def in_place_ops(log: TrainingLog) -> Finding:
 
 def del_and_empty_cache(log: TrainingLog) -> Finding:
     trained = {f.number + 1 for f in log.training}
-    freed = [entry for entry in log.freed if entry[0] in trained]
+    freed = [entry for entry in log.freeing.freed if entry[0] in trained]
     deleted = freed[0][2] if freed else 0
-    in_time = [(number, line) for number, line in log.emptied if number < len(log.forwards)]
-    if not log.emptied:
+    in_time = [(number, line) for number, line in log.freeing.emptied if number < len(log.forwards)]
+    if not log.freeing.emptied:
         return no("torch.cuda.empty_cache() is never called", deleted)
     if not in_time:
-        return no("torch.cuda.empty_cache() is called at the end only", log.emptied[0][1])
+        return no("torch.cuda.empty_cache() is called at the end only", log.freeing.emptied[0][1])
     if not any(number <= emptied for number, _, _ in freed for emptied, _ in in_time):
         return no("nothing large is deleted before the cache is emptied", in_time[0][1])
     return yes("large tensors are deleted in the loop and the cache is emptied while training goes on", deleted, in_time[0][1])
@@ -234,8 +239,10 @@ def channels_last(log: TrainingLog) -> Finding:
 def activation_offload(log: TrainingLog) -> Finding:
     line = log.lines.get("packed", 0)
     totals = {name: sum(f.packed[name] for f in log.training) for name in ("whole", "offloaded", "smaller")}
-    better = totals["offloaded"] + totals["smaller"]
+    better, kept = totals["offloaded"] + totals["smaller"], sum(f.packed["kept"] for f in log.training)
     packing = [f for f in log.training if f.packed["offloaded"] + f.packed["smaller"] > LEAST_PACKED * f.activation_bytes]
+    if kept > HALF * better:
+        return no("what is packed stays in memory as it was, too", line)
     if better >= LEAST_MOVED * sum(totals.values()) and len(packing) >= HALF * len(log.training):
         how = "moved to the host" if totals["offloaded"] >= totals["smaller"] else "packed smaller"
         return yes(f"{better / max(sum(totals.values()), 1):.0%} of what autograd saves through the hooks is {how}", line)

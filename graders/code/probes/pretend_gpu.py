@@ -25,6 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 GPU, HOST = "gpu", "host"
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 GIB = 1 << 30
+BLOCK, SEGMENT = 512, 2 << 20  # in which a GPU's memory is given out, and taken
 CARD = "NVIDIA H100 80GB HBM3"
 Tensor = torch.Tensor
 TO_ANOTHER = {Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory}
@@ -114,7 +115,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         self._place[storage] = where
         if where == GPU:
-            size = storage.nbytes()
+            size = -(-storage.nbytes() // BLOCK) * BLOCK
             self.bytes_now += size
             self.peak = max(self.peak, self.bytes_now)
             weakref.finalize(storage, self._freed, size)
@@ -359,10 +360,10 @@ class PretendGpu:
         }  # fmt: skip
         for name, answer in answers.items():
             _put(torch.cuda, name, lambda *args, _answer=answer, **kwargs: _answer)
-        for name in ("memory_allocated", "memory_reserved"):
-            _put(torch.cuda, name, lambda *args, **kwargs: storages.bytes_now)
-        for name in ("max_memory_allocated", "max_memory_reserved"):
-            _put(torch.cuda, name, lambda *args, **kwargs: storages.peak)
+        for name in ("memory_reserved", "max_memory_reserved"):
+            _put(torch.cuda, name, lambda *args, **kwargs: -(-storages.peak // SEGMENT) * SEGMENT)
+        _put(torch.cuda, "memory_allocated", lambda *args, **kwargs: storages.bytes_now)
+        _put(torch.cuda, "max_memory_allocated", lambda *args, **kwargs: storages.peak)
         for name in ("Stream", "Event", "stream", "device", "current_stream", "default_stream"):
             setattr(torch.cuda, name, Stream)
         _put(torch.cuda, "empty_cache", self._emptied)

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import plain_host
 import torch
 from pretend_gpu import CARD, CPU, CUDA, GIB, GPU, HOST, PretendGpu, Stream, Tensor
 from torch.nn.attention.bias import CausalBias
@@ -30,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 PARENT, NODE, UUID = 4117, "gpu-node-07", "5d3a2c1e-9b7f-4e0a-8c66-1f2b7d90ae41"
 DRIVER = ("/dev/nvidia", "/proc/driver/nvidia")
 TELLS_OF_PROCESS = re.compile(r"/proc/(\d+|self|thread-self)/(cmdline|comm|environ|cgroup|status|stat|exe|cwd)$")
-PLAIN_PROC = re.compile(r"/proc/(meminfo|cpuinfo|uptime|loadavg|version|stat|self/(statm|io|limits))$")
+PLAIN_PROC = re.compile(r"/proc/(meminfo|cpuinfo|uptime|loadavg|version|stat|self/(statm|io))$")
 LEADS = ("/proc", "/sys", "/dev/fd")
 tell: list[Callable[[str], None]] = []  # who is told of other files of the kernel (seal.py), once there is somebody
 SHELL = {
@@ -50,6 +51,7 @@ def like_a_gpu_machine(gpu: PretendGpu, argv: list[str]) -> None:
     _host()
     _driver()
     _files(argv)
+    plain_host.like_a_shells(os.getcwd(), argv)
 
 
 def _torch_build() -> None:
@@ -63,6 +65,11 @@ def _torch_build() -> None:
         (torch.cuda, "initial_seed", 0), (torch.cuda, "seed", None), (torch.cuda, "host_memory_stats", {}),
         (torch.cuda, "get_sync_debug_mode", 0), (torch.cuda, "set_sync_debug_mode", None),
         (torch.cuda, "is_current_stream_capturing", False), (torch.cuda, "get_per_process_memory_fraction", 1.0),
+    ]  # fmt: skip
+    state, table = torch.zeros(16, dtype=torch.uint8), f"|{'PyTorch CUDA memory summary, device ID 0':^75}|\n|{'-' * 75}|\n"
+    answers += [
+        (torch.cuda, "get_rng_state", state), (torch.cuda, "get_rng_state_all", [state]), (torch.cuda, "set_rng_state", None),
+        (torch.cuda, "set_rng_state_all", None), (torch.cuda, "memory_summary", table),
     ]  # fmt: skip
     for owner, name, answer in answers:
         setattr(owner, name, lambda *args, _answer=answer, **kwargs: _answer)
@@ -218,8 +225,9 @@ def _host() -> None:
     look = os.stat
 
     def stat(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
-        is_driver = isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(DRIVER)
-        return look("/dev/null" if is_driver else path, *args, **kwargs)
+        name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+        is_file = str(name).startswith(DRIVER) or name in plain_host.FILES
+        return look("/dev/null" if is_file else "/usr" if name in plain_host.FOLDERS else path, *args, **kwargs)
 
     os.stat = stat
 
@@ -234,19 +242,19 @@ def _files(argv: list[str]) -> None:
             return str(file.read())
 
     def told(path: str) -> str | None:
-        if PLAIN_PROC.fullmatch(path):
-            return read(path)
+        if PLAIN_PROC.fullmatch(path) or path in plain_host.FILES:
+            return str(plain_host.text_of(path, read))
         found = TELLS_OF_PROCESS.fullmatch(path)
         if found is None:
             return None
         who, what = found.groups()
         if who not in ("self", "thread-self", str(os.getpid())):
             return SHELL.get(what)
-        return re.sub(r"PPid:\t\d+", f"PPid:\t{PARENT}", read(path)) if what in ("status", "stat") else ours.get(what)
+        return str(plain_host.of_ours(what, read, PARENT)) if what in ("status", "stat") else ours.get(what)
 
     def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         name = os.fsdecode(file) if isinstance(file, (str, bytes, os.PathLike)) else ""
-        text = told(name) if name.startswith("/proc/") and mode in ("r", "rt", "rb") else None
+        text = told(name) if name.startswith(("/proc/", "/etc/")) and mode in ("r", "rt", "rb") else None
         if text is not None:
             return io.BytesIO(text.encode()) if "b" in mode else io.StringIO(text)
         # our own frame stands before the program's, so that Python's word on this is not enough

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from pretend_gpu import ONE_DEVICE
 from torch.nn.attention.bias import CausalBias
 from torch.utils._pytree import tree_leaves
 
 Tensor = torch.Tensor
 MOST_VIEWS = 5
 FEWEST_TOKENS = 8
-INDEXED = {"embedding": 0, "cross_entropy": 1, "nll_loss": 1}  # the place of what must be whole numbers
+COMPUTES = {
+    "mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu", "linear", "dot", "mv",
+    "_scaled_dot_product_attention_math", "_scaled_dot_product_fused_attention_overrideable", "_native_multi_head_attention",
+}  # fmt: skip
 # The tensors that a call may be given by name, in their order.
 ORDERED = {
     "linear": ("input", "weight"), "conv2d": ("input", "weight"), "matmul": ("input", "other"), "bmm": ("input", "mat2"),
@@ -28,23 +29,6 @@ def in_order(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     if not kwargs or name not in ORDERED:
         return args
     return (*args, *(kwargs[word] for word in ORDERED[name][len(args) :] if word in kwargs))
-
-
-def as_meant(name: str, args: tuple[Any, ...], error: str, on_gpu: Callable[[Tensor], Tensor]) -> tuple[Any, ...] | None:
-    """The arguments that a call evidently wanted, where a layout, a device or a dtype was what was wrong."""
-    if name == "view" and "view size is not compatible" in error:
-        return (args[0].contiguous(), *args[1:])
-    if error == ONE_DEVICE:
-        return tuple(on_gpu(a) if isinstance(a, Tensor) and a.dim() else a for a in args)
-    place = INDEXED.get(name, len(args))
-    if place < len(args) and args[place].is_floating_point():
-        most = args[1].shape[0] if name == "embedding" else args[0].shape[1 if args[0].dim() > 1 else 0]  # low precision rounds up
-        return tuple(a.long().clamp(max=most - 1) if i == place else a for i, a in enumerate(args))
-    tensors = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
-    if "type" not in error or len(tensors) < 2 or tensors[0].dtype == tensors[1].dtype:
-        return None
-    wanted = tensors[1].dtype
-    return tuple(a.to(wanted) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
 
 
 def behind(tensor: Tensor) -> list[Tensor]:
@@ -90,12 +74,22 @@ def channels_last(tensor: Any) -> bool:
     return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
+def is_square(out: Tensor) -> bool:
+    return out.dim() >= 3 and out.shape[-1] == out.shape[-2] > FEWEST_TOKENS
+
+
 def are_scores(name: str, args: tuple[Any, ...], out: Tensor) -> bool:
     """T x T scores of a batch, made from what was computed before and not from weights."""
-    if out.dim() < 3 or out.shape[-1] != out.shape[-2] or out.shape[-1] <= FEWEST_TOKENS or name in ("linear", "conv2d"):
+    if not is_square(out) or name in ("linear", "conv2d"):
         return False
     factors = [t for t in tree_leaves(args) if isinstance(t, Tensor)][-2:]
     return all(t.dim() > 2 and t.requires_grad and not t.is_leaf for t in factors)
+
+
+def keys_of(name: str, args: tuple[Any, ...]) -> int:
+    """How many positions attention looks at."""
+    key = args[1]
+    return int(key.shape[-2] if name.startswith("scaled") else key.shape[0] if key.dim() == 3 else key.shape[-2])
 
 
 def attention_kind(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ def listen(log: TrainingLog, gpu: PretendGpu) -> None:
     _clipping(log)
     _checkpoint(log)
     _compile(log)
+    _compile_less(log)
     _loader(gpu)
     _options(log)
     _constructors(log)
@@ -207,6 +208,29 @@ def _compile(log: TrainingLog) -> None:
 
     _set(torch, "compile", compile_it)
     _set(torch.nn.Module, "compile", compile_in_place)
+
+
+def _compile_less(log: TrainingLog) -> None:
+    def left_out(thing: Any = None, recursive: bool = True, **options: Any) -> Any:
+        """What a program tells the compiler to leave as it is."""
+        if thing is None:
+            return lambda function: left_out(function, recursive, **options)
+        if isinstance(thing, torch.nn.Module):
+            thing.forward = left_out(thing.forward, recursive)
+        if isinstance(thing, (torch.nn.Module, type)) or not recursive:
+            return thing
+
+        @functools.wraps(thing)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            depth, log.compiled_depth = log.compiled_depth, 0
+            try:
+                return thing(*args, **kwargs)
+            finally:
+                log.compiled_depth = depth
+
+        return call
+
+    _set(torch.compiler, "disable", left_out)
 
 
 def _loader(gpu: PretendGpu) -> None:

@@ -12,14 +12,15 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Iterable
-from types import FunctionType
 from typing import Any
 
 import torch
 import training_calls as asks
+from calls_as_meant import as_meant
+from freed_tensors import LARGE_BYTES, Freeing
 from gradient_paths import LEAST, GradientPaths
 from known_parameters import KnownParameters
-from pretend_gpu import GPU, PretendGpu, Tensor
+from pretend_gpu import GPU, PretendGpu, Tensor, storage_of
 from torch.utils._pytree import tree_leaves
 from training_passes import Forward, Step, led_to_updates, of_the_model, taken_back
 
@@ -27,8 +28,9 @@ PRODUCTS = {
     "linear", "matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "addmm", "baddbmm", "einsum", "conv2d",
     "scaled_dot_product_attention", "multi_head_attention_forward",
 }  # fmt: skip
+DETACH = Tensor.detach  # ours, whatever a program puts in its place
 LOW = (torch.float16, torch.bfloat16)
-LARGE_BYTES = 16384
+LEAST_WORDS = 1000  # of a vocabulary
 LEAST_USED = 0.1  # of the passes
 
 
@@ -53,8 +55,7 @@ class TrainingLog:
         self.state_bytes: list[tuple[int, int]] = []  # passes begun by then; bytes on the GPU beside models and gradients
         self.optimizer_bytes: dict[int, int] = {}
         self.optimizer_names: dict[int, str] = {}
-        self.freed: list[tuple[int, int, int]] = []  # forward number, bytes, line
-        self.emptied: list[tuple[int, int]] = []  # forward number, line
+        self.freeing = Freeing(self)
         self.kept_graphs = self._unseen = 0
         self.options: set[str] = set()
         self.mended: list[tuple[str, int]] = []  # errors that end the program and were stepped over, and their lines
@@ -63,18 +64,19 @@ class TrainingLog:
         self.packing_depth = 0
         self.unscaled = False  # gradients, since the last step
         self.gradients = GradientPaths()
-        self._deleting: list[tuple[weakref.ref[Any], int, int]] = []
         self._graphs: list[tuple[int, weakref.ref[Any]]] = []
         self._copies: list[tuple[torch.Size, tuple[bool, bool, int]]] = []
+        self._computed = False  # is the call that is under way computed, and not handed out of what was kept?
         self._window = (0, 0)  # since the last backward pass: the fewest bytes, the most above the fewest before
         gpu.devices.calling, gpu.devices.watch, gpu.storages.watch = self.calling, self.called, self.dispatched
-        gpu.devices.moved, gpu.packing, gpu.cache_emptied = self.moved, self.packing, self.cache_emptied
+        gpu.devices.moved, gpu.packing, gpu.cache_emptied = self.moved, self.packing, self.freeing.cache_emptied
         gpu.unpacking, gpu.devices.failed = self.unpacking, self.failed
 
     # --- calls of the program ---
 
     def calling(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a call: a pass begins with its first convolution, so that what this saves is the new pass's."""
+        self._computed = False
         if getattr(func, "__name__", "") == "conv2d" and not self.in_backward:
             images = args[0] if args else kwargs["input"]
             if images.dim() == 4 and images.shape[1] == 3:
@@ -88,7 +90,12 @@ class TrainingLog:
             return
         if name in PRODUCTS and isinstance(tree_leaves(out)[0], Tensor):
             self._product(name, args, kwargs, tree_leaves(out)[0])
-        elif name in ("softmax", "_softmax") and isinstance(out, Tensor) and out.dim() >= 3 and out.shape[-1] == out.shape[-2] > asks.FEWEST_TOKENS:
+        elif (
+            name in ("softmax", "_softmax")
+            and isinstance(out, Tensor)
+            and out.dim() >= 3
+            and out.shape[-1] == out.shape[-2] > asks.FEWEST_TOKENS
+        ):
             self.under_way.attention.append(("by hand", self.line()))
         elif name == "cross_entropy" and not self.in_backward:
             self._loss(args, kwargs, out)
@@ -153,7 +160,7 @@ class TrainingLog:
         if self.forwards:
             self.now.factors = self.gradients.take_factors()
         early = self._rest  # tokens may be looked up before the images are
-        first = tuple(images.detach().reshape(-1)[:8].bfloat16().tolist())
+        first = tuple(DETACH(images).reshape(-1)[:8].bfloat16().tolist())
         self.forwards.append(Forward(len(self.forwards), images.shape[0], torch.is_grad_enabled(), pixels=images.numel(), images=first))
         if early is not None:
             self.now.parameters, self.now.tokens, self._rest = dict(early.parameters), early.tokens, None
@@ -163,7 +170,7 @@ class TrainingLog:
     def _product(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
         now, work = self.under_way, asks.work_of(args, out)
         if self.in_backward:
-            now.recomputed += work
+            now.recomputed += work * self._computed
             return
         now.work += work
         now.activation_bytes += out.nbytes
@@ -176,11 +183,14 @@ class TrainingLog:
             now.convolutions.append(asks.channels_last(args[0]) or asks.channels_last(args[1]))
         if name in ("scaled_dot_product_attention", "multi_head_attention_forward"):
             now.attention.append((asks.attention_kind(name, args, kwargs), self.line()))
+            now.attended = max(now.attended, asks.keys_of(name, args))
         elif asks.are_scores(name, args, out):
             now.attention.append(("by hand", self.line()))
         for argument in args[1:3]:
             self._use(argument)
-        if out.dim() > 1 and out.shape[-1] >= 1000 and self.vocabulary in (0, out.shape[-1]):
+        if name == "linear" and out.shape[-1] < LEAST_WORDS:
+            now.rows = max(now.rows, out.numel() // out.shape[-1])
+        if out.dim() > 1 and out.shape[-1] >= LEAST_WORDS and self.vocabulary in (0, out.shape[-1]):
             held = self.wide_bytes - out.nbytes if self.vocabulary else 0
             self.vocabulary = out.shape[-1]
             now.head_rows.append((out.numel() // out.shape[-1], self.line(), held))
@@ -224,7 +234,7 @@ class TrainingLog:
     def _loss(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
         target = args[1] if len(args) > 1 else kwargs["target"]
         rows, reduction = target.numel(), kwargs.get("reduction", "mean")
-        value = float(out.detach().float().sum())
+        value = float(DETACH(out).float().sum())
         self.under_way.losses.append((rows, value if reduction == "mean" else value / max(rows, 1)))
         self._watch_graph(out)
 
@@ -240,6 +250,10 @@ class TrainingLog:
     def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         if "linear_cross_entropy" in func.__name__:
             self._chunk = next((a for a, of in zip(args, func._schema.arguments, strict=False) if of.name == "batch_chunk_size"), 0)
+        self._computed = self._computed or func.__name__.partition(".")[0] in asks.COMPUTES
+        if self.in_backward and self.gpu.storages.calls and isinstance(out, Tensor) and torch.is_grad_enabled():
+            if self.forwards and out.nbytes >= LARGE_BYTES and func._schema.returns[0].alias_info is None:
+                self.now.remade_bytes += out.nbytes
         held, (least, rise) = self.gpu.storages.bytes_now, self._window
         if held < least or held - least > rise:
             self._window = (min(held, least), max(rise, held - least))
@@ -313,8 +327,10 @@ class TrainingLog:
         for one in self._undone:
             one.undone = True
         now.backwards += 1
+        now.packed["kept"] += sum(size for ref, size in now.originals if ref() is not None)
+        now.originals = []
         now.grads_before.append(self.parameters.gradients(now.parameters))
-        now.roots.append(sum(float(t.detach().float()) for t in tensors if t.numel() == 1) / self.scale)  # others hand on gradients
+        now.roots.append(sum(float(DETACH(t).float()) for t in tensors if t.numel() == 1) / self.scale)  # others hand on gradients
         for tensor in tensors:
             self._watch_graph(tensor)
             now.reached |= self.parameters.numbers_of(asks.leaves_behind(tensor))
@@ -340,7 +356,7 @@ class TrainingLog:
         alive = {number for number, ref in self._graphs if ref() is not None and number < len(self.forwards) + self._unseen}
         self.kept_graphs = max(self.kept_graphs, len(alive))
 
-    # --- copies, saved tensors, the cache ---
+    # --- copies, saved tensors ---
 
     def moved(self, source: Tensor, result: Tensor, non_blocking: bool, pinned: bool) -> None:
         to_gpu = self.gpu.storages.place(result) == GPU
@@ -363,7 +379,10 @@ class TrainingLog:
         finally:
             self.packing_depth -= 1
         if self.forwards and not self.in_backward and not asks.is_torchs_own(hooks):
-            self.under_way.packed[self._became(tensor, thing)] += tensor.nbytes
+            became = self._became(tensor, thing)
+            self.under_way.packed[became] += tensor.nbytes
+            if became in ("offloaded", "smaller"):
+                self.under_way.originals.append((weakref.ref(storage_of(tensor)), tensor.nbytes))
             self.lines.setdefault("packed", self.line())
         return thing
 
@@ -378,10 +397,11 @@ class TrainingLog:
         """The same call with what it evidently wanted: the program goes on as it was meant."""
         name = getattr(func, "__name__", "")
         args = asks.in_order(name, args, kwargs)
-        given = None if self.is_caught(error) else asks.as_meant(name, args, str(error), self.gpu.storages.on_gpu)
+        given = None if self.is_caught(error) else as_meant(name, args, str(error), self.gpu.storages.on_gpu)
         if given is None:
             return None
         self.mended.append((f"{type(error).__name__}: {error}", self.line()))
+        self.calling(func, given, kwargs)
         return given, {word: value for word, value in kwargs.items() if word not in asks.ORDERED.get(name, ())}
 
     def _became(self, tensor: Tensor, thing: Any) -> str:
@@ -390,29 +410,6 @@ class TrainingLog:
         parts = [t for t in tree_leaves(thing) if isinstance(t, Tensor)]
         left = sum(t.nbytes for t in parts if self.gpu.storages.place(t) == GPU)
         return "whole" if left >= tensor.nbytes else "offloaded" if not left else "smaller"
-
-    def cache_emptied(self) -> None:
-        self.emptied.append((len(self.forwards), self.line()))
-
-    def deleting(self, line: int, things: list[Any]) -> None:
-        """Called before a `del` statement with what it names."""
-        named = tree_leaves([_value(thing) for thing in things])
-        on_gpu = [t for t in named if isinstance(t, Tensor) and self.gpu.storages.place(t) == GPU]
-        storages = [t.untyped_storage() for t in on_gpu if self._is_of_training(t)]
-        self._deleting = [(weakref.ref(s), s.nbytes(), line) for s in storages]
-
-    def _is_of_training(self, tensor: Tensor) -> bool:
-        """A batch, an activation, logits or a gradient, and no tensor made to be deleted."""
-        is_batch = tensor.dim() == 4 or not tensor.is_floating_point()
-        return is_batch or tensor.grad_fn is not None or tensor.shape[-1:] == (self.vocabulary,) or self._is_gradient(tensor)
-
-    def _is_gradient(self, tensor: Tensor) -> bool:
-        return any(tensor.shape == p.shape for p in self.parameters.alive())
-
-    def deleted(self) -> None:
-        for ref, size, line in self._deleting:
-            if ref() is None and size >= LARGE_BYTES:
-                self.freed.append((len(self.forwards), size, line))
 
     # --- in all ---
 
@@ -439,14 +436,6 @@ class TrainingLog:
     def mended_by(self, *words: str) -> tuple[str, int] | None:
         """The first error that was stepped over and has one of these words, and its line."""
         return next(((error, line) for error, line in self.mended if any(word in error for word in words)), None)
-
-
-def _value(thing: Any) -> Any:
-    """What a statement is about to give up: itself, or a question for it where it may not be there."""
-    try:
-        return thing() if isinstance(thing, FunctionType) and thing.__name__ == "<lambda>" else thing
-    except (NameError, AttributeError, LookupError, TypeError):
-        return None
 
 
 class _Mark:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -20,6 +22,7 @@ class Forward:
     work: float = 0
     work_by: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # low:<dtype>, autocast, compiled, of the work
     recomputed: float = 0
+    remade_bytes: int = 0  # in a backward pass, by whatever is recomputed there
     pixels: int = 0
     images: tuple[float, ...] = ()  # the first values, to know them again
     regions: int = 0  # recomputed by themselves
@@ -32,6 +35,9 @@ class Forward:
     losses: list[tuple[int, float]] = field(default_factory=list)  # rows, mean loss
     activation_bytes: int = 0  # what its products make
     packed: Counter[str] = field(default_factory=Counter)  # bytes by what became of them
+    originals: list[tuple[weakref.ref[Any], int]] = field(default_factory=list)  # of what was packed, until the backward pass: bytes
+    attended: int = 0  # positions that attention looks at, at most
+    rows: int = 0  # that a linear layer works on, at most
     copies: list[tuple[bool, bool, int]] = field(default_factory=list)  # of its images: non_blocking, pinned, line
     tokens: int = 0
     backwards: int = 0
@@ -48,6 +54,8 @@ class Forward:
         self.work += more.work
         for what, work in more.work_by.items():
             self.work_by[what] += work
+        self.attended, self.rows = max(self.attended, more.attended), max(self.rows, more.rows)
+        self.originals += more.originals
         for name in ("attention", "in_place", "convolutions", "head_rows", "losses"):
             getattr(self, name).extend(getattr(more, name))
         self.parameters |= more.parameters
