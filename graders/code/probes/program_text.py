@@ -178,8 +178,14 @@ def given(name: Callable[[], Any], owner: Any) -> Any:
     try:
         return name()
     except (NameError, AttributeError):
-        is_method = isinstance(owner, (torch.Tensor, torch.nn.Module))
-        return lambda *args, **kwargs: owner if is_method else args[0] if args else None
+        return lambda *args, **kwargs: _given_first(owner, args)
+
+
+def _given_first(owner: Any, args: tuple[Any, ...]) -> Any:
+    """A tensor whose method was asked for, or that it got; else the module, or whatever it got."""
+    tensors = [part for part in (owner, *args) if isinstance(part, torch.Tensor)]
+    others = [owner] if isinstance(owner, torch.nn.Module) else [*args]
+    return next(iter([*tensors, *others]), None)
 
 
 class Entered:
