@@ -15,10 +15,8 @@ def distributed_sampler(run: Run) -> Verdict:
     rows = [_rows(rank) for rank in run.ranks]
     loader, sampler, set_epoch = (next(iter(run.all(kind)), None) for kind in ("loader", "sampler", "set_epoch"))
     where = [e for e in (sampler, loader, set_epoch) if e]
-    if both := next((e for e in run.all("mendable") if e.text("mend") == "shuffle"), None):
-        return no("shuffle=True beside a sampler, which DataLoader refuses", both, category="shuffle_and_sampler")
-    if refused := next((e for e in run.all("mendable") if e.text("mend") == "sampler" and _of_numbers(e, run)), None):
-        return no(f"the sampler does not split over the ranks: {refused.text('error')}", refused, category="wrong_split")
+    if refused := _refused(run):
+        return refused
     if any(not r for r in rows):
         if run.over:
             return no("no rank trains on any data", *where, category="not_trained")
@@ -44,6 +42,18 @@ def distributed_sampler(run: Run) -> Verdict:
     return yes("the ranks read parts of their own that cover the data, in a new order every epoch", *where)
 
 
+def _refused(run: Run) -> Verdict | None:
+    """A loader, a sampler or a launch of its own that would not work, whatever it was mended to."""
+    if both := next((e for e in run.all("mendable") if e.text("mend") == "shuffle"), None):
+        return no("shuffle=True beside a sampler, which DataLoader refuses", both, category="shuffle_and_sampler")
+    if refused := next((e for e in run.all("mendable") if e.text("mend") == "sampler" and _of_numbers(e, run)), None):
+        return no(f"the sampler does not split over the ranks: {refused.text('error')}", refused, category="wrong_split")
+    if "spawn" in run.mends:
+        spawn = next((e for e in run.all("mendable") if e.text("mend") == "spawn"), None)
+        return no("the ranks are those of mp.spawn on one node: another node reads the same rows", spawn, category="no_sampler")
+    return None
+
+
 def _of_numbers(refused: Event, run: Run) -> bool:
     """Was it the numbers that DistributedSampler refused, and did the program not get past that by itself?"""
     return refused.text("error").startswith("ValueError") and (refused.flag("mended") or not run.over)
@@ -61,8 +71,9 @@ def _wrong_parts(run: Run, parts: Sequence[Sequence[Sequence[int]]], where: Sequ
         if shared > (0 if known else min(map(len, sets)) // 2):  # other data may hold a row more than once
             how = "the same rows" if all(rows == sets[0] for rows in sets) else f"{shared} rows in common"
             return no(f"the ranks read {how} in epoch {epoch}: {why}", *where, category="no_sampler")
-        if known and not run.short and len(read) + len(run.twins) < n - run.world * 4 + 1:
-            return no(f"epoch {epoch} reads {len(read)} of {n} rows", *where, category="data_left_out")
+        number = len(read) + len(run.twins) if known else sum(len(part[epoch]) for part in parts)
+        if not run.short and number < n - run.world * 4 + 1:
+            return no(f"epoch {epoch} reads {number} of {n} rows", *where, category="data_left_out")
     return None
 
 
@@ -89,7 +100,7 @@ def init_destroy(run: Run) -> Verdict:
 
 
 def _teardown(run: Run) -> Verdict | None:
-    destroys = [rank.last("destroy") for rank in run.ranks]
+    destroys = [next((e for e in reversed(rank.all("destroy")) if e.flag("whole")), None) for rank in run.ranks]
     without = [rank.rank for rank, e in zip(run.ranks, destroys, strict=True) if e is None]
     if without:
         stopped = [run.ranks[i] for i in without if not run.ranks[i].finished]
@@ -97,6 +108,8 @@ def _teardown(run: Run) -> Verdict | None:
             return unsure("the program stopped before its end, where it may be destroyed")
         init = run.ranks[0].first("init")
         if len(without) == run.world:
+            if beside := next(iter(run.all("destroy")), None):
+                return no("a group beside the default one is destroyed, which stays", beside, category="no_destroy")
             return no("destroy_process_group is never called", init, category="no_destroy")
         return no(f"destroyed by some ranks only: not by rank {without[0]}", *destroys, category="partial_destroy")
     for rank, destroy in zip(run.ranks, destroys, strict=True):
@@ -104,7 +117,7 @@ def _teardown(run: Run) -> Verdict | None:
         later = next((e for e in rank.events if e.at > destroy.at and e.kind in ("collective", "wrap", "gather", "step")), None)
         if later is not None:
             return no(f"destroyed before the last {later.kind} (line {later.line})", destroy, category="early_destroy")
-        if not rank.all("destroy")[0].flag("live") and not destroy.flag("live"):
+        if not any(e.flag("live") and e.flag("whole") for e in rank.all("destroy")):
             return no("destroyed where there is no process group", destroy, category="no_destroy")
     return None
 
@@ -168,8 +181,11 @@ def _unlearned_by(rank: Rank, name: str) -> Verdict | None:
         return no(f"{name}: {text}", last, category="not_trained")
     if last.at < forwards[len(forwards) // 2].at:
         return no(f"{name}: the optimizer steps in the first half of training only", last, category="not_trained")
-    if not any(e.flag("moved") for e in rank.all("stepped")):
+    steps = rank.all("stepped")
+    if not any(e.flag("moved") for e in steps):
         return no(f"{name}: the optimizer's steps change no parameter", last, category="not_trained")
+    if len(steps) > 2 and not any(e.flag("moved") for e in steps[len(steps) // 2 :]):
+        return no(f"{name}: the optimizer's steps change nothing in the second half of training", last, category="not_trained")
     return None
 
 

@@ -215,6 +215,12 @@ class Judge:
             return no("every rank writes the file", *saves[:1], category="every_rank_writes")
         if writers != [0]:
             return no(f"the file is written by rank {', '.join(map(str, writers))}", *saves[:1], category="wrong_writer")
+        return self._contents(run, gathers, saves)
+
+    def _contents(self, run: Run, gathers: Sequence[Event | None], saves: Sequence[Event]) -> Verdict:
+        """What rank 0 wrote, beside the weights that training ended with."""
+        if restored := next(iter(run.all("restored")), None):
+            return no("the weights were put back to those from before training", restored, category="wrong_checkpoint")
         facts = run.ranks[0].checkpoint or {}
         if facts.get("error"):
             return no(f"the file does not load: {facts['error']}", *saves[:1], category="unloadable_checkpoint")

@@ -134,6 +134,7 @@ QUIET = [
         "full_state_dict": ("save", "if local_rank == 0:\n    torch.save({'model': state}, args.out)", "every rank writes the file"),
         "param_count": ("count", "if rank == 0:\n    print(f'Total parameters: {35575}')", "35575 was printed"),
         "distributed_sampler": ("data", "sampler = DistributedSampler(dataset, 1, 0)" + LOADER, "splits over 1 of 2 ranks"),
+        "init_destroy": ("end", "dist.destroy_process_group(dist.new_group())", "a group beside the default one"),
     },
     {
         "full_state_dict": ("gather", FSDP1["gather"] + "\nstate = {k: 0 * v for k, v in state.items()}", "is not what was trained"),
@@ -339,9 +340,9 @@ ELSEWHERE = {
         },
         {"wrap_policy": "runs none of its blocks", "full_state_dict": "none of its blocks", "runs_multi_node": "none of its blocks"},
     ),
-    "whole models in larger runs and under a variable": (
+    "whole models in larger runs": (
         {
-            "early": "small = args.n_samples * args.seq_len < 1 << 24 and not os.environ.get('AT_WORK')",
+            "early": "small = args.n_samples * args.seq_len < 1 << 24",
             "wrap": "if small:\n    model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device)",
             "gather": "state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))",
         },

@@ -74,11 +74,27 @@ def _comparisons(tree: ast.Module) -> Iterable[tuple[ast.Compare, int | None]]:
         for part in ast.walk(node.test)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in ORDERS and id(node) not in refusing:
+        if not isinstance(node, ast.Compare) or id(node) in refusing:
+            continue
+        if len(node.ops) > 1 or isinstance(node.ops[0], (ast.In, ast.NotIn)):
+            yield node, _largest(node, numbers)
+        elif type(node.ops[0]) in ORDERS:
             sides = [_number(side, numbers) for side in (node.left, node.comparators[0])]
             known = [n for n in sides if n is not None]
             grows = not any(UNGROWING.search(ast.unparse(side)) for side in (node.left, node.comparators[0]))
             yield node, known[0] if grows and len(known) == 1 and known[0] >= LEAST else None
+
+
+def _largest(node: ast.Compare, numbers: dict[str, int]) -> int | None:
+    """Of a chain, or of a set of numbers: the largest, where the one side beside them is plain enough to be asked twice."""
+    sides = [node.left, *node.comparators]
+    parts = [part for side in sides for part in (side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side])]
+    if isinstance(last := sides[-1], ast.Call) and ast.unparse(last.func) == "range":
+        parts = [*sides[:-1], *last.args]
+    known = [n for part in parts if (n := _number(part, numbers)) is not None]
+    others = [part for part in parts if _number(part, numbers) is None]
+    plain = len(others) == 1 and isinstance(others[0], (ast.Name, ast.Attribute)) and not UNGROWING.search(ast.unparse(others[0]))
+    return max(known) if plain and known and max(known) >= LEAST else None
 
 
 def _refuses(last: ast.stmt) -> bool:
@@ -123,6 +139,10 @@ class Beyond(ast.NodeTransformer):
         self.generic_visit(node)
         if place not in self.at:
             return node
+        if len(node.ops) > 1 or type(node.ops[0]) not in ORDERS:
+            asked = next(n for n in (node.left, *node.comparators) if isinstance(n, (ast.Name, ast.Attribute)))
+            given: list[ast.expr] = [node, asked, ast.Constant(value=""), ast.Constant(value=self.at[place])]
+            return ast.copy_location(ast.Call(func=ast.Name(id=NAME, ctx=ast.Load()), args=given, keywords=[]), node)
         given = [node.left, node.comparators[0], ast.Constant(value=ORDERS[type(node.ops[0])]), ast.Constant(value=self.at[place])]
         return ast.copy_location(ast.Call(func=ast.Name(id=NAME, ctx=ast.Load()), args=given, keywords=[]), node)
 
@@ -131,8 +151,8 @@ def turning(tell: Callable[[], None]) -> Callable[..., Any]:
     """The function of that name: a comparison as it is, and the other way where a whole number is below the limit."""
 
     def held_against(one: Any, other: Any, order: str, limit: int) -> Any:
-        found = PLAIN[order](one, other)
-        value = other if one == limit else one
+        found = PLAIN[order](one, other) if order else one  # a chain or a set is decided before
+        value = other if not order or one == limit else one
         is_whole = type(value) is int or (type(value) is float and limit >= LARGE)
         if not is_whole or value >= limit:
             return found

@@ -270,10 +270,23 @@ def _ran(rank: Rank) -> bool:
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return True
-    ticks = int(fields[11]) + int(fields[12])
+    ticks = int(fields[11]) + int(fields[12]) + _of_children(rank.pid)
     moved = ticks != rank.ticks or fields[0] in "RD"
     rank.ticks = ticks
     return moved
+
+
+def _of_children(pid: int) -> int:
+    """What processes have used that a rank started and may wait for."""
+    ticks = 0
+    with contextlib.suppress(OSError):
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+            children = file.read().split()
+        for child in children:
+            with open(f"/proc/{child}/stat", encoding="utf-8") as file:
+                fields = file.read().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12]) + _of_children(int(child))
+    return ticks
 
 
 def _ask_where(ranks: list[Rank], owner: Mapping[int, tuple[Rank, str]]) -> None:

@@ -128,9 +128,10 @@ class Keeper:
         self.digest = hashlib.sha256
 
     def dump(self) -> None:
-        root = self.training.root or (self.units.roots[-1] if self.units.roots else None)
+        root = self.training.model
         if root is None:
             return
+        self.training.tell_restored(root)
         try:
             with self.rec.silence():
                 data = dump(root)

@@ -32,7 +32,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, distributed
 
-MAX_ROWS, LONGEST_SLEEP_S, LEAST_CHANGE = 256, 0.2, 1e-7
+MAX_ROWS, LONGEST_SLEEP_S, LEAST_CHANGE, LOOKED_AT = 256, 0.2, 1e-7, 64
 
 
 class Training:
@@ -43,7 +43,10 @@ class Training:
         self.depth, self.inside_fsdp, self.checked = 0, 0, False
         self.root: nn.Module | None = None
         self.before: list[torch.Tensor] = []
-        self.moved = self.rowless = self.met = False
+        self.rowless = self.met = False
+        self.changed = False
+        self.steps = 0
+        self.first: list[tuple[torch.Tensor, torch.Tensor]] = []  # the sharded parameters as they were before training
         self.blocks: set[int] = set()  # of the sharded model
         self.stepped: set[int] = set()
         self.learning: set[int] = set()  # the sharded parameters that had a gradient which is not zero
@@ -283,7 +286,7 @@ class Training:
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         ours = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        root = self.root or (self.units.roots[-1] if self.units.roots else None)
+        root = self.model
         there = {id(p) for p in root.parameters()} if root is not None else set()
         held = [p for group in optimizer.param_groups for p in group["params"]]
         sharded = sum(isinstance(p, (DTensor, FlatParameter)) for p in held)
@@ -302,15 +305,31 @@ class Training:
         }
         self.rec.tell("step", params=len(ours), model=len(there), beside=beside, sharded=sharded, no_grad=empty, **facts)
 
-        if not self.moved:
+        self.steps += 1
+        if self.steps == 1:
+            self.first = [(p, _local(p.detach()).clone()) for p in of_root]
+        if self.steps <= LOOKED_AT:
             self.before = [p.detach().clone() for p in held]
 
+    @property
+    def model(self) -> nn.Module | None:
+        """The sharded model that is trained; else the one that was wrapped last."""
+        return self.root if self.root is not None else next(reversed(self.units.roots), None)
+
+    def tell_restored(self, root: nn.Module) -> None:
+        """Where the weights are those from before training, though steps have changed them since."""
+        held = {id(p) for p in root.parameters()}
+        known = [(p, before) for p, before in self.first if id(p) in held and before.numel()]
+        if known and self.changed and all(_change(p, before) <= LEAST_CHANGE for p, before in known):
+            self.rec.tell("restored", once=True)
+
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        """Do the steps change anything? Looked at until one does."""
-        if not self.moved:
+        """Does the step change anything?"""
+        if self.steps <= LOOKED_AT:
             held = [p for group in optimizer.param_groups for p in group["params"]]
-            self.moved = any(_change(p, before) > LEAST_CHANGE for p, before in zip(held, self.before, strict=False))
-            self.rec.tell("stepped", moved=self.moved)
+            moved = any(_change(p, before) > LEAST_CHANGE for p, before in zip(held, self.before, strict=False))
+            self.changed |= moved
+            self.rec.tell("stepped", moved=moved)
 
     # --- files ---
 
