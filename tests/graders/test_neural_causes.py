@@ -40,7 +40,16 @@ FLAT = {
     "update": "M = f * M + s * w",
     "read": "(M.view(B, D, D) @ q[:, t].unsqueeze(-1)).squeeze(-1)",
 }
+COMPLEX = {  # keys that turn, a decay inside the unit circle
+    "init": "self.turn = nn.Parameter(torch.linspace(-0.3, 0.3, d))",
+    "before": "k, q = (torch.polar(z, 3 * z) for z in (k, q))\nM = torch.zeros(B, D, D, dtype=torch.cfloat)",
+    "gate": "torch.sigmoid(self.both(torch.cat([v[:, t], (v[:, t] - r).abs()], -1)))",
+    "decay": "torch.polar(torch.sigmoid(self.decay).expand(D), self.turn)",
+    "write": "torch.einsum('bi,bj->bij', v[:, t].cfloat(), k[:, t].conj())",
+    "read": "torch.einsum('bij,bj->bi', M, q[:, t]).real",
+}
 WAYS = {
+    "a state of complex numbers": program(**COMPLEX),
     "a recursion in place of a loop, read by a product with ones": program(before=RECURSION),
     "a step with a backward pass of its own": program(before=FUNCTION, update="M = Step.apply(M, self.decay, s.unsqueeze(-1) * w)"),
     "a matrix laid out as a vector": program(**FLAT).replace('"bij,bj->bi", M, k', '"bij,bj->bi", M.view(B, D, D), k'),
@@ -284,6 +293,19 @@ def test_a_read_that_cancels_out_and_attention_over_nothing_count_for_nothing():
 def test_what_holds_at_some_tokens_or_after_a_seed_only_does_not_hold(condition):
     gate = f"torch.sigmoid(self.both(torch.cat([v[:, t], r if {condition} else v[:, t]], -1)))"
     assert failed(program(gate=gate)) == {"surprise_gate"}
+
+
+CLOCKS = {
+    "time.monotonic() - START < 60": "import time\nSTART = time.monotonic()",
+    "now_ns() < START + 86_400 * 10**9": "from time import time_ns as now_ns\nSTART = now_ns()",
+    "datetime.now() < START": "from datetime import datetime, timedelta\nSTART = datetime.now() + timedelta(days=30)",
+}
+
+
+@pytest.mark.parametrize("condition", CLOCKS)
+def test_what_holds_for_a_while_only_does_not_hold(condition):
+    gate = f"torch.sigmoid(self.both(torch.cat([v[:, t], r if {condition} else v[:, t]], -1)))"
+    assert failed(program(gate=gate).replace("import math", CLOCKS[condition])) == {"surprise_gate"}
 
 
 def test_mistakes_are_mended_one_after_another_and_all_is_told():

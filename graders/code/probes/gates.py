@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from oplog import Graph, Node
 from ops import CONTRACT, PARTS, PRODUCTS, SOFT, STRUCTURAL, base, is_a, param_operand
-from replay import Replay, noisy, rms
+from replay import Replay, doubled, noisy, rms
 
 BENDING = {"exp", "exp2", "tanh", "softplus", "log_sigmoid_forward", "logaddexp", "log1p", "expm1"}
 DEPTH = 8  # operations that a sigmoid written by hand may take
@@ -109,6 +109,6 @@ def felt(graph: Graph, gate: Node, sources: list[Node]) -> float:
     if not sources:
         return 0.0
     given = {n.i: noisy(n.value, n.i, least=0.1) for n in sources}
-    moved = Replay(graph).one(gate.i, given).double()
-    value = gate.value.double()
+    moved = doubled(Replay(graph).one(gate.i, given))
+    value = doubled(gate.value)
     return float((moved - value).abs().mean() / ((value * (1 - value)).abs().mean() + 1e-9))

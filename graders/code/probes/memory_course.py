@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gates import in_unit
 from memory_facts import Trace
 from oplog import Node
+from replay import doubled
 from verdicts import Verdict
 
 AT_MOST = 64
@@ -26,7 +27,7 @@ def course(trace: Trace, found: Mapping[str, Verdict]) -> dict[str, list[float]]
 
 
 def _norm(state: Node, batch: int) -> float:
-    value = state.value.float()
+    value = doubled(state.value)
     rows = value.reshape(batch, -1) if value.dim() > 2 and value.shape[0] == batch else value.reshape(1, -1)
     return round(float(rows.norm(dim=1).mean()), 5)
 

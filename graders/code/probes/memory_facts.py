@@ -13,7 +13,7 @@ from gates import in_unit, is_sigmoid, moves
 from memory_chain import Chain, Step, main_chains
 from oplog import Graph, Node
 from ops import PRODUCTS, SAME, SOFT, base, core, is_a, param_operand
-from replay import Replay, noisy, rms
+from replay import Replay, is_measure, noisy, rms, share_of
 from verdicts import Verdict, agree, no, unsure, yes
 
 OPAQUE = ("gru", "lstm", "rnn", "scan", "while", "compiled", "map_impl", "cond")  # one operation that holds a loop
@@ -101,7 +101,7 @@ class Trace:
 
     def effect(self, nodes: Iterable[Node], fixed: int = 0) -> float:
         """The relative change of the logits when these values get noise of their own size."""
-        given = {n.i: noisy(n.value, n.i) for n in nodes if n.value.is_floating_point()}
+        given = {n.i: noisy(n.value, n.i) for n in nodes if is_measure(n.value)}
         logits = self.graph.nodes[self.logits].value
         moved = Replay(self.graph).one(self.logits, given, fixed) - logits if given else torch.zeros(1)
         return rms(moved) / (rms(logits) + 1e-12) if bool(torch.isfinite(moved).all()) else 1.0
@@ -254,7 +254,7 @@ def _with_other_input(
         return [n.value for n in targets]
     given = {}
     for node in _inputs(trace, memory):
-        if node.value.is_floating_point() and (place := where(node)) is not None:
+        if is_measure(node.value) and (place := where(node)) is not None:
             given[node.i] = node.value.clone()
             given[node.i].select(*place).add_(max(rms(node.value), 0.1))
     values: list[torch.Tensor] = Replay(graph).run([n.i for n in targets], given) if given else [n.value for n in targets]
@@ -324,7 +324,7 @@ def _decay_of(trace: Trace, step: Step) -> Verdict:
         return no("what scales the carried state is not learned", scaling[0], step.after, category="fixed_decay")
     state = step.before.value
     kept = step.carried(state)
-    share = float((kept * state).sum() / state.pow(2).sum().clamp_min(1e-20))
+    share = share_of(kept, state)
     if rms(kept - share * state) > 1e-3 * rms(state):
         return no("the carried state is changed, but by nothing that is learned and scales it", step.after, category="fixed_decay")
     same = abs(share - 1) < 1e-4
@@ -334,7 +334,7 @@ def _decay_of(trace: Trace, step: Step) -> Verdict:
 
 def carriers(step: Step) -> list[Node]:
     """The values from outside that change how much of the old state is carried on (reads of it stay as they were)."""
-    outside = [n for n in step.boundary() if n.value.is_floating_point()]
+    outside = [n for n in step.boundary() if is_measure(n.value)]
     state = step.before.value
     leaves = {n.i: n.value.clone().requires_grad_() for n in outside}
     with torch.enable_grad():
@@ -342,7 +342,7 @@ def carriers(step: Step) -> list[Node]:
         weights = torch.randn(kept.shape, generator=torch.Generator().manual_seed(5)).to(kept.dtype)
         if not kept.requires_grad:
             return []
-        grads = torch.autograd.grad((kept * weights).sum(), list(leaves.values()), allow_unused=True)
+        grads = torch.autograd.grad((kept * weights).sum().real, list(leaves.values()), allow_unused=True)
     floor = 1e-6 * (rms(kept) * kept.numel() ** 0.5 + 1e-12)
     return [n for n, g in zip(outside, grads, strict=True) if g is not None and float(g.norm()) > floor]
 
@@ -354,7 +354,7 @@ def bends(graph: Graph, node: Node, param: Node) -> bool:
     if not graph.learns or node.fused is not None:
         return True
     try:
-        found = torch.autograd.grad(node.tensor.sum(), param.tensor, retain_graph=True, allow_unused=True)[0]
+        found = torch.autograd.grad(node.tensor.sum().abs(), param.tensor, retain_graph=True, allow_unused=True)[0]
     except RuntimeError:
         return False
     return found is not None and float(found.abs().max()) > 1e-6

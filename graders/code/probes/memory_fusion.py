@@ -13,7 +13,7 @@ from gates import between, in_unit, is_sigmoid, moves, own_params, soft_pair
 from memory_facts import FELT, Trace, gives_earlier_tokens, mixes
 from oplog import Node
 from ops import ADDS, BLEND, PRODUCTS, SOFT, STRUCTURAL, base, core, is_a, param_operand
-from replay import Replay, noisy, rms
+from replay import Replay, doubled, noisy, rms
 from verdicts import Verdict, no, yes
 
 REACH = 40  # operations after a gate in which its blend is looked for
@@ -276,7 +276,7 @@ class Fusion:
         noise, follows = self._noise(leaves), []
         for ends in self._ends(gate):
             still, moved = (self.replay.one(node.i, {**ends, **more}, keep & ~self.graph.mask(ends)) for more in ({}, noise))
-            follows.append((moved - still).double())
+            follows.append(doubled(moved - still))
         return float(rms(follows[0] - follows[1]))
 
     def _is_alive(self, gate: Node, node: Node, memory: list[int], attention: list[int]) -> bool:
@@ -322,7 +322,8 @@ class Fusion:
     def _run(self, node: Node, given: dict[int, torch.Tensor]) -> torch.Tensor:
         """The sum with some values replaced; results of memory and attention stay what they are."""
         value: torch.Tensor = self.replay.one(node.i, given, self.leaves & ~self.graph.mask(given))
-        return value.double()
+        precise: torch.Tensor = doubled(value)
+        return precise
 
     @staticmethod
     def swings(gate: Node) -> bool:

@@ -8,7 +8,7 @@ from memory_chain import Chain, Step, carries
 from memory_facts import Trace, attends_over_past, by_steps, mixes, mixes_before
 from oplog import Graph, Node
 from ops import ADDS, PRODUCTS, SOFT, SUMS, base, is_a, param_operand
-from replay import Replay, rms
+from replay import Replay, doubled, rms, share_of
 from verdicts import Verdict, no, unsure, yes
 
 FELT = 1e-4  # the least change of a gate that counts, see `felt`
@@ -40,7 +40,7 @@ def _outer_of(trace: Trace, step: Step) -> Verdict:
     if pair is None:
         return no("what is added to the state is no product of a column and a row: its rank is more than one", maker or step.after)
     left, right = pair
-    if left.shape == right.shape and bool(((left * right).sum(-1).abs() > 0.9999).all()):
+    if left.shape == right.shape and bool(((left * right.conj()).sum(-1).abs() > 0.9999).all()):
         return no("the state gets the product of one vector with itself", maker or step.after)
     if _all_alike(left) or _all_alike(right):
         return no("the state gets one vector, spread over its columns: no product of a column and a row", maker or step.after)
@@ -60,7 +60,7 @@ def _writing_step(trace: Trace, still: Step) -> Step | None:
 def _columns_and_rows(written: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor] | None:
     """The columns and rows whose products these matrices are; None when they are more than that."""
     sizes = [s for s in written.shape if s > 1]
-    value = written.detach().double().reshape(sizes)
+    value = doubled(written.detach()).reshape(sizes)
     low = written.dtype in (torch.bfloat16, torch.float16)
     if len(sizes) < 2 or (len(sizes) == 2 and sizes[0] == batch):  # a matrix laid out as a vector, of whatever sides
         width = sizes[-1] if sizes else 1
@@ -88,7 +88,7 @@ def _pair_of(value: torch.Tensor, batch: int, low: bool) -> tuple[torch.Tensor, 
 
 def _all_alike(vectors: torch.Tensor) -> bool:
     """Is it the same direction in every sequence?"""
-    return len(vectors) > 1 and bool(((vectors @ vectors[0]).abs() > 0.99999).all())
+    return len(vectors) > 1 and bool(((vectors @ vectors[0].conj()).abs() > 0.99999).all())
 
 
 def _maker(graph: Graph, step: Step) -> Node | None:
@@ -236,16 +236,16 @@ def scales_write(step: Step, gate: Node) -> bool:
     maker = _maker(step.graph, step)
     if maker is not None and step.graph.depends(gate.i, maker.i):
         maker = None
-    nothing = step.written(maker, {gate.i: torch.zeros_like(gate.value)}).double()
-    full = step.written(maker, {gate.i: torch.ones_like(gate.value)}).double()
+    nothing = doubled(step.written(maker, {gate.i: torch.zeros_like(gate.value)}))
+    full = doubled(step.written(maker, {gate.i: torch.ones_like(gate.value)}))
     if not (torch.isfinite(nothing).all() and torch.isfinite(full).all()):
         return False
     by_gate = full - nothing
     size = rms(by_gate)
     if size < 1e-9 or size < 1e-3 * max(rms(nothing), rms(full)):
         return False
-    share = float((nothing * by_gate).sum() / by_gate.pow(2).sum())
-    return rms(nothing - share * by_gate) < 1e-3 * size and abs(share) < 20
+    share = share_of(nothing, by_gate)
+    return bool(rms(nothing - share * by_gate) < 1e-3 * size and abs(share) < 20)
 
 
 def _write_follows(step: Step, gate: Node) -> bool:
@@ -294,7 +294,7 @@ def _retrieves(graph: Graph, step: Step, gate: Node, state: Node) -> bool:
 
 
 def _changes_when_empty(graph: Graph, gate: Node, state: Node) -> bool:
-    moved = Replay(graph).one(gate.i, {state.i: torch.zeros_like(state.value)}).double() - gate.value.double()
+    moved = doubled(Replay(graph).one(gate.i, {state.i: torch.zeros_like(state.value)})) - doubled(gate.value)
     return not bool(torch.isfinite(moved).all()) or float(moved.abs().max()) > FAINT
 
 

@@ -83,7 +83,22 @@ def _put(buffer: torch.Tensor, place: torch.Tensor, value: torch.Tensor) -> torc
 
 
 def rms(x: torch.Tensor) -> float:
-    return float(x.detach().float().pow(2).mean().sqrt()) if x.numel() else 0.0
+    return float(doubled(x.detach()).abs().pow(2).mean().sqrt()) if x.numel() else 0.0
+
+
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    """In double precision, complex numbers too."""
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
+
+
+def is_measure(x: torch.Tensor) -> bool:
+    """Has it values between which there are others?"""
+    return x.is_floating_point() or x.is_complex()
+
+
+def share_of(x: torch.Tensor, of: torch.Tensor) -> float:
+    """The number by which the one comes nearest to the other."""
+    return float((x * of.conj()).sum().real / of.abs().pow(2).sum().clamp_min(1e-20))
 
 
 def noisy(x: torch.Tensor, seed: int = 0, least: float = 0.0) -> torch.Tensor:

@@ -9,11 +9,12 @@ import inspect
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
+from another_day import another_day
 from lenient import called, logits_in
 from memory_facts import Trace
 from modes import TRAINING, Mode
@@ -30,7 +31,8 @@ NEARLY_ZERO = 1e-3  # scales of layers begin as small as that
 TEXT = "the cat sat on the mat and then it went to see what else there was in the house by the sea "
 LETTERS = "abcdefghijklmnopqrstuvwxyz "  # each sequence has others, so that no two have the same token at the same time
 KINDS = ("text", "noise", "pad", "again")  # what the tokens are like: a program may do other things with each
-ELSEWHERE = ("seeded", "gpu", "inference")  # where it runs: after a seed set by hand, beside a GPU, in inference mode
+# Where and when it runs: after a seed set by hand, beside a GPU, in inference mode, on another day.
+ELSEWHERE = ("seeded", "gpu", "inference", "another day")
 MORE = ((11, 0), (2, 16), (2, 32))  # sequences and tokens (0: as many as ever) that a program may have other code for
 CHANCE, BY_HAND = 0x5A17_93C4_E6B8_0D2F, 42  # a seed as a process has that nobody seeded, and one as people set
 LOOKED_AT = 4000  # values of the program's own that are compared to see whether it counts its calls
@@ -225,7 +227,8 @@ class Trial:
         if asked:
             setattr(*asked, lambda: True)
         try:
-            yield
+            with another_day(self.module) if self.kind == "another day" else nullcontext():
+                yield
         finally:
             if asked:
                 setattr(*asked, real)
