@@ -16,6 +16,7 @@ from graders.calibration.resample import Mask, Resamples, bootstrap, mean_statis
 from graders.calibration.result import Estimate
 
 N_BINS = 10
+ADDED = 0.25  # of a pass and of a fail, in a bin
 WHY_NONE = "not defined, because no output has both a judge score and a majority of people"
 
 
@@ -81,7 +82,8 @@ def ece(stated: Scores, passed: Scores, resamples: Resamples | None = None, n_bi
     Estimate
         0 to 1. What it can't see: errors that cancel inside one bin. In resamples the variance is taken off twice, once
         for the outputs and once for drawing among them. With up to 200 prompts the interval is that of the error before
-        the correction, its lower end moved down by the correction: near 0 the corrected error hardly varies.
+        the correction, its lower end moved down by the correction: near 0 the corrected error hardly varies. That correction
+        has a quarter of a pass and of a fail added in each bin, so that three passes of three are not taken as sure.
 
     References
     ----------
@@ -110,7 +112,9 @@ def ece(stated: Scores, passed: Scores, resamples: Resamples | None = None, n_bi
     uncorrected = with_interval(gap, _debiased(*sums, times=0), part, len(p), n_dropped, kind="size")
     if uncorrected.low is None or uncorrected.high is None:
         return replace(uncorrected, value=value)
-    return replace(uncorrected, value=value, low=max(value - (gap - uncorrected.low), 0.0), high=min(uncorrected.high, 1.0))
+    sums_of_whole = (np.bincount(bins, w, minlength=n_used)[None].astype(np.float64) for w in weights)
+    surely = min(float(_debiased(*sums_of_whole, times=1, added=ADDED)[0]), value)
+    return replace(uncorrected, value=value, low=max(surely - (gap - uncorrected.low), 0.0), high=min(uncorrected.high, 1.0))
 
 
 def reliability_bins(stated: Scores, passed: Scores, n_bins: int = N_BINS, level: float = 0.95) -> tuple[Bin, ...]:
@@ -150,11 +154,11 @@ def _equal_mass(p: Floats, n_bins: int) -> Ints:
     return np.asarray(np.unique(bins, return_inverse=True)[1][code])
 
 
-def _debiased(count: Floats, stated: Floats, passed: Floats, *, times: int) -> Floats:
-    """Return the error (b,) from sums over each bin (b, bins)."""
+def _debiased(count: Floats, stated: Floats, passed: Floats, *, times: int, added: float = 0.0) -> Floats:
+    """Return the error (b,) from sums over each bin (b, bins); `added` passes and as many fails make a share less sure."""
     safe = np.maximum(count, 1)
-    share = passed / safe
-    noise = times * share * (1 - share) / np.maximum(count - 1, 1)
+    share, unsure = passed / safe, (passed + added) / (safe + 2 * added)
+    noise = times * unsure * (1 - unsure) / np.maximum(count if added else count - 1, 1)
     gap = np.sqrt(np.maximum((stated / safe - share) ** 2 - noise, 0))
     total = count.sum(axis=1)
     return np.asarray(np.divide((gap * count).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0))
