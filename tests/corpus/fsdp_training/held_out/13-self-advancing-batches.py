@@ -1,0 +1,163 @@
+"""train.py: FSDP2. Launch with torchrun on one or more nodes."""
+import argparse
+import math
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from collections.abc import Iterator
+
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader, Sampler
+
+
+def synthetic_rows(n_samples, seq_len, vocab_size, seed=0):
+    """Arithmetic sequences modulo the vocabulary, as in the single-GPU script."""
+    gen = torch.Generator().manual_seed(seed)
+    start = torch.randint(0, vocab_size, (n_samples, 1), generator=gen)
+    step = torch.randint(1, 7, (n_samples, 1), generator=gen)
+    return (start + step * torch.arange(seq_len + 1)) % vocab_size
+
+
+class NextTokenDataset(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        row = self.rows[index]
+        return row[:-1], row[1:]
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.ln1 = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.proj = nn.Linear(d_model, d_model)
+        self.ln2 = nn.LayerNorm(d_model)
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        batch, time_steps, width = x.shape
+        q, k, v = (
+            part.view(batch, time_steps, self.n_heads, width // self.n_heads).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(y.transpose(1, 2).reshape(batch, time_steps, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attend(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class TransformerLM(nn.Module):
+    def __init__(self, vocab_size: int = 512, d_model: int = 128, n_heads: int = 4, n_layers: int = 4, max_len: int = 256):
+        super().__init__()
+        self.tok = nn.Embedding(vocab_size, d_model)
+        self.pos = nn.Embedding(max_len, d_model)
+        self.blocks = nn.ModuleList([Block(d_model, n_heads) for _ in range(n_layers)])
+        self.ln_f = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, vocab_size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        hidden = self.tok(tokens) + self.pos(positions)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.head(self.ln_f(hidden))
+
+
+def get_args():
+    parser = argparse.ArgumentParser(description="FSDP training of a small language model")
+    for flag, default in [
+        ("--epochs", 2), ("--batch-size", 16), ("--n-samples", 512), ("--seq-len", 64), ("--vocab-size", 512),
+        ("--d-model", 128), ("--n-heads", 4), ("--n-layers", 4), ("--lr", 3e-4), ("--seed", 0), ("--out", "checkpoint.pt"),
+    ]:
+        parser.add_argument(flag, type=type(default), default=default)
+    return parser.parse_args()
+
+
+class ShardedBatches(Sampler[list[int]]):
+    """Batches of indices for one rank.
+
+    Every pass over it is an epoch of its own: the permutation comes from (seed, number of the pass) and is therefore the
+    same on all ranks. A global batch of world_size * batch_size indices is cut into one piece for each rank, so that all
+    ranks see the same number of batches and none sees an index of another.
+    """
+
+    def __init__(self, size: int, batch_size: int, rank: int, world_size: int, seed: int) -> None:
+        self.size, self.batch_size = size, batch_size
+        self.rank, self.world_size = rank, world_size
+        self.seed, self.passes = seed, 0
+
+    def __len__(self) -> int:
+        return self.size // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        gen = torch.Generator().manual_seed(1_000_003 * self.seed + self.passes)
+        self.passes += 1
+        order = torch.randperm(self.size, generator=gen)
+        for step in range(len(self)):
+            first = (step * self.world_size + self.rank) * self.batch_size
+            yield order[first:first + self.batch_size].tolist()
+
+
+def main() -> None:
+    args = get_args()
+    local_rank = int(os.environ["LOCAL_RANK"])
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(local_rank)
+    dist.init_process_group("nccl")
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+
+    torch.manual_seed(args.seed)
+    model = TransformerLM(args.vocab_size, args.d_model, args.n_heads, args.n_layers).to(device)
+    for layer in [*model.blocks, model]:  # blocks first, root last
+        fully_shard(layer)
+    total_params = sum(p.numel() for p in model.parameters())  # DTensors: global sizes
+    if rank == 0:
+        print(f"Total parameters: {total_params}")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+
+    dataset = NextTokenDataset(synthetic_rows(args.n_samples, args.seq_len, args.vocab_size, args.seed))
+    batches = ShardedBatches(len(dataset), args.batch_size, rank, world_size, args.seed)
+    loader = DataLoader(dataset, batch_sampler=batches, pin_memory=True)
+
+    for epoch in range(args.epochs):
+        start, running = time.time(), torch.zeros((), device=device)
+        for x, y in loader:
+            x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+            loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            running += loss.detach()
+        running /= max(len(loader), 1) * world_size
+        dist.all_reduce(running)
+        if rank == 0:
+            mean = running.item()
+            print(f"epoch {epoch} loss {mean:.4f} ppl {math.exp(mean):.1f} ({time.time() - start:.1f}s)")
+
+    opts = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights = get_model_state_dict(model, options=opts)
+    if rank == 0:
+        torch.save({"model": weights, "args": vars(args)}, args.out)
+        print(f"saved {args.out}")
+
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
