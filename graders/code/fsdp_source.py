@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from graders.code.probes.fsdp_beyond import refuses
 from graders.code.source import Doubt, Source
 
 REACHING_IMPORTS = {
@@ -131,17 +132,12 @@ def _unseen(tree: ast.Module) -> list[Doubt]:
     A comparison that only refuses is none.
     """
     refusing = [
-        node.test for node in ast.walk(tree) if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and _refuses(node.body[-1]))
+        node.test for node in ast.walk(tree) if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and refuses(node.body[-1]))
     ]
     passed_over = {part for test in refusing for part in ast.walk(test)}
     numbers = _constants(tree)
     met = [(node, sides) for node in ast.walk(tree) if node not in passed_over and (sides := _meeting(node))]
     return [Doubt(getattr(node, "lineno", 0), ast.unparse(node)[:60]) for node, sides in met if _is_beyond(sides, numbers)]
-
-
-def _refuses(last: ast.stmt) -> bool:
-    call = last.value.func if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else None
-    return isinstance(last, ast.Raise) or (isinstance(call, ast.Attribute) and call.attr in ("error", "exit"))
 
 
 def _constants(tree: ast.Module) -> dict[str, int]:

@@ -29,7 +29,21 @@ from tasks.task import Criterion, Task
 
 PROBE = "neural_memory_probe.py"
 PARTS = ("chain", "facts", "writes", "fusion", "course")
-BESIDE = ("trial", "another_day", "modes", "repair", "lenient", "absent", "einops_stand_in", "unseen", "guard", "names", "asked", "seal")
+BESIDE = (
+    "trial",
+    "another_day",
+    "modes",
+    "repair",
+    "lenient",
+    "missing_names",
+    "absent",
+    "einops_stand_in",
+    "unseen",
+    "guard",
+    "names",
+    "asked",
+    "seal",
+)
 MODULES = tuple(f"{name}.py" for name in ("oplog", "ops", "replay", "gates", "verdicts", *(f"memory_{part}" for part in PARTS), *BESIDE))
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits

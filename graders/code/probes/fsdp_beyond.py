@@ -70,7 +70,7 @@ def _comparisons(tree: ast.Module) -> Iterable[tuple[ast.Compare, int | None]]:
     refusing = {
         id(part)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and _refuses(node.body[-1])) or isinstance(node, ast.While)
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and refuses(node.body[-1])) or isinstance(node, ast.While)
         for part in ast.walk(node.test)
     }
     for node in ast.walk(tree):
@@ -97,7 +97,8 @@ def _largest(node: ast.Compare, numbers: dict[str, int]) -> int | None:
     return max(known) if plain and known and max(known) >= LEAST else None
 
 
-def _refuses(last: ast.stmt) -> bool:
+def refuses(last: ast.stmt) -> bool:
+    """Does a branch that ends so only refuse what it was given?"""
     call = last.value.func if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else None
     return isinstance(last, ast.Raise) or (isinstance(call, ast.Attribute) and call.attr in ("error", "exit"))
 

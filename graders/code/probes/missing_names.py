@@ -1,9 +1,13 @@
-"""Names that a training program uses and did not import, and what they evidently mean. Runs INSIDE the sandbox."""
+"""Names that a program uses and did not import, and what they evidently mean. Runs INSIDE the sandbox.
+
+The tables here are those of a training program; `repair` has those of a model alone.
+"""
 
 from __future__ import annotations
 
 import importlib
 import typing
+from collections.abc import Collection, Mapping
 from typing import Any
 
 MODULES = (
@@ -27,13 +31,13 @@ FROM = {
 }  # fmt: skip
 
 
-def is_known(name: str) -> bool:
-    return name in MODULES or name in FROM or name in typing.__all__
+def is_known(name: str, modules: Collection[str] = MODULES, homes: Mapping[str, str] = FROM) -> bool:
+    return name in modules or name in homes or name in typing.__all__
 
 
-def imported(name: str) -> Any:
-    if name in typing.__all__ and name not in MODULES:
+def imported(name: str, modules: Collection[str] = MODULES, homes: Mapping[str, str] = FROM) -> Any:
+    if name in typing.__all__ and name not in modules:
         return getattr(typing, name)
-    module, _, part = FROM.get(name, name).partition(":")
+    module, _, part = homes.get(name, name).partition(":")
     found = importlib.import_module(module)
     return getattr(found, part) if part else found

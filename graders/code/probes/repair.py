@@ -13,13 +13,13 @@ import importlib
 import re
 import sys
 import traceback
-import typing
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import einops_stand_in
 from absent import stand_in
 from lenient import Lenient
+from missing_names import imported, is_known
 
 MODULES = ("math", "random", "copy", "itertools", "functools", "os", "json", "re", "time", "warnings", "collections", "contextlib", "torch")
 FROM = {
@@ -136,8 +136,8 @@ class Repair:
     def _name(self, name: str) -> bool:
         if name in self.given or name in self.names:
             return False
-        if is_known(name):
-            self.given[name] = imported(name)
+        if is_known(name, MODULES, FROM):
+            self.given[name] = imported(name, MODULES, FROM)
             return self._did(f"{name} imported")
         bound = {n.id for n in ast.walk(ast.parse(self.text)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         bound |= {a.arg for a in ast.walk(ast.parse(self.text)) if isinstance(a, ast.arg)}
@@ -256,18 +256,6 @@ def nearest(name: str, others: Collection[str]) -> str:
     return min(sorted(kin), key=lambda other: abs(len(other) - len(name)), default="") or next(
         iter(difflib.get_close_matches(name, sorted(others), 1, 0.6)), ""
     )
-
-
-def is_known(name: str) -> bool:
-    return name in MODULES or name in FROM or name in typing.__all__
-
-
-def imported(name: str) -> Any:
-    if name in typing.__all__ and name not in MODULES:
-        return getattr(typing, name)
-    module, _, part = FROM.get(name, name).partition(":")
-    found = importlib.import_module(module)
-    return getattr(found, part) if part else found
 
 
 def with_arguments(error: TypeError) -> dict[str, Any]:
