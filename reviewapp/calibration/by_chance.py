@@ -10,6 +10,7 @@ import numpy as np
 from graders.calibration import by_chance
 from graders.calibration.alpha import METRICS, Metric
 from graders.calibration.arrays import Floats
+from graders.calibration.drawn import Population
 from graders.calibration.result import Estimate
 from reviewapp.calibration.figures import NOT_A_SCALE, Figure, figure, missing
 from reviewapp.calibration.grades import Grades
@@ -21,7 +22,7 @@ ERRORS = ("bias_weighted", "mae_weighted", "rmse_weighted", "agreement_weighted"
 
 
 def drawn_of(items: Items, grades: Grades) -> dict[str, Any] | None:
-    """The weight of each item (n,), one over its chance, and its stratum where there are any; None where all chances were alike."""
+    """The weight of each item (n,), one over its chance, and, where there are strata, those of all outputs; None: all chances alike."""
     design = grades.design
     if design.weights is None:
         return None
@@ -31,7 +32,7 @@ def drawn_of(items: Items, grades: Grades) -> dict[str, Any] | None:
         return {"weights": by_output[items.output]}
     size, drawn = np.bincount(design.strata), np.bincount(design.strata[grades.labelled], minlength=int(design.strata.max()) + 1)
     by_output[grades.labelled] = (size / np.maximum(drawn, 1))[design.strata[grades.labelled]]
-    return {"weights": by_output[items.output], "strata": design.strata[items.output]}
+    return {"weights": by_output[items.output], "population": Population(design.strata, grades.clusters, items.output)}
 
 
 def agreement_group(items: Items, grades: Grades) -> Figure:

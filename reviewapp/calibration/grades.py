@@ -6,10 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
+from django.db.models import Exists, OuterRef
 from django.db.models.functions import Coalesce
 
 from graders.calibration.arrays import Floats, Ints
-from reviewapp.calibration.rows import Rows, numbered, read_rows, table_of
+from reviewapp.calibration.rows import AUTOMATIC, Rows, numbered, read_rows, table_of
 from reviewapp.models import Criterion, Grade, Grader, Output, Task, Variant
 from reviewapp.queues.design import Design, read_design
 from reviewapp.queues.gold import gold_pairs
@@ -57,6 +58,7 @@ class Grades:
     judge_passed: Floats  # (o,)
     # How the labelled outputs were chosen. Those that may be in no estimate are not among them.
     design: Design
+    labelled_by_mode: dict[str, int]  # outputs with a person's grade of each of MODES
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,17 @@ def judges_of(task: Task) -> list[Grader]:
 def judge_versions(task: Task) -> list[Grader]:
     """Every grader that graded the task's outputs, oldest first."""
     graded = Grade.objects.filter(output__task=task, output__is_latest=True, mode=Grade.Mode.AUTOMATIC, retraction__isnull=True)
-    return list(Grader.objects.filter(pk__in=graded.values("grader")).order_by("pk"))
+    # By the task's rubrics, which the index of a grader's grades has: the first that is found is enough.
+    of_grader = graded.filter(grader=OuterRef("pk"), rubric__in=list(task.rubrics.values_list("pk", flat=True)))
+    return list(Grader.objects.filter(Exists(of_grader)).order_by("pk"))
 
 
 def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
     """Everything that a study of one judge needs. Files with one name and version are one judge."""
     outputs = _read_outputs(task)
     criteria = tuple(task.rubric.criteria.all()) if task.rubric else ()
-    facts = _read_facts(task, judge, mode, criteria, outputs)
+    rows = read_rows(task, judge, GRADE_MODES["any"], criteria)
+    facts = _facts_of(task, rows, mode, outputs)
     n_people = len(facts.people)
     by_people = facts.rater < n_people
     labelled, row = np.unique(facts.output[by_people], return_inverse=True)
@@ -112,6 +117,7 @@ def read_grades(task: Task, judge: Grader | None, mode: str) -> Grades:
         judge=scores[n_human:],
         judge_passed=passed[n_human:],
         design=design.counted(),
+        labelled_by_mode={mode: len(np.unique(rows.output[_is_of(rows, mode)])) for mode in MODES},
     )
 
 
@@ -133,9 +139,14 @@ def _clusters(task: Task, outputs: Outputs) -> Ints:
     return np.where(is_sampled, outputs.prompt, -outputs.id)
 
 
-def _read_facts(task: Task, judge: Grader | None, mode: str, criteria: tuple[Criterion, ...], outputs: Outputs) -> Facts:
+def _is_of(rows: Rows, mode: str) -> np.ndarray:
+    """Whether people gave it, in a mode that this one of MODES stands for."""
+    return np.isin(rows.mode, [GRADE_MODES["any"].index(one) for one in GRADE_MODES[mode]])
+
+
+def _facts_of(task: Task, rows: Rows, mode: str, outputs: Outputs) -> Facts:
     """Of each person and output, and of the judge, the newest grade. What people gave as gold is left out."""
-    rows = read_rows(task, judge, GRADE_MODES[mode], criteria)
+    rows = rows.only(_is_of(rows, mode) | (rows.mode == AUTOMATIC))
     at = np.searchsorted(outputs.id, rows.output)
     counted = np.flatnonzero(_is_counted(rows, outputs.id, at, gold_pairs(task)))
     order = counted[np.argsort(rows.grade[counted])]

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Count
 from django.http import QueryDict
 
-from reviewapp.calibration.grades import GRADE_MODES, MODES, judge_versions
+from reviewapp.calibration.grades import MODES, judge_versions
 from reviewapp.calibration.report import Question, remembered
 from reviewapp.calibration.study import DEFAULT_EPSILON
 from reviewapp.home.queries import pick_judge
-from reviewapp.models import Grade, Grader, Task
+from reviewapp.models import Grader, Task
 
 NAMES = ("judge", "mode", "criterion", "epsilon")
 EPSILONS = ((0.2, "experts"), (0.15, "skilled workers"), (0.1, "crowd workers"))
@@ -62,18 +61,6 @@ def ask(task: Task, params: QueryDict) -> Asked:
     question = Question(task, judge, mode, criterion, _epsilon(params, problems))
     problems += [f"{name} is no part of this page's address. There are: {', '.join(NAMES)}." for name in params if name not in NAMES]
     return Asked(question, tuple(problems), versions)
-
-
-def labelled_by_mode(task: Task) -> dict[str, int]:
-    """How many outputs have a person's grade, by how it was made; "any" counts each output once."""
-    of_people = Grade.objects.filter(output__task=task, output__is_latest=True, retraction__isnull=True).order_by()
-    by_mode = dict(of_people.filter(mode__in=GRADE_MODES["any"]).values_list("mode").annotate(n=Count("output", distinct=True)))
-    found = {}
-    for mode in MODES:
-        there = [one for one in GRADE_MODES[mode] if one in by_mode]
-        apart = of_people.filter(mode__in=there).aggregate(n=Count("output", distinct=True))["n"] if len(there) > 1 else None
-        found[mode] = sum(by_mode[one] for one in there) if apart is None else apart
-    return found
 
 
 def _one_of(params: QueryDict, name: str, allowed: Iterable[str], default: str, problems: list[str]) -> str:

@@ -73,6 +73,7 @@ class Report:
     threshold: float | None
     is_categorical: bool
     sampling: str  # how the labelled outputs were chosen
+    labelled_by_mode: dict[str, int]
 
 
 def report_of(question: Question) -> Report:
@@ -145,6 +146,7 @@ def _make_report(question: Question, grades: Grades) -> Report:
         threshold=items.threshold,
         is_categorical=items.is_categorical,
         sampling=sampling_text(grades),
+        labelled_by_mode=grades.labelled_by_mode,
     )
 
 

@@ -28,7 +28,8 @@ JOINED = 24  # criteria in one query: SQLite joins at most 64 tables
 MOST_NEW = 500  # more that are not here yet, and all are read
 KEPT_S = 24 * 3600
 MOST_KEPT_BYTES = 16 * 2**20  # of a task, judge and mode; more rows than that are read each time
-FACT = (("grade", np.int64), ("output", np.int64), ("who", np.object_), ("passed", np.float64))
+FACT = (("grade", np.int64), ("output", np.int64), ("who", np.object_), ("mode", np.int64), ("passed", np.float64))
+AUTOMATIC = -1
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Rows:
     grade: Ints
     output: Ints
     who: Ints
+    mode: Ints  # its place among the modes that were asked for, AUTOMATIC of a judge's
     passed: Floats  # 1, 0, or NaN
     scores: Floats  # (g, c); of a categorical criterion the value's place among its values
 
@@ -47,39 +49,41 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        return self.scores.nbytes + 5 * self.grade.nbytes
+        return self.scores.nbytes + 6 * self.grade.nbytes
 
     def only(self, chosen: np.ndarray) -> Rows:
-        return Rows(self.names, *(column[chosen] for column in (self.grade, self.output, self.who, self.passed, self.scores)))
+        return Rows(self.names, *(column[chosen] for column in (self.grade, self.output, self.who, self.mode, self.passed, self.scores)))
 
     def and_also(self, more: Rows) -> Rows:
         names = tuple(dict.fromkeys(self.names + more.names))
         place = np.array([names.index(name) for name in more.names], dtype=np.int64)
-        pairs = ((getattr(self, name), getattr(more, name)) for name in ("grade", "output", "passed", "scores"))
-        grade, output, passed, scores = (np.concatenate(pair) for pair in pairs)
-        return Rows(names, grade, output, np.concatenate([self.who, place[more.who]]), passed, scores)
+        pairs = ((getattr(self, name), getattr(more, name)) for name in ("grade", "output", "mode", "passed", "scores"))
+        grade, output, mode, passed, scores = (np.concatenate(pair) for pair in pairs)
+        return Rows(names, grade, output, np.concatenate([self.who, place[more.who]]), mode, passed, scores)
 
 
 def read_rows(task: Task, judge: Grader | None, modes: Sequence[str], criteria: tuple[Criterion, ...]) -> Rows:
     """Those of people in these modes and of the judge (files with one name and version are one), less what was taken back."""
     wanted, ids = _wanted(task, judge, modes), _versions_of(task, criteria)
-    asked = f"{judge and (judge.name, judge.version)}:{sorted(modes)}:{[(c.key, c.kind, c.values, ids[c.key]) for c in criteria]}"
+    asked = f"{judge and (judge.name, judge.version)}:{list(modes)}:{[(c.key, c.kind, c.values, ids[c.key]) for c in criteria]}"
     key = f"calibration:rows:{task.pk}:{sha256(asked.encode()).hexdigest()}"
     kept = cache.get(key)
-    rows = _read(wanted, criteria, ids) if kept is None else _up_to_date(kept, wanted, criteria, ids)
+    rows = _read(wanted, modes, criteria, ids) if kept is None else _up_to_date(kept, wanted, modes, criteria, ids)
     if rows is not kept and rows.nbytes <= MOST_KEPT_BYTES:
         cache.set(key, rows, KEPT_S)
     return rows
 
 
-def _up_to_date(kept: Rows, wanted: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: dict[str, list[int]]) -> Rows:
+def _up_to_date(
+    kept: Rows, wanted: QuerySet[Grade], modes: Sequence[str], criteria: tuple[Criterion, ...], ids: dict[str, list[int]]
+) -> Rows:
     now = table_of(wanted.values_list("id"), [("grade", np.int64)])["grade"]
     new = now[~np.isin(now, kept.grade)]
     if len(new) > MOST_NEW:
-        return _read(wanted, criteria, ids)
+        return _read(wanted, modes, criteria, ids)
     still = np.isin(kept.grade, now)
     rows = kept if still.all() else kept.only(still)
-    return rows.and_also(_read(wanted.filter(pk__in=new.tolist()), criteria, ids)) if len(new) else rows
+    return rows.and_also(_read(wanted.filter(pk__in=new.tolist()), modes, criteria, ids)) if len(new) else rows
 
 
 def _wanted(task: Task, judge: Grader | None, modes: Sequence[str]) -> QuerySet[Grade]:
@@ -98,12 +102,14 @@ def _versions_of(task: Task, criteria: tuple[Criterion, ...]) -> dict[str, list[
     return found
 
 
-def _read(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: dict[str, list[int]]) -> Rows:
+def _read(grades: QuerySet[Grade], modes: Sequence[str], criteria: tuple[Criterion, ...], ids: dict[str, list[int]]) -> Rows:
     who = Case(When(mode=Grade.Mode.AUTOMATIC, then=Value("")), default=F("rater_name"))
-    rows = _read_some(grades.annotate(who=who), criteria[:JOINED], ids)
+    places = [When(mode=mode, then=Value(place)) for place, mode in enumerate(modes)]
+    grades = grades.annotate(who=who, place=Case(*places, default=Value(AUTOMATIC)))
+    rows = _read_some(grades, criteria[:JOINED], ids)
     order = np.argsort(rows.grade)
     for start in range(JOINED, len(criteria), JOINED):
-        more = _read_some(grades.annotate(who=who), criteria[start : start + JOINED], ids)
+        more = _read_some(grades, criteria[start : start + JOINED], ids)
         more = more.only(np.isin(more.grade, rows.grade))  # a grade may have come in between
         scores = np.full((len(rows), more.scores.shape[1]), np.nan)
         scores[order[np.searchsorted(rows.grade, more.grade, sorter=order)]] = more.scores
@@ -113,7 +119,7 @@ def _read(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: dict[st
 
 def _read_some(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: dict[str, list[int]]) -> Rows:
     """Of criteria that fit into one query."""
-    fields, dtype = ["id", "output_id", "who", "passed"], list(FACT)
+    fields, dtype = ["id", "output_id", "who", "place", "passed"], list(FACT)
     for column, criterion in enumerate(criteria):
         name, is_categorical = f"score{column}", criterion.kind == CATEGORICAL
         of_criterion = Q(criterion_scores__criterion__in=ids[criterion.key])
@@ -126,7 +132,7 @@ def _read_some(grades: QuerySet[Grade], criteria: tuple[Criterion, ...], ids: di
         given = rows[f"score{column}"]
         scores[:, column] = _codes(given, criterion.values) if criterion.kind == CATEGORICAL else given
     names, who = numbered(rows["who"])
-    return Rows(names, rows["grade"].copy(), rows["output"].copy(), who, rows["passed"].copy(), scores)
+    return Rows(names, rows["grade"].copy(), rows["output"].copy(), who, rows["mode"].copy(), rows["passed"].copy(), scores)
 
 
 def _codes(given: Sequence[str | None], values: Sequence[str]) -> Floats:

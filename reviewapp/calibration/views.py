@@ -18,8 +18,8 @@ from reviewapp.calibration.behind import MOST, BadMark, graded_only, items_behin
 from reviewapp.calibration.explain import influences, severities, tables
 from reviewapp.calibration.grades import MODES
 from reviewapp.calibration.labels import label_facts
-from reviewapp.calibration.question import EPSILONS, NAMES, Asked, ask, labelled_by_mode
-from reviewapp.calibration.report import Report, draws_of, grades_of, remembered, report_of, scope_of
+from reviewapp.calibration.question import EPSILONS, NAMES, Asked, ask
+from reviewapp.calibration.report import Report, draws_of, grades_of, report_of, scope_of
 from reviewapp.home.queries import summary_of, task_summaries
 from reviewapp.models import Output, Task, User
 
@@ -107,7 +107,6 @@ def calibration_rates(request: HttpRequest, slug: str) -> HttpResponse:
 def page_context(asked: Asked, user: User) -> dict[str, Any]:
     task, question = asked.question.task, asked.question
     report = report_of(question)
-    modes = remembered(task, "modes", lambda: labelled_by_mode(task))
     criteria = list(task.rubric.criteria.all())
     base = outputs_url(task, asked)
     drawn = {name: chart | {"base": base, "page": f"?{asked.query(criterion='')}"} for name, chart in report.charts.items()}
@@ -123,7 +122,7 @@ def page_context(asked: Asked, user: User) -> dict[str, Any]:
         "severities": severities(report.figures),
         "judges": [(g, asked.query(judge=f"{g.name}@{g.version}")) for g in asked.judges],
         "versions": versions_of(asked),
-        "modes": [(mode, modes[mode], asked.query(mode=mode)) for mode in MODES],
+        "modes": [(mode, report.labelled_by_mode[mode], asked.query(mode=mode)) for mode in MODES],
         "scopes": [("", "All criteria", asked.query(criterion=""))] + [(c.key, c.title, asked.query(criterion=c.key)) for c in criteria],
         "epsilons": [(value, who, asked.query(epsilon=f"{value:g}")) for value, who in EPSILONS],
         "query": asked.query(),

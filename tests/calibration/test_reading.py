@@ -47,7 +47,9 @@ def is_as_if_read_anew(task: Task, mode: str = "blind") -> bool:
     cache.clear()
     anew = read(task, mode)
     names = ("clusters", "labelled", "human", "human_passed", "judge", "judge_passed")
-    return found.people == anew.people and all(np.array_equal(getattr(found, n), getattr(anew, n), equal_nan=True) for n in names)
+    if (found.people, found.labelled_by_mode) != (anew.people, anew.labelled_by_mode):
+        return False
+    return all(np.array_equal(getattr(found, n), getattr(anew, n), equal_nan=True) for n in names)
 
 
 def add_a_label(task: Task) -> None:
