@@ -34,6 +34,7 @@ from bench.bench_coverage_figures import GRID, LABELS, Cell, Study, make_study, 
 from graders.calibration import by_chance, errors, probes
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
+from graders.calibration.drawn import Population
 from graders.calibration.means import mean_score
 from graders.calibration.passes import clopper_pearson, pass_at_k
 from graders.calibration.planning import estimate_from, plan_labels
@@ -127,7 +128,7 @@ def figures_of_draw(study: Study, sample: Sample, prompt: Ints | None) -> dict[s
     draws = Resamples(np.arange(len(drawn)) if prompt is None else prompt[drawn], rng=np.random.default_rng(0))
     chances = {"weights": 1 / sample.probabilities[drawn]}
     if sample.policy == "stratified":
-        chances["strata"] = sample.strata[drawn]
+        chances["population"] = Population(sample.strata, np.arange(n) if prompt is None else prompt, drawn)
     return found | figures_by_chance(judge[drawn], study.human[drawn], chances, draws)
 
 

@@ -4,13 +4,15 @@ Each output counts as often as its weight says, one over the probability with wh
 the sums of a correlation, in the ranks, and as a unit of alpha (a design-weighted figure; Pfeffermann 1993). Weights are
 scaled to the effective number of labels, (sum w)^2 / sum w^2 (Kish 1965), so that equal ones change no digit. Intervals
 come from leaving out each prompt with its weights (`jackknife`), or from draws of prompts (`resample`). Where a fixed number
-was drawn in each stratum, the others of a stratum take the place of what is left out (Rust and Rao 1996).
+was drawn in each stratum, the others of a stratum take the place of what is left out (Rust and Rao 1996). That alone is about
+the outputs that were drawn from. With `population` an interval is about others of their kind too: how many outputs of each
+stratum a prompt has is chance as well (a sample in two phases; Kim, Navarro and Fuller 2006).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -24,12 +26,12 @@ from graders.calibration.agreement import (
     why_no_kappa,
 )
 from graders.calibration.alpha import Metric, alpha_of_tables, coded_scores, had_all_been_alike, units_of
-from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both, stratum_numbers
+from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both
+from graders.calibration.drawn import Drawn, Population, drawn_labels
 from graders.calibration.jackknife import UNSEEN, Kind
 from graders.calibration.rank import MAX_RANKED_CELLS, correlation_of_sums, score_codes, spearman_of_tables, why_no_correlation
-from graders.calibration.resample import Mask, Resamples, mean_statistic, with_interval
+from graders.calibration.resample import Mask, Resamples, mean_statistic
 from graders.calibration.result import Estimate
-from graders.calibration.weighted import merged_strata
 
 NO_WEIGHT = "not defined, because no output with both scores was drawn with a known probability"
 Correlation = Literal["pearson", "spearman"]
@@ -42,6 +44,7 @@ def mean_by_chance(
     kind: Kind,
     *,
     strata: Iterable[Hashable] | None = None,
+    population: Population | None = None,
     most: float | None = None,
 ) -> Estimate:
     """Return the mean over all outputs of a number that each labelled one has, such as judge less people.
@@ -50,7 +53,7 @@ def mean_by_chance(
     ----------
     values : array (n,)
         NaN or None where there is none.
-    weights, resamples, strata
+    weights, resamples, strata, population
         As in `kappa_by_chance`.
     kind : Kind
         What the number is (`jackknife.ends_of`): "points", "size" for one of 0 or more, or "mean" for one from 0 to `most`.
@@ -69,7 +72,7 @@ def mean_by_chance(
     n, n_dropped = int(used.sum()), int((~used).sum())
     if not n:
         return Estimate.missing(NO_WEIGHT, 0, n_dropped)
-    sample = _sample(heavy, used, resamples, strata)
+    sample = drawn_labels(heavy, used, resamples, strata, population)
     unit = most or 1.0
     whole, drawn = sample.sums(np.stack([np.ones(n), given[used] / unit], axis=1))
     value = float(mean_statistic(whole[None])[0])
@@ -87,6 +90,7 @@ def kappa_by_chance(
     resamples: Resamples,
     *,
     strata: Iterable[Hashable] | None = None,
+    population: Population | None = None,
 ) -> Estimate:
     """Return the quadratic-weighted Cohen kappa over all outputs: `agreement.weighted_kappa` of the weighted table of labels.
 
@@ -101,6 +105,8 @@ def kappa_by_chance(
     strata : iterable (n,), optional
         The stratum of each, where a fixed number was drawn in each. One with fewer than two labels is taken together with
         its neighbour.
+    population : Population, optional
+        With it, in place of strata: the interval is about other outputs of the kind, and not only about those drawn from.
 
     Returns
     -------
@@ -110,8 +116,8 @@ def kappa_by_chance(
     References
     ----------
     Pfeffermann (1993), The Role of Sampling Weights when Modeling Survey Data, International Statistical Review 61:317-337.
-    Kish (1965), Survey Sampling. Rust and Rao (1996), Statistical Methods in Medical Research 5:283-310, for
-    the jackknife of strata.
+    Kish (1965), Survey Sampling. Rust and Rao (1996), Statistical Methods in Medical Research 5:283-310, for the jackknife of
+    strata. Kim, Navarro and Fuller (2006), JASA 101:312-320, for that of samples in two phases.
 
     Examples
     --------
@@ -129,7 +135,8 @@ def kappa_by_chance(
     n, n_dropped = len(judged), int((~used).sum())
     if why := why_no_kappa(judged, median, scale) if n else NO_WEIGHT:
         return Estimate.missing(why, n, n_dropped)
-    cells, squares, sample = median * len(scale) + judged, quadratic_weights(len(scale)), _sample(heavy, used, resamples, strata)
+    cells, squares = median * len(scale) + judged, quadratic_weights(len(scale))
+    sample = drawn_labels(heavy, used, resamples, strata, population)
     table, tables = sample.tables(cells, squares.size)
     drawn = kappas_of_tables(tables, squares)
     if not sample.resamples.is_drawn:
@@ -146,6 +153,7 @@ def ac2_by_chance(
     resamples: Resamples,
     *,
     strata: Iterable[Hashable] | None = None,
+    population: Population | None = None,
 ) -> Estimate:
     """Return Gwet's AC2 over all outputs: `agreement.gwet_ac2` of the weighted table of labels. Arguments as in `kappa_by_chance`."""
     scale = np.asarray(labels, dtype=np.float64)
@@ -153,7 +161,8 @@ def ac2_by_chance(
     n_dropped = int((~used).sum())
     if not len(judged):
         return Estimate.missing(NO_WEIGHT, 0, n_dropped)
-    cells, squares, sample = median * len(scale) + judged, quadratic_weights(len(scale)), _sample(heavy, used, resamples, strata)
+    cells, squares = median * len(scale) + judged, quadratic_weights(len(scale))
+    sample = drawn_labels(heavy, used, resamples, strata, population)
     table, tables = sample.tables(cells, squares.size)
     return sample.estimate(float(ac2_of_tables(table[None], squares)[0]), ac2_of_tables(tables, squares), n_dropped, "correlation")
 
@@ -167,6 +176,7 @@ def alpha_by_chance(
     *,
     judge: Scores | None = None,
     strata: Iterable[Hashable] | None = None,
+    population: Population | None = None,
 ) -> Estimate:
     """Return Krippendorff's alpha over all outputs: a unit counts as often as its weight says.
 
@@ -174,7 +184,7 @@ def alpha_by_chance(
     ----------
     ratings, metric, labels
         As in `alpha.krippendorff_alpha`.
-    weights, resamples, strata
+    weights, resamples, strata, population
         As in `kappa_by_chance`.
     judge : array (n,), optional
         With it, the alpha of the judge against single people (`alpha.judge_alpha`).
@@ -198,7 +208,7 @@ def alpha_by_chance(
     n, n_dropped = int(used.sum()), int((~used).sum())
     if not n:
         return Estimate.missing(NO_WEIGHT, 0, n_dropped)
-    table, given, sample = table[used], given[used], _sample(heavy, used, resamples, strata)
+    table, given, sample = table[used], given[used], drawn_labels(heavy, used, resamples, strata, population)
     part = sample.resamples
     if own is not None:
         table, given = np.column_stack([own[used], table]), np.column_stack([np.ones(n, dtype=bool), given])
@@ -224,6 +234,7 @@ def correlation_by_chance(
     *,
     groups: Iterable[Hashable] | None = None,
     strata: Iterable[Hashable] | None = None,
+    population: Population | None = None,
 ) -> Estimate:
     """Return Pearson's or Spearman's correlation of judge and mean human scores over all outputs.
 
@@ -235,7 +246,7 @@ def correlation_by_chance(
     name : "pearson" or "spearman"
     judge, human, groups
         As in `rank.pearson` and `rank.within`.
-    weights, resamples, strata
+    weights, resamples, strata, population
         As in `kappa_by_chance`.
 
     Examples
@@ -254,7 +265,7 @@ def correlation_by_chance(
     if not n:
         return Estimate.missing(NO_WEIGHT, 0, n_dropped)
     numbers = np.zeros(n, dtype=np.int64) if groups is None else cluster_numbers("groups", groups, len(both))[used]
-    sample = _sample(heavy, used, resamples, strata)
+    sample = drawn_labels(heavy, used, resamples, strata, population)
     why, found, rows = "", [], np.zeros(n, dtype=bool)
     for group in np.unique(numbers):
         mine = numbers == group
@@ -271,7 +282,7 @@ def correlation_by_chance(
     return sample.of(rows).estimate(float(value), drawn, n_dropped + int((~rows).sum()), "correlation", alike)
 
 
-def _correlation(name: Correlation, x: Floats, y: Floats, sample: _Sample) -> tuple[float, Floats, Floats]:
+def _correlation(name: Correlation, x: Floats, y: Floats, sample: Drawn) -> tuple[float, Floats, Floats]:
     """Return a correlation, that of each resample, and with half an output more that both put lowest, or highest."""
     if name == "spearman":
         (x_code, n_x), (y_code, n_y) = score_codes(x), score_codes(y)
@@ -287,63 +298,6 @@ def _correlation(name: Correlation, x: Floats, y: Floats, sample: _Sample) -> tu
     ends = UNSEEN * _moments(*(np.array([side.min(), side.max()]) for side in (x, y)))
     value = float(np.clip(correlation_of_sums(whole[None])[0], -1, 1))
     return value, correlation_of_sums(drawn), correlation_of_sums(whole + ends)
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """The labels used: how many outputs each stands for (n,), the stratum of each if there are any, and the resamples of them.
-
-    In each resample a stratum keeps its weight: its labels that are there stand for those that are not.
-    """
-
-    sizes: Floats
-    strata: Ints | None
-    resamples: Resamples
-
-    def of(self, rows: Mask) -> _Sample:
-        return _Sample(self.sizes[rows], None if self.strata is None else self.strata[rows], self.resamples.of(rows))
-
-    def tables(self, cells: Ints, n_cells: int) -> tuple[Floats, Floats]:
-        """How many outputs lie in each cell, (n_cells,) and of each resample (n_boot, n_cells)."""
-        whole = np.bincount(cells, self.sizes, minlength=n_cells).astype(np.float64)
-        drawn = [part.counts_of(cells[rows], n_cells, self.sizes[rows]) * times for rows, part, times in self._parts()]
-        return whole, np.asarray(sum(drawn[1:], drawn[0]))
-
-    def sums(self, columns: Floats) -> tuple[Floats, Floats]:
-        """Sums of columns (n, k), each output as often as it stands for: (k,), and of each resample (n_boot, k)."""
-        heavy = columns * self.sizes[:, None]
-        drawn = [part.sums(heavy[rows]) * times for rows, part, times in self._parts()]
-        return heavy.sum(axis=0), np.asarray(sum(drawn[1:], drawn[0]))
-
-    def _parts(self) -> Iterator[tuple[Mask, Resamples, Floats | float]]:
-        """Each stratum: its rows, their resamples, and by how much it is made up for what each resample lacks of it."""
-        if self.strata is None:
-            yield np.ones(len(self.sizes), dtype=bool), self.resamples, 1.0
-            return
-        for stratum in np.unique(self.strata):
-            rows = self.strata == stratum
-            part, n = self.resamples.of(rows), int(rows.sum())
-            there = part.counts_of(np.zeros(n, dtype=np.int64), 1)
-            yield rows, part, np.divide(n, there, out=np.zeros_like(there), where=there > 0)
-
-    def scaled(self, value: float, drawn: Floats) -> Floats:
-        """What a figure is without each prompt, each change scaled to (n - 1) / n of its stratum and not of all prompts."""
-        if self.strata is None or self.resamples.is_drawn:
-            return drawn
-        clusters, count, n_prompts = self.resamples.clusters, np.bincount(self.strata), max(self.resamples.n_drawn_from, 2)
-        factor = np.sqrt((1 - 1 / np.maximum(count, 1)) * n_prompts / (n_prompts - 1))[self.strata]
-        of_prompt = np.bincount(clusters, factor, minlength=len(drawn)) / np.maximum(np.bincount(clusters, minlength=len(drawn)), 1)
-        return np.asarray(value + (drawn - value) * of_prompt)
-
-    def estimate(self, value: float, drawn: Floats, n_dropped: int, kind: Kind, unseen: Floats | None = None) -> Estimate:
-        return with_interval(value, self.scaled(value, drawn), self.resamples, len(self.sizes), n_dropped, kind=kind, unseen=unseen)
-
-
-def _sample(weights: Floats, used: Mask, resamples: Resamples, strata: Iterable[Hashable] | None) -> _Sample:
-    layers = None
-    if strata is not None:
-        layers = merged_strata(stratum_numbers("strata", strata, len(used))[used], np.arange(int(used.sum())))
-    return _Sample(_sizes(weights[used]), layers, resamples.of(used))
 
 
 def _moments(x: Floats, y: Floats) -> Floats:
@@ -370,8 +324,3 @@ def _weights(weights: Scores, length: int) -> Floats:
     if (given <= 0).any():
         raise ValueError(f"weights has {given[given <= 0][0]:g}, must be above 0: one over the probability of being drawn")
     return given
-
-
-def _sizes(weights: Floats) -> Floats:
-    """Return how many outputs each label stands for: weights that sum to the effective number of labels."""
-    return np.asarray(weights * (weights.sum() / (weights**2).sum())) if len(weights) else weights

@@ -5,6 +5,7 @@ import pytest
 
 from graders.calibration import agreement, alpha, errors, rank
 from graders.calibration.by_chance import ac2_by_chance, alpha_by_chance, correlation_by_chance, kappa_by_chance, mean_by_chance
+from graders.calibration.drawn import Population
 from graders.calibration.resample import Resamples
 
 LABELS = (1, 2, 3, 4, 5)
@@ -78,6 +79,31 @@ def test_a_fixed_number_in_each_stratum_makes_intervals_shorter_where_strata_dif
         assert by_strata[name].value == apart[name].value
         assert by_strata[name].high - by_strata[name].low < 0.9 * (apart[name].high - apart[name].low), name
     assert by_strata["bias"].high - by_strata["bias"].low == pytest.approx(2 * 1.99 * _stratified_error(judge - human, strata), rel=0.03)
+
+
+def test_about_others_of_the_kind_an_interval_is_as_much_longer_as_the_strata_s_shares_vary():
+    """Of 200 outputs three in four are of one stratum; in another 200 of the kind it would be some more, or fewer."""
+    rng = np.random.default_rng(5)
+    everybody = np.arange(200) % 4 == 0
+    places = np.concatenate([np.flatnonzero(everybody)[:20], np.flatnonzero(~everybody)[:20]])
+    apart = np.where(everybody[places], 2.0, 0.0) + rng.normal(0, 0.2, 40)
+    weights = np.where(everybody[places], 2.5, 7.5)
+    about_these = mean_by_chance(apart, weights, Resamples(np.arange(40), rng=rng), "points", strata=everybody[places])
+    found = {}
+    for name, prompts in (("alone", np.arange(200)), ("alike", np.arange(200) // 20 + 1000 * everybody)):
+        draws, population = Resamples(prompts[places], rng=rng), Population(everybody, prompts, places)
+        found[name] = mean_by_chance(apart, weights, draws, "points", population=population)
+        assert found[name].value == about_these.value
+
+    means = np.array([apart[everybody[places] == side].mean() for side in (False, True)])
+    shares = 0.75 * (means[0] - about_these.value) ** 2 + 0.25 * (means[1] - about_these.value) ** 2
+    both = _width(about_these) ** 2 + (2 * 2.023) ** 2 * shares / 200
+    assert _width(found["alone"]) ** 2 == pytest.approx(both, rel=0.1)
+    assert _width(found["alike"]) > 1.5 * _width(found["alone"])  # prompts that lie in one stratum each move its share by more
+
+
+def _width(found):
+    return found.high - found.low
 
 
 def _stratified_error(apart, strata):
