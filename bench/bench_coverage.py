@@ -11,14 +11,15 @@ interval could do with less; "cautious" where none does, and "above by chance" w
 - known length: 1.96 times the true standard error to each side, which no study can know, holds the truth over 97 times
   in 100 too. Mistakes of the judge are few and come one by one, so the estimate is right, or off by a whole step.
 - neighbours: were all intervals of that estimator and size shortened until this cell holds the truth 97 times in 100, another
-  range or judge would hold it less than 93 times in 100, by more than two standard errors.
+  range or judge, or a third of the rates of one, would hold it less than 93 times in 100: by so much that chance makes it of
+  all neighbours together in one test of twenty only (Bonferroni).
 - rivals: were all intervals of the cell shortened until they held the truth 97 times in 100, and by as much those about a
   judge as close who errs in one direction only (or, with prompts, about outputs of a prompt that are nearly the same),
   these would fall below 93. The labels of a study can't tell the two apart.
 
 A useless judge may make the interval at most 1.05 times as wide as people alone; a good one has to make it as narrow as
 theory says, the root of (1 - r^2) + r^2 n / N with r the correlation of its verdicts with people's, to within 15 % from
-50 labels on.
+50 labels on. The last lines count the cells: the bar is met where none is below, and none cautious.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, product
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -48,8 +50,11 @@ JUDGES = {"useless": (0.0, 0.0), "biased": (0.8, 1.0), "good": (0.97, 0.0)}  # c
 RIVALS = {"generous": (0.97, 0.4), "harsh": (0.97, -0.4)}  # as close as the good judge, and err one way
 LIKENESS, NEARLY_THE_SAME = 0.3, 0.9  # share of the variance of quality that outputs of a prompt have in common
 LOWEST, HIGHEST, WIDEST = 0.93, 0.97, 1.05
-WORDS = ("within", "as near as can be", "above by chance", "cautious", "below by chance")
+WORDS = ("within", "as near as can be", "above by chance", "below by chance", "cautious", "below")
+MISSED = ("cautious", "below")
 KNOWN_SE, ALIKE = 1.96, 100  # studies with about one true rate, whose errors give its standard error
+PARTS, FEWEST_IN_PART = 3, 100  # of a neighbour, by the truth; studies in each
+DOUBT = 0.05  # that a neighbour is said to be below 93 and is not, over all neighbours of a cell
 
 
 @dataclass(frozen=True)
@@ -180,9 +185,18 @@ def least_rival(cell: Cell, where: Where, studies: int) -> float:
     return min((float((rival.reach <= shortened(cell)).mean()) for rival in rivals), default=1.0)
 
 
-def least_neighbour(cell: Cell, others: Sequence[Cell]) -> float:
-    """The same of the worst of other cells."""
-    return min((float((other.reach <= shortened(cell)).mean()) for other in others), default=1.0)
+def by_truth(reach: Floats, truth: Floats) -> list[Floats]:
+    """The whole of a cell, and where it has enough studies its thirds by the truth."""
+    thirds = np.array_split(np.argsort(truth), PARTS) if len(truth) >= PARTS * FEWEST_IN_PART else []
+    return [reach, *(reach[third] for third in thirds)]
+
+
+def worst_of(reaches: Sequence[Floats], times: float) -> tuple[int, float, bool]:
+    """Of neighbours whose intervals are so many times as long: which is worst, its share, and whether that is surely below 93."""
+    shares = [float((reach <= times).mean()) for reach in reaches]
+    off = [(share - LOWEST) / (LOWEST * (1 - LOWEST) / len(reach)) ** 0.5 for share, reach in zip(shares, reaches, strict=True)]
+    worst = min(range(len(off)), key=off.__getitem__)
+    return worst, shares[worst], off[worst] < NormalDist().inv_cdf(DOUBT / len(off))
 
 
 def verdict(cell: Cell, where: Where, others: Sequence[Cell], studies: int) -> tuple[str, str]:
@@ -194,8 +208,10 @@ def verdict(cell: Cell, where: Where, others: Sequence[Cell], studies: int) -> t
         return "within", ""
     if (known := known_length(cell)) > HIGHEST:
         return "as near as can be", f"known length {100 * known:.1f}"
-    neighbour = least_neighbour(cell, others)
-    if neighbour + 2 * float(np.sqrt(LOWEST * (1 - LOWEST) / studies)) < LOWEST:
+    whole, *own = by_truth(cell.reach, cell.truth)
+    neighbours = [*own, *(reach for other in others for reach in by_truth(other.reach, other.truth))]
+    _, neighbour, is_below = worst_of(neighbours or [whole], shortened(cell))
+    if is_below:
         return "as near as can be", f"neighbour shortened {100 * neighbour:.1f}"
     rival = least_rival(cell, where, studies)
     shown = f"known length {100 * known:.1f}, shortened neighbour {100 * neighbour:.1f}, rival {100 * rival:.1f}"
@@ -205,7 +221,7 @@ def verdict(cell: Cell, where: Where, others: Sequence[Cell], studies: int) -> t
 
 def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
     """The sizes are those of the requirement: n, the outputs of the workspace, does not matter."""
-    return [*_coverages(studies), *_widths(studies)]
+    return [*_widths(studies), *_coverages(studies)]
 
 
 def simulate_at(where: Where, studies: int) -> Cell:
@@ -238,13 +254,19 @@ def _coverages(studies: int) -> Iterator[dict[str, Any]]:
             "bar": 100 * LOWEST,
             "better": "higher",
         }
-        rest = ", ".join(f"{words[word]} {word}" for word in (*WORDS[1:], "below") if words[word])
+        rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
         yield {"name": f"{label}: cells within", "value": words["within"], "unit": f"of {len(held)}{rest and '; '}{rest}"}
         counted += words
-    total = sum(counted.values())
-    yield {"name": f"of all {total} cells below 93", "value": counted["below"], "unit": "cells", "bar": 0}
-    for word in WORDS:
-        yield {"name": f"of all {total} cells {word}", "value": counted[word], "unit": "cells"}
+    yield from counts_of(counted, "rates")
+
+
+def counts_of(counted: Counter[str], what: str) -> Iterator[dict[str, Any]]:
+    """How many cells there are of each word, and last those that miss the bar."""
+    total = counted.total()
+    for word in dict.fromkeys((*WORDS, *counted)):
+        yield {"name": f"{what}: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
+    missed = sum(counted[word] for word in MISSED)
+    yield {"name": f"{what}: cells that miss the bar ({' or '.join(MISSED)})", "value": missed, "unit": f"of {total}", "bar": 0}
 
 
 def _widths(studies: int) -> Iterator[dict[str, Any]]:
