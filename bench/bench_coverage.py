@@ -152,11 +152,19 @@ def coverage(name: str, n: int, rate: str, judge: str, *, studies: int = STUDIES
 
 
 def simulate(name: str, n: int, rate: str, judge: str, *, studies: int, seed: int = 0, likeness: float = LIKENESS) -> Cell:
-    rng, estimator = np.random.default_rng([seed, n, len(name), len(rate), len(judge)]), ESTIMATORS[name]
-    found = np.empty((4, studies))
-    for i, truth in enumerate(rng.uniform(*RATES[rate], studies).tolist()):
-        study = make_study(truth, judge, rng, clustered="prompts" in name, likeness=likeness)
-        made = estimator(study, n, rng)
+    rng = np.random.default_rng([seed, n, len(name), len(rate), len(judge)])
+
+    def study_at(truth: float) -> Study:
+        return make_study(truth, judge, rng, clustered="prompts" in name, likeness=likeness)
+
+    return cell_of(name, n, rng.uniform(*RATES[rate], studies), study_at, rng)
+
+
+def cell_of(name: str, n: int, rates: Floats, study_at: Callable[[float], Study], rng: np.random.Generator) -> Cell:
+    """Estimate from n labels of a study at each of the rates."""
+    found = np.empty((4, len(rates)))
+    for i, truth in enumerate(rates.tolist()):
+        made = ESTIMATORS[name](study_at(truth), n, rng)
         target = truth + (1 - truth) / 4 if name == "corrected mean" else truth
         off = target - made.value
         arm = made.high - made.value if off > 0 else made.value - made.low
@@ -260,13 +268,13 @@ def _coverages(studies: int) -> Iterator[dict[str, Any]]:
     yield from counts_of(counted, "rates")
 
 
-def counts_of(counted: Counter[str], what: str) -> Iterator[dict[str, Any]]:
+def counts_of(counted: Counter[str], what: str, missed: Sequence[str] = MISSED) -> Iterator[dict[str, Any]]:
     """How many cells there are of each word, and last those that miss the bar."""
     total = counted.total()
-    for word in dict.fromkeys((*WORDS, *counted)):
+    for word in dict.fromkeys((*(word for word in WORDS if counted[word]), *counted)):
         yield {"name": f"{what}: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
-    missed = sum(counted[word] for word in MISSED)
-    yield {"name": f"{what}: cells that miss the bar ({' or '.join(MISSED)})", "value": missed, "unit": f"of {total}", "bar": 0}
+    amiss = sum(counted[word] for word in missed)
+    yield {"name": f"{what}: cells that miss the bar ({' or '.join(missed)})", "value": amiss, "unit": f"of {total}", "bar": 0}
 
 
 def _widths(studies: int) -> Iterator[dict[str, Any]]:

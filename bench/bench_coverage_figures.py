@@ -153,20 +153,24 @@ def figures_of_two(study: Study, draws: Resamples | None) -> Found:
     return found | {"drift": comparison.drift(study.judge, study.again, draws, tolerance=0.1).shift}
 
 
+StudyAt = Callable[[float, int, np.random.Generator], Study]  # of a rate and a number of outputs
+
+
 @cache
 def truths(rate: str, judge: str, population: int = POPULATION) -> dict[str, Callable[[float], float]]:
     """The true value of each figure by the rate of a pass."""
+    return truths_of(rate, lambda at, n, rng: make_study(at, judge, n, rng, clustered=False), population)
+
+
+def truths_of(rate: str, study_at: StudyAt, population: int) -> dict[str, Callable[[float], float]]:
     rates = np.linspace(*RATES[rate], GRID)
-    found: dict[str, Callable[[float], float]] = {}
     values: dict[str, list[float]] = {}
     for place, at in enumerate(rates):
-        study = make_study(float(at), judge, population, np.random.default_rng(place), clustered=False)
+        study = study_at(float(at), population, np.random.default_rng(place))
         for name, made in (figures_of_people(study, None) | figures_of_judge(study, None)).items():
             value = float(made.why_missing) if name == "severity of a reviewer" else made.value
             values.setdefault(name, []).append(np.nan if value is None else value)
-    for name, seen in values.items():
-        found[name] = np.polynomial.Polynomial.fit(rates, seen, GRID - 2)
-    return found
+    return {name: np.polynomial.Polynomial.fit(rates, seen, GRID - 2) for name, seen in values.items()}
 
 
 @dataclass(frozen=True)
@@ -210,11 +214,22 @@ def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULA
     """Each figure's intervals and truths in the studies of one judge."""
     n, rate, judge, clustered = where
     true, rng = truths(rate, judge, population), np.random.default_rng([seed, n, len(rate), len(judge), clustered])
+
+    def study_at(at: float, n: int, rng: np.random.Generator) -> Study:
+        return make_study(at, judge, n, rng, clustered=clustered)
+
+    return tried_of(true, n, rng.uniform(*RATES[rate], studies), study_at, rng, with_people=judge in JUDGES)
+
+
+def tried_of(
+    true: dict[str, Callable[[float], float]], n: int, rates: Floats, study_at: StudyAt, rng: np.random.Generator, *, with_people: bool
+) -> dict[str, Tried]:
+    """The same of a study of n outputs at each of the rates."""
     rows: dict[str, list[tuple[float, float, float]]] = {}
-    for at in rng.uniform(*RATES[rate], studies).tolist():
-        study = make_study(at, judge, n, rng, clustered=clustered)
+    for at in rates.tolist():
+        study = study_at(at, n, rng)
         draws = Resamples(study.prompt, rng=rng)
-        found = figures_of_judge(study, draws) | (figures_of_people(study, draws) if judge in JUDGES else {})
+        found = figures_of_judge(study, draws) | (figures_of_people(study, draws) if with_people else {})
         for name, made in found.items():
             mine = rows.setdefault(name, [])
             if made.value is not None and made.low is not None and made.high is not None:
@@ -222,7 +237,7 @@ def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULA
                 off = truth - made.value
                 arm = made.high - made.value if off > 0 else made.value - made.low
                 mine.append((off, 0.0 if abs(off) <= ROUNDING else abs(off) / max(arm + ROUNDING, 1e-12), truth))
-    return {name: Tried(*np.array(mine).reshape(-1, 3).T, studies) for name, mine in rows.items()}
+    return {name: Tried(*np.array(mine).reshape(-1, 3).T, len(rates)) for name, mine in rows.items()}
 
 
 def word_of(cell: Cell) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bench import bench_coverage_figures as figures
+from bench import bench_coverage_laws as laws
 from bench import bench_coverage_more as more
 from bench.bench_coverage import ESTIMATORS, coverage
 
@@ -27,6 +28,21 @@ def test_intervals_of_figures_hold_the_truth(where):
     assert len(held) >= 25
     assert min(held.values()) >= 0.82, held
     assert 0.935 <= np.mean(list(held.values())) <= 0.99
+
+
+@pytest.mark.parametrize(
+    "where, studies, least",
+    [
+        (("rates", "alone, exponential", 50, "near 1"), 150, 0.89),
+        (("rates", "prompts of 12, exponential", 60, "middle"), 300, 0.89),
+        (("figures", "prompts of 1 to 10, beta-binomial", 22, "middle"), 45, 0.8),
+    ],
+)
+def test_intervals_hold_the_truth_of_studies_unlike_those_they_were_made_by(where, studies, least):
+    made = laws.simulate(where, studies, population=5_000)
+    held = {name: held / there for name, (all_, there, held) in made.items() if there >= 0.8 * all_}
+    assert held and min(held.values()) >= least, held
+    assert np.mean(list(held.values())) >= 0.92
 
 
 @pytest.mark.parametrize(
