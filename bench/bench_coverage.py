@@ -19,7 +19,8 @@ interval could do with less; "cautious" where none does, and "above by chance" w
 
 A useless judge may make the interval at most 1.05 times as wide as people alone; a good one has to make it as narrow as
 theory says, the root of (1 - r^2) + r^2 n / N with r the correlation of its verdicts with people's, to within 15 % from
-50 labels on. The last lines count the cells: the bar is met where none is below, and none cautious.
+50 labels on; with 20 that theory is said with the half outputs that `corrected_rate` adds, since a judge that has not erred in
+twenty may. The last lines count the cells: the bar is met where none is below, and none cautious.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from graders.calibration.rates import wilson
 from graders.calibration.result import Estimate
 from graders.calibration.sampling import draw, predicted_error, score_strata
 from graders.calibration.weighted import weighted_mean, weighted_rate
+from graders.calibration.wilson import wilson_bounds
 
 STUDIES, POPULATION, PROMPT = 2_000, 1_000, 5
 SIZES = (20, 50, 200)
@@ -49,7 +51,7 @@ RATES = {"near 0": (0.01, 0.1), "middle": (0.3, 0.7), "near 1": (0.9, 0.99)}
 JUDGES = {"useless": (0.0, 0.0), "biased": (0.8, 1.0), "good": (0.97, 0.0)}  # correlation with quality, generosity
 RIVALS = {"generous": (0.97, 0.4), "harsh": (0.97, -0.4)}  # as close as the good judge, and err one way
 LIKENESS, NEARLY_THE_SAME = 0.3, 0.9  # share of the variance of quality that outputs of a prompt have in common
-LOWEST, HIGHEST, WIDEST = 0.93, 0.97, 1.05
+LOWEST, HIGHEST, WIDEST, MORE_THAN_THEORY = 0.93, 0.97, 1.05, 1.15
 WORDS = ("within", "as near as can be", "above by chance", "below by chance", "cautious", "below")
 MISSED = ("cautious", "below")
 KNOWN_SE, ALIKE = 1.96, 100  # studies with about one true rate, whose errors give its standard error
@@ -279,20 +281,42 @@ def counts_of(counted: Counter[str], what: str, missed: Sequence[str] = MISSED) 
 
 def _widths(studies: int) -> Iterator[dict[str, Any]]:
     """The interval of the corrected rate over that of people alone."""
-    for judge in ("useless", "good"):
-        for size in SIZES:
-            ratio, expected = _ratio(judge, size, max(studies // 10, 20))
-            row = {"name": f"width with a {judge} judge, n {size}", "value": ratio, "unit": "x", "better": "lower"}
-            bar = WIDEST if judge == "useless" else 1.15 * expected if size >= 50 else 1.0
-            yield row | {"bar": round(bar, 3)}
+    some, unit = max(studies // 10, 20), "% of people's"
+    for name, size in product(("corrected rate", "corrected rate, prompts of 5"), SIZES):
+        rng = np.random.default_rng(size)
+        ratios = [_with_useless_judge(name, size, rate, rng) for rate in RATES for _ in range(some)]
+        for word, value in (("mean", np.mean(ratios)), ("widest", max(ratios))):
+            label = f"width with a useless judge, {word}: {name}, n {size}"
+            yield {"name": label, "value": 100 * float(value), "unit": unit, "bar": 100 * WIDEST}
+    for size in SIZES:
+        rng, label = np.random.default_rng(size), "width with a good judge"
+        found = 100 * np.mean([_with_good_judge(size, rng) for _ in range(some)], axis=0)
+        bar = MORE_THAN_THEORY * float(found[1 if size >= 50 else 2])
+        yield {"name": f"{label}, n {size}", "value": float(found[0]), "unit": unit, "bar": round(bar, 1)}
+        for word, value in zip(("theory", "theory with half outputs"), found[1:].tolist(), strict=True):
+            yield {"name": f"{label}, n {size}: {word}", "value": value, "unit": unit}
 
 
-def _ratio(judge: str, n: int, studies: int) -> tuple[float, float]:
-    rng, ratios, theory = np.random.default_rng(n), [], []
-    for _ in range(studies):
-        study = make_study(0.5, judge, rng, clustered=False)
-        with_judge, alone = _even(study, n, rng), _people(study, n, rng)
-        ratios.append((with_judge.high - with_judge.low) / (alone.high - alone.low))
-        r2 = np.corrcoef(study.human, study.verdict)[0, 1] ** 2
-        theory.append(np.sqrt(1 - r2 + r2 * n / POPULATION))
-    return float(np.mean(ratios)), float(np.mean(theory))
+def _with_useless_judge(name: str, n: int, rate: str, rng: np.random.Generator) -> float:
+    study = make_study(rng.uniform(*RATES[rate]), "useless", rng, clustered="prompts" in name)
+    groups = {"clusters_all": [], "clusters_labelled": study.prompt[:n]} if "prompts" in name else {}
+    alone = corrected_rate([], study.verdict[:n], study.human[:n], **groups, labelled_in_all=False)
+    made = ESTIMATORS[name](study, n, rng)
+    return (made.high - made.low) / (alone.high - alone.low)
+
+
+def _with_good_judge(n: int, rng: np.random.Generator) -> tuple[float, float, float]:
+    """The width at a rate of a half, what theory says of it, and what it says with half an output added to each pair of verdicts."""
+    study = make_study(0.5, "good", rng, clustered=False)
+    with_judge, alone = _even(study, n, rng), _people(study, n, rng)
+    r2, rest = float(np.corrcoef(study.human, study.verdict)[0, 1] ** 2), POPULATION - n
+    weight = r2**0.5 * float(study.human.std() / study.verdict.std()) / (1 + n / rest)
+
+    def variance(weight: float) -> float:
+        residual, added = study.human - weight * study.verdict, np.array([0.0, 1.0, -weight, 1.0 - weight])
+        squares = n * residual.var() + ((added - residual.mean()) ** 2).sum() / 2
+        return float(squares / (n + 2) / n + weight**2 * study.verdict.var() / rest)
+
+    ends = [wilson_bounds(0.5, size, 0.95) for size in (n * variance(0.0) / variance(weight), n)]
+    allowing = (ends[0][1] - ends[0][0]) / (ends[1][1] - ends[1][0])
+    return (with_judge.high - with_judge.low) / (alone.high - alone.low), (1 - r2 + r2 * n / POPULATION) ** 0.5, allowing
