@@ -32,6 +32,7 @@ PARTS = ("chain", "facts", "writes", "fusion", "course")
 BESIDE = (
     "trial",
     "another_day",
+    "hidden_flow",
     "modes",
     "repair",
     "lenient",
@@ -64,7 +65,7 @@ class NeuralMemoryGrader:
     @cached_property
     def sha256(self) -> str:
         here = Path(__file__).parent
-        ours = [here / name for name in ("neural_memory.py", "channel.py", "scores.py", "source.py")]
+        ours = [here / name for name in ("neural_memory.py", "channel.py", "scores.py", "source.py", "plain_parts.py")]
         return sha256_of_files(*ours, *(PROBES / name for name in (PROBE, *MODULES)))
 
     def criteria(self, task: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from graders.code.plain_parts import plain_uses
 from graders.code.probes import names as odd
 from graders.code.probes.names import odd_dunder, unsafe_attribute
 
@@ -113,7 +114,7 @@ def doubts(source: Source, *, heard: bool = False) -> list[Doubt]:
     if source.tree is None:
         return []
     nodes = list(_reached(source.tree))
-    plain = set(_plain(nodes)) | set(_own_names(source.tree))
+    plain = set(_plain(nodes)) | set(_own_names(source.tree)) | set(plain_uses(nodes))
     if heard:
         plain |= set(_plain_where_heard(nodes))
     else:

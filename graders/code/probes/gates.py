@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from oplog import Graph, Node
 from ops import CONTRACT, PARTS, PRODUCTS, SOFT, STRUCTURAL, base, is_a, param_operand
 from replay import Replay, doubled, noisy, rms
 
 BENDING = {"exp", "exp2", "tanh", "softplus", "log_sigmoid_forward", "logaddexp", "log1p", "expm1"}
+FLAT = 1e-4  # a change of a gate that is next to none
 DEPTH = 8  # operations that a sigmoid written by hand may take
 
 
@@ -104,11 +107,22 @@ def moves(graph: Graph, node: Node, params: list[Node]) -> bool:
     return not bool(torch.isfinite(moved).all()) or rms(moved) > 1e-5 * rms(node.value)
 
 
-def felt(graph: Graph, gate: Node, sources: list[Node]) -> float:
-    """How much the gate's values move when its sources get noise of their own size, beside how much a sigmoid can there."""
+def felt(graph: Graph, gate: Node, sources: list[Node], beside: Iterable[Node] = ()) -> float:
+    """How much the gate's values move when its sources get noise of their own size, beside how much a sigmoid can there.
+
+    Where they don't at all they may for other values `beside` the sources: units that are off for one token (relu) are on for
+    others. Two of some other values must show it.
+    """
     if not sources:
         return 0.0
-    given = {n.i: noisy(n.value, n.i, least=0.1) for n in sources}
-    moved = doubled(Replay(graph).one(gate.i, given))
-    value = doubled(gate.value)
+    found = _felt(graph, gate, sources, {})
+    others = [n for n in beside if n.value.is_floating_point()]
+    if found < FLAT and others:
+        found = sorted(_felt(graph, gate, sources, {n.i: noisy(n.value, n.i + seed, least=0.1) for n in others}) for seed in range(1, 5))[2]
+    return found
+
+
+def _felt(graph: Graph, gate: Node, sources: list[Node], given: dict[int, torch.Tensor]) -> float:
+    value = doubled(Replay(graph).one(gate.i, given) if given else gate.value)
+    moved = doubled(Replay(graph).one(gate.i, {**given, **{n.i: noisy(n.value, n.i, least=0.1) for n in sources}}))
     return float((moved - value).abs().mean() / ((value * (1 - value)).abs().mean() + 1e-9))

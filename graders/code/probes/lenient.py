@@ -74,6 +74,8 @@ def _fitting(name: str, func: Any, args: list[Any], kwargs: dict[str, Any]) -> I
         yield "a product for each sequence", lambda: (args[0] * args[1]).sum(-1)
     if name in MATRIX:
         yield from _products(*args[:2])
+    if name == "einsum" and isinstance(args[0], str) and "." not in args[0]:
+        yield from (("dimensions put where they fit", lambda fit=fit: func(args[0], *fit)) for fit in _lettered(args[0], args[1:]))
     if name in ELEMENTWISE:
         yield from (("dimensions put where they fit", lambda fit=fit: func(*fit, **kwargs)) for fit in _fitted(args))
     if name in ("cat", "concat", "concatenate", "stack") and args and isinstance(args[0], (list, tuple)):
@@ -114,6 +116,22 @@ def _products(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[str, Any]]:
         yield note, lambda: (a.unsqueeze(-2) @ b).squeeze(-2)
     yield "a factor transposed", lambda: a @ b.mT
     yield "a factor transposed", lambda: a.mT @ b
+
+
+def _lettered(equation: str, operands: list[Any]) -> Iterator[list[torch.Tensor]]:
+    """Operands of einsum with as many dimensions as they have letters, or one of them with its matrices transposed."""
+    letters = [word.strip() for word in equation.partition("->")[0].split(",")]
+    if len(letters) != len(operands):
+        return
+    ways = [list(_with_dimensions(value, len(word))) for value, word in zip(operands, letters, strict=True)]
+    yield from (list(chosen) for chosen in itertools.islice(itertools.product(*ways), 40))
+    yield from ([o.mT if n == at else o for n, o in enumerate(operands)] for at, word in enumerate(letters) if len(word) > 2)
+
+
+def _with_dimensions(value: torch.Tensor, wanted: int) -> Iterator[torch.Tensor]:
+    while value.dim() > wanted and 1 in value.shape:
+        value = value.squeeze(max(n for n, size in enumerate(value.shape) if size == 1))
+    yield from _widened(value, wanted) if value.dim() < wanted else [value]
 
 
 def _fitted(args: list[Any]) -> Iterator[list[Any]]:

@@ -149,7 +149,7 @@ def main_chains(graph: Graph, shortest: int) -> tuple[list[Chain], list[Chain]]:
     inside = [c for c in every if c.memory is not None] or every
     main: list[Chain] = []
     for chain in inside:
-        rival = next((m for m in main if m.memory == chain.memory and _side_by_side(m, chain)), None)
+        rival = next((m for m in main if m.memory == chain.memory and side_by_side(m, chain)), None)
         if rival is None:
             main.append(chain)
         elif _comes_first(graph, chain, rival):
@@ -157,7 +157,7 @@ def main_chains(graph: Graph, shortest: int) -> tuple[list[Chain], list[Chain]]:
     return sorted(main, key=lambda c: c.last.i), every
 
 
-def _side_by_side(a: Chain, b: Chain) -> bool:
+def side_by_side(a: Chain, b: Chain) -> bool:
     return bool(a.states[0].i < b.last.i and b.states[0].i < a.last.i)
 
 
@@ -181,6 +181,11 @@ def _feeds(graph: Graph, one: Chain, other: Chain) -> bool:
     """Does a state of one go into a later state of the other as it is?"""
     later = next((s for s in other.states if s.i > one.states[1].i), None)
     return later is not None and carries(graph, one.states[1], later)
+
+
+def ranked(chains: list[Chain]) -> list[Chain]:
+    """Those that are rather a memory's state first."""
+    return sorted(chains, key=_rank, reverse=True)
 
 
 def _rank(chain: Chain) -> tuple[bool, bool, int, int]:
@@ -234,6 +239,12 @@ class Step:
         if self.graph.reach(self.after.i, cut) & self.graph.tokens and not _alike(rest, self.graph.batch):
             return found
         return found - rest
+
+    def added(self, given: Values) -> torch.Tensor:
+        """What is written where nothing is read of the old state either, as it is empty."""
+        zeros = {n.i: torch.zeros_like(n.value) for n in (self.before, *self.beside)}
+        value: torch.Tensor = self.replay.one(self.after.i, {**zeros, **given})
+        return value
 
     def without_state(self, given: Values | None = None) -> torch.Tensor:
         """What is written: the new state when the old one, and those beside it, are zero."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from gates import in_unit, is_sigmoid, moves
-from memory_chain import Chain, Step, main_chains
+from memory_chain import Chain, Step, main_chains, ranked, side_by_side
 from oplog import Graph, Node
 from ops import PRODUCTS, SAME, SOFT, base, core, is_a, param_operand
 from replay import Replay, is_measure, noisy, rms, share_of
@@ -69,6 +69,14 @@ class Trace:
         here, there = (Counter((n.memory, n.place, n.op) for n in trace.graph.nodes) for trace in (self, other))
         self.chains = [c for c in self.chains if c.memory is not None or here[c.where] != there[c.where]]
 
+    def keep_counting(self) -> None:
+        """In place of a chain that the logits do not change with, one of the same memory and pass that they do change with."""
+        for n, chain in enumerate(self.chains):
+            if not self.counts(chain.last):
+                rivals = [c for c in self.every if c.memory == chain.memory and side_by_side(c, chain) and c is not chain]
+                self.chains[n] = next((c for c in ranked(rivals) if self._moves_logits(c)), chain)
+        self.chains = list(dict.fromkeys(self.chains))
+
     def is_sparse(self, chain: Chain | None) -> bool:
         """Fewer states than tokens?"""
         return chain is not None and len(chain.states) < self.length - 2
@@ -82,10 +90,15 @@ class Trace:
     def counts(self, state: Node) -> bool:
         """Do the logits change with the states up to this one?"""
         chain = next((c for c in self.chains if state in c.states), None)
-        middle = chain.states[len(chain.states) // 2] if chain else state
-        if middle.i not in self._counting:
-            self._counting[middle.i] = self.reaches_logits(middle) and self.effect([middle]) > FELT
-        return self._counting[middle.i]
+        return self._moves_logits(chain) if chain else self._counts(state)
+
+    def _moves_logits(self, chain: Chain) -> bool:
+        return self._counts(chain.states[len(chain.states) // 2])
+
+    def _counts(self, state: Node) -> bool:
+        if state.i not in self._counting:
+            self._counting[state.i] = self.reaches_logits(state) and self.effect([state]) > FELT
+        return self._counting[state.i]
 
     def has_grad(self, name: str) -> bool:
         if self.grads is None:  # there was no backward pass

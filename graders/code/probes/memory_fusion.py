@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from gates import between, in_unit, is_sigmoid, moves, own_params, soft_pair
+from memory_chain import Chain
 from memory_facts import FELT, Trace, gives_earlier_tokens, mixes
 from oplog import Node
 from ops import ADDS, BLEND, PRODUCTS, SOFT, STRUCTURAL, base, core, is_a, param_operand
@@ -31,8 +32,9 @@ class Fusion:
         self.soft_places = {n.place for n in soft}  # one that goes token by token has shorter rows before
         self.attention = self._attention()
         self.source: dict[int, int] = {}  # node that memory gives -> which memory and pass
-        for k, passed in enumerate(trace.passes()):
-            self.source.update({n.i: k for chain in passed for n in chain.reads()})
+        self.ends: dict[int, list[int]] = {}  # which memory and pass -> the last states of it
+        for passed in trace.passes():
+            self._take(passed)
         if not self.source:
             self.source = {n.i: int(n.memory or 0) for n in trace.outputs}
         self.leaves = self.graph.mask([*self.source, *self.attention])
@@ -49,6 +51,26 @@ class Fusion:
         for node in self.graph.nodes:
             for i in set(node.ins):
                 self.users.setdefault(i, []).append(node.i)
+
+    def _take(self, passed: list[Chain]) -> None:
+        """What the chains of a pass give: each time that the memory is come to with what it gave before counts for itself."""
+        turns = self._turns(passed)
+        for turn in sorted({turns[n.i] for chain in passed for n in chain.reads()}):
+            number = len(self.ends)
+            by_then = ([s.i for s in chain.states if turns[s.i] <= turn] for chain in passed)
+            self.ends[number] = [states[-1] for states in by_then if states]
+            self.source.update({n.i: number for chain in passed for n in chain.reads() if turns[n.i] == turn})
+
+    def _turns(self, passed: list[Chain]) -> list[int]:
+        """For each node how often what the memory gave has come back into it by then, through what lies outside."""
+        nodes, memory = self.graph.nodes, passed[0].memory
+        turns = [0] * len(nodes)
+        given = self.graph.mask(n.i for chain in passed for n in chain.reads()) if memory is not None else 0
+        for node in nodes if given else ():
+            for i in node.ins:
+                back = node.memory == memory and nodes[i].memory is None and self.graph.above(i) & given != 0
+                turns[node.i] = max(turns[node.i], turns[i] + back)
+        return turns
 
     def _attention(self) -> set[int]:
         """What attention gives: outside the memory if there is any there; else whatever brings tokens together outside."""
@@ -161,9 +183,8 @@ class Fusion:
 
     def _is_state(self, node: Node) -> bool:
         """Does the sum lead to a later state of the memory that it is made of?"""
-        mine = [self.source[i] for i in self._direct(node.i, 0) if i in self.source]
-        passes = self.trace.passes()
-        return any(self.graph.depends(chain.last.i, node.i) for k in mine if k < len(passes) for chain in passes[k])
+        mine = {self.source[i] for i in self._direct(node.i, 0) if i in self.source}
+        return any(self.graph.depends(end, node.i) for k in mine for end in self.ends.get(k, ()))
 
     def blend_at(self, gate: Node, node: Node) -> Verdict | None:
         graph = self.graph
@@ -344,7 +365,7 @@ class Fusion:
         return ends | {n.i for n in self.graph.nodes if n.place in places and is_a(n, ADDS | {"sum", "bmm"})}
 
     def _for_state(self, i: int) -> bool:
-        return any(self.graph.depends(c.last.i, i) for c in self.trace.chains)
+        return any(self.graph.depends(end, i) for end in self.ends.get(self.source[i], ()))
 
     # --- what it is instead ---
 

@@ -7,7 +7,7 @@ from gates import between, felt, is_sigmoid, moves, own_params
 from memory_chain import Chain, Step, carries
 from memory_facts import Trace, attends_over_past, by_steps, mixes, mixes_before
 from oplog import Graph, Node
-from ops import ADDS, PRODUCTS, SOFT, SUMS, base, is_a, param_operand
+from ops import ADDS, PRODUCTS, SOFT, SUMS, base, core, is_a, param_operand
 from replay import Replay, doubled, rms, share_of
 from verdicts import Verdict, no, unsure, yes
 
@@ -236,8 +236,16 @@ def scales_write(step: Step, gate: Node) -> bool:
     maker = _maker(step.graph, step)
     if maker is not None and step.graph.depends(gate.i, maker.i):
         maker = None
-    nothing = doubled(step.written(maker, {gate.i: torch.zeros_like(gate.value)}))
-    full = doubled(step.written(maker, {gate.i: torch.ones_like(gate.value)}))
+    ends = torch.zeros_like(gate.value), torch.ones_like(gate.value)
+    if _is_multiple(*(step.written(maker, {gate.i: end}) for end in ends)):
+        return True
+    # what is erased first, a read of the old state times its key, is no part of what is written
+    return _is_multiple(*(step.added({gate.i: end}) for end in ends))
+
+
+def _is_multiple(nothing: torch.Tensor, full: torch.Tensor) -> bool:
+    """Is what is written with the gate at either end a multiple of one and the same?"""
+    nothing, full = doubled(nothing), doubled(full)
     if not (torch.isfinite(nothing).all() and torch.isfinite(full).all()):
         return False
     by_gate = full - nothing
@@ -262,7 +270,7 @@ def _judge_surprise(trace: Trace, step: Step, gate: Node) -> Verdict:
     first = [n for n in reads if not any(graph.depends(n.i, r.i) for r in reads if r.i != n.i)]
     if not first:
         return no("the gate depends on the state, but not through a value retrieved for the input", gate, category="generic_gate")
-    if felt(graph, gate, first) < FELT:
+    if felt(graph, gate, first, _inputs_of(graph, gate, known[-1], first)) < FELT:
         return no("the gate hardly changes with the retrieved value", gate, first[0], category="generic_gate")
     if not _retrieves(graph, step, gate, known[-1]):
         return no("what is retrieved is nothing, whatever the memory holds", gate, first[0], category="generic_gate")
@@ -317,10 +325,14 @@ def _sees_input(graph: Graph, gate: Node, reads: list[Node], state: Node) -> boo
     reach = graph.reach(gate.i, blocked)
     if not reach & graph.tokens:
         return False
-    between = graph.down(state.i) & graph.above(gate.i)
-    inputs = {i for n in graph.of(between & (reach | 1 << gate.i)) for i in n.ins if graph.by_tokens(i) and not between >> i & 1}
-    inputs -= {state.i, *(n.i for n in reads)}
-    return bool(felt(graph, gate, [graph.nodes[i] for i in sorted(inputs)]) > FELT)
+    return bool(felt(graph, gate, _inputs_of(graph, gate, state, reads, reach), reads) > FELT)
+
+
+def _inputs_of(graph: Graph, gate: Node, state: Node, reads: list[Node], reach: int = -1) -> list[Node]:
+    """What enters beside a state and what is read of it on the way to the gate (or to the nodes in the bits `reach`)."""
+    way = graph.down(state.i) & graph.above(gate.i)
+    inputs = {i for n in graph.of(way & (reach | 1 << gate.i)) for i in n.ins if graph.by_tokens(i) and not way >> i & 1}
+    return [graph.nodes[i] for i in sorted(inputs - {state.i, *(n.i for n in reads)})]
 
 
 def _adds_input(graph: Graph, node: Node, state: int) -> bool:
@@ -348,7 +360,7 @@ def _surprise_without_chain(trace: Trace) -> Verdict:
     if (step := _lone_step(trace)) and (verdict := _surprise_of(trace, step)).says == "yes":
         return verdict
     gates = [n for n in trace.memory_nodes if n.op not in SOFT and graph.by_tokens(n.i) and is_sigmoid(graph, n)]
-    retrieved = [n for n in trace.memory_nodes if is_a(n, PRODUCTS | SUMS) and n.op != "cumsum" and mixes_before(graph, n)]
+    retrieved = [n for n in trace.memory_nodes if _may_retrieve(graph, n) and mixes_before(graph, n)]
     for gate in gates[len(gates) // 2 :]:
         inside = graph.reach(gate.i, graph.mask(n.i for n in graph.nodes if n.memory != gate.memory))
         before = [n for n in retrieved if inside >> n.i & 1]
@@ -361,6 +373,16 @@ def _surprise_without_chain(trace: Trace) -> Verdict:
     if gates:
         return no("the gate sees the input alone: nothing retrieved from the memory reaches it", *shown, category="generic_gate")
     return no("no gate in the memory knows what it retrieves", *shown, category="generic_gate")
+
+
+def _may_retrieve(graph: Graph, node: Node) -> bool:
+    """Are two values of the input multiplied and summed? (A layer on what was compared retrieves nothing.)"""
+    if is_a(node, PRODUCTS):
+        return sum(graph.by_tokens(i) for i in node.ins) > 1 and not param_operand(graph, node)
+    if not is_a(node, SUMS) or node.op == "cumsum" or not node.ins:
+        return False
+    product = core(graph, node.ins[0])
+    return is_a(product, {"mul"}) and len({i for i in product.ins if graph.by_tokens(i)}) > 1
 
 
 def _moves(graph: Graph, gate: Node, targets: list[Node]) -> bool:

@@ -11,9 +11,8 @@ import importlib.util
 import os
 import secrets
 import sys
-import traceback
 from collections.abc import Callable, Mapping
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
 import torch
@@ -24,10 +23,11 @@ import memory_facts as facts
 import memory_writes as writes
 import seal
 from guard import OURS, Guard
+from hidden_flow import explains, has_hidden_ways, of_memory
 from memory_course import course
 from memory_fusion import Fusion
 from modes import TRAINING, Mode
-from repair import Repair, with_arguments
+from repair import Repair, line_of, with_arguments
 from trial import CHANCE, CONTRACT, Broken, Trial, check_logits, last_try
 from unseen import keep_unseen
 from verdicts import Verdict, agree, is_stuck, no
@@ -36,6 +36,7 @@ MANY_TOKENS = 13
 READ_TO = 64  # tokens whose record is read in a time worth it
 Six = tuple[Verdict, ...]  # in the order of KEYS; no dictionary, as the program could find one by its names and write into it
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
+WITHIN = ("surprise_gate", "learnable_decay", "outer_product", "recurrent_update")
 RECURRENT = KEYS.index("recurrent_update")
 
 
@@ -82,6 +83,8 @@ def verdicts_of(trial: Trial, short: facts.Trace, long: facts.Trace) -> Six:
     long.grows = short.grows = len(short.memory_nodes) != len(long.memory_nodes)
     short.keep_growing(long)
     long.keep_growing(short)
+    short.keep_counting()
+    long.keep_counting()
     memory = no(trial.no_class) if trial.no_class else facts.memory_class(short, bool(short.memory_nodes))
     return (
         memory,
@@ -126,11 +129,24 @@ def decide(trial: Trial, guard: Guard) -> tuple[Six, dict[str, list[float]]]:
         found = both(found, again(trial, guard, other, size))
     if trial.counts():
         found = both(found, again(trial, guard, trial.sizes, size))
+    found = seen_whole(trial, short, found)
     if any(map(is_stuck, found)):
         trial.calm()
         moved = again(trial, guard, trial.sizes, size)
         found = tuple(new if is_stuck(old) else old for old, new in zip(found, moved, strict=True))
     return found, told
+
+
+def seen_whole(trial: Trial, trace: facts.Trace, found: Six) -> Six:
+    """The verdicts, without what the record alone says of values that come about in another way."""
+    if not any(v.says == "yes" for v in found) or not has_hidden_ways(trial, trace):
+        return found
+    inside = of_memory(trial)
+    outside = {name for name, _ in trial.model.named_parameters()} - inside
+    hidden = {name: not explains(trial, trace, names) for name, names in (("memory", inside), ("outside", outside))}
+    why = "what the logits are made from is not what its operations say: a part is computed past them"
+    parts = {KEYS.index("memory_attention_gating"): "outside", **{KEYS.index(key): "memory" for key in WITHIN}}
+    return tuple(no(why, *v.nodes) if v.says == "yes" and hidden.get(parts.get(n, "")) else v for n, v in enumerate(found))
 
 
 def all_no(why: str) -> Six:
@@ -185,7 +201,7 @@ def started(path: str, given: dict[str, Any], seed: int, repair: Repair | None =
         if repair:
             repair.has_run()
     except SystemExit:
-        raise Left(f"forward leaves the process{_line_of_exit(path)}") from None
+        raise Left(f"forward leaves the process{_where(sys.exc_info()[2], path)}") from None
     return trial
 
 
@@ -193,9 +209,9 @@ class Left(Exception):
     """The submission ends the process in its forward pass."""
 
 
-def _line_of_exit(path: str) -> str:
-    rows = [f for f in traceback.extract_tb(sys.exc_info()[2]) if f.filename == path]
-    return f" (line {rows[-1].lineno})" if rows else ""
+def _where(trace: TracebackType | None, path: str) -> str:
+    line = line_of(trace, path)
+    return f" (line {line})" if line else ""
 
 
 def mended(repair: Repair, seed: int, guard: Guard, error: BaseException | None) -> Six:
@@ -256,10 +272,8 @@ def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None,
 
 
 def describe(error: BaseException, path: str) -> str:
-    """The last lines of the traceback, those of the submission only."""
-    rows = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    where = f" (line {rows[-1].lineno})" if rows else ""
-    return f"{type(error).__name__}: {error}{where}"[:2000]
+    """What it says, and where in the submission it was raised."""
+    return f"{type(error).__name__}: {error}{_where(error.__traceback__, path)}"[:2000]
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ that depends on both, so that data flow through preallocated buffers is seen (mo
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -32,6 +34,13 @@ SHAPE_ONLY = {
 }
 
 
+OTHERS = (  # whose code is not the submission's
+    os.path.dirname(os.path.abspath(__file__)) + os.sep,
+    os.path.dirname(os.path.abspath(os.__file__)) + os.sep,
+    *(path + os.sep for path in sys.path if path.endswith("-packages")),
+    os.path.dirname(torch.__file__) + os.sep,
+    "<frozen ",
+)
 APPLY = vars(torch.autograd.Function)["apply"].__func__.__code__
 
 
@@ -179,9 +188,9 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if frame.f_code is APPLY:
                 fused = self.functions.setdefault(frame, len(self.functions))
             name = frame.f_code.co_filename
-            ours = name == self.path or (name.startswith("<") and not name.startswith("<frozen"))  # or what it made with exec
+            ours = not name.startswith(OTHERS)  # its file, or what it made with exec under any name
             if ours:
-                if name == self.path:
+                if name == self.path and frame.f_lineno:  # code made by hand may have no lines
                     lines.append(frame.f_lineno)
                 place.append((frame.f_code.co_firstlineno, _instruction(frame.f_code, frame.f_lasti)))
             if memory is None and (ours or frame.f_code.co_name == "_call_impl"):
@@ -196,7 +205,8 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _firsts(code: CodeType) -> list[int]:
     """For each instruction the first one that stands for the same words of the source."""
     seen: dict[object, int] = {}
-    return [seen.setdefault(words, n) if None not in words else n for n, words in enumerate(code.co_positions())]
+    places = itertools.islice(itertools.chain(code.co_positions(), itertools.repeat((None,))), len(code.co_code) // 2)
+    return [seen.setdefault(words, n) if None not in words else n for n, words in enumerate(places)]
 
 
 def _instruction(code: CodeType, at: int) -> int:

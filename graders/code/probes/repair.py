@@ -12,8 +12,8 @@ import difflib
 import importlib
 import re
 import sys
-import traceback
 from collections.abc import Collection, Iterator
+from types import TracebackType
 from typing import Any
 
 import einops_stand_in
@@ -34,6 +34,8 @@ FROM = {
 }  # fmt: skip
 HOMES = ("torch", "torch.nn", "torch.nn.functional", "typing", "collections.abc", "functools", "itertools", "dataclasses", "math")
 KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
+TAKEN = re.compile(r"attribute '(\w+)' already exists")  # a name that every module has: half, type, float
+ASSIGNED = re.compile(r"cannot assign '.*' as parameter '(\w+)'")
 BACKWARD = ("modified by an inplace operation", "backward through the graph", "does not require grad", "gives no parameter")
 Place = tuple[int, int, int]  # of a number: line, column, and the number
 AT_MOST = 8  # mends of one program
@@ -49,6 +51,8 @@ class Repair:
             self.text = file.read()
         self.names: dict[str, str] = {}
         self.attributes: dict[str, str] = {}
+        self.taken: set[str] = set()
+        self.kept: set[str] = set()
         self.dropped: set[tuple[str, int]] = set()
         self.numbers: dict[Place, int] = {}
         self.lenient: Lenient | None = None
@@ -77,10 +81,16 @@ class Repair:
             return self._name(error.name)
         if isinstance(error, AttributeError) and isinstance(error.name, str) and error.name and self._attribute(error.name, error.obj):
             return True
+        if kept := ASSIGNED.search(str(error)):
+            self.kept.add(kept[1])
+            return self._did(f".{kept[1]} not kept as a parameter")
+        if taken := TAKEN.search(str(error)):
+            self.taken.add(taken[1])
+            return self._did(f".{taken[1]} under a name of its own")
         if "before Module.__init__() call" in str(error) and not self.starts:
             self.starts = True
             return self._did("super().__init__() called")
-        if "returns NoneType" in str(error) and not self.returns:
+        if "NoneType" in str(error) and not self.returns and self._lacks_return():
             self.returns = True
             return self._did("what was made last returned")
         found = KEYWORD.search(str(error)) if isinstance(error, TypeError) else None
@@ -94,8 +104,10 @@ class Repair:
         return True
 
     def _line_of(self, error: BaseException) -> int:
-        rows = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.path]
-        return (rows[-1] if rows else 0) or 0
+        return line_of(error.__traceback__, self.path)
+
+    def _lacks_return(self) -> bool:
+        return any(isinstance(n, ast.FunctionDef) and _forgets_return(n) for n in ast.walk(ast.parse(self.text)))
 
     def _syntax(self, error: SyntaxError) -> bool:
         rows, at = self.text.splitlines(), (error.lineno or 0) - 1
@@ -210,12 +222,20 @@ class _Mender(ast.NodeTransformer):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         self.generic_visit(node)
         last = node.body[-1]
-        if self.repair.returns and node.name == "forward" and isinstance(last, ast.Assign):
+        if self.repair.returns and _forgets_return(node) and isinstance(last, ast.Assign):
             name = ast.unparse(last.targets[0])
             node.body.append(ast.copy_location(ast.parse(f"return {name}").body[0], last))
+        if node.name == "__init__" and self.repair.kept:  # where it is first given a value, and then again under a plain name
+            node.body = [more for statement in node.body for more in (statement, *self._again(statement))]
         if self.repair.starts and node.name == "__init__" and "super()" not in ast.unparse(node):
             node.body.insert(0, ast.copy_location(ast.parse("super().__init__()").body[0], node.body[0]))
         return node
+
+    def _again(self, statement: ast.stmt) -> list[ast.stmt]:
+        names = [n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+        found = [n for n in names if n.removeprefix("own_") in self.repair.kept]
+        text = "self._parameters['first_{0}'] = self._parameters.pop('{0}')\nobject.__setattr__(self, '{0}', self._parameters['first_{0}'])"
+        return [ast.copy_location(more, statement) for n in found for more in ast.parse(text.format(n)).body]
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         if isinstance(node.ctx, ast.Load):
@@ -226,6 +246,8 @@ class _Mender(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.ctx, ast.Load):
             node.attr = self.repair.attributes.get(node.attr, node.attr)
+        if node.attr in self.repair.taken | self.repair.kept and isinstance(node.value, ast.Name) and node.value.id == "self":
+            node.attr = f"own_{node.attr}"
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
@@ -247,6 +269,24 @@ class _Mender(ast.NodeTransformer):
         found = [ast.ImportFrom(module=self.repair.names[f"import {a.name}"], names=[a], level=0) for a in moved]
         rest = [ast.ImportFrom(module=node.module, names=kept, level=node.level)] if kept else []
         return [ast.copy_location(s, node) for s in (*rest, *found)]
+
+
+def _forgets_return(node: ast.FunctionDef) -> bool:
+    """Does a step or a forward pass end with a value that it holds in a name, and give nothing?"""
+    known = node.name in ("forward", "step", "__call__") and isinstance(node.body[-1], ast.Assign)
+    return known and not any(isinstance(n, ast.Return) and n.value is not None for n in ast.walk(node))
+
+
+def line_of(trace: TracebackType | None, path: str) -> int:
+    """Where in the submission it was raised, or 0.
+
+    By hand: code that a program made itself may have no lines, at which the traceback module breaks.
+    """
+    line = 0
+    while trace is not None:
+        line = trace.tb_lineno or line if trace.tb_frame.f_code.co_filename == path else line
+        trace = trace.tb_next
+    return line
 
 
 def nearest(name: str, others: Collection[str]) -> str:

@@ -128,8 +128,8 @@ class Trial:
         if log.overflow:
             raise OverflowError("more operations than can be read")
         check_logits(logits, batch, length)
-        if not any(node.lines for node in log.nodes):
-            raise RuntimeError("no operation could be led back to a line of the submission")
+        if not any(node.place for node in log.nodes):
+            raise RuntimeError("no operation could be led back to the submission's code")
         end = log.read(logits).i
         grads = None
         if backward:
