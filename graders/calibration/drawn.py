@@ -141,7 +141,8 @@ def drawn_labels(
 def _labels_of(weights: Floats, used: Mask, resamples: Resamples, population: Population) -> Drawn:
     if len(population.places) != len(used):
         raise ValueError(f"population.places has {len(population.places)} entries, must have one a label: {len(used)}")
-    places, prompts = np.asarray(population.places)[used], list(population.clusters)
+    places, prompts = np.asarray(population.places)[used], population.clusters
+    prompts = prompts if isinstance(prompts, np.ndarray) else list(prompts)
     strata = merged_strata(stratum_numbers("strata", population.strata, len(prompts)), places)
     clusters = cluster_numbers("clusters", prompts, len(prompts))
     n_prompts, n_strata = int(clusters.max()) + 1, int(strata.max()) + 1

@@ -3,9 +3,9 @@
 Up to 200 prompts, slopes have the interval that comes from the fits without each (`jackknife`). With more, errors are
 cluster-robust by prompt (CR1, Student with prompts - 1 degrees of freedom): those of statsmodels'
 OLS(...).fit(cov_type="cluster"), which the tests compare; it is not imported here (1.5 s).
-Of a flag that few outputs have, these few make the error, however many others there are: Student's quantile has one degree
-of freedom less than prompts have it (Imbens and Kolesar 2016, Review of Economics and Statistics 98:701-712, where that is
-the limit of Bell and McCaffrey's for such a design), and there is no interval for fewer than three.
+Of a flag that few outputs have, these few make the error, however many others there are: Student's quantile has the degrees of
+freedom of Bell and McCaffrey (2002, Survey Methodology 28:169-181), for the variance of the jackknife (Hansen 2025, Jackknife Standard
+Errors for Clustered Regression), and there is no interval for fewer than three.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _without_each(
 ) -> Estimate:
     """Return one coefficient with its interval from the fits without each prompt: CR1 is too short where these are few.
 
-    Of a flag, Student's quantile has at most as many degrees of freedom as prompts have its rarer value, less one.
+    Of a flag, Student's quantile has at most the degrees of freedom that few prompts with its rarer value leave (`_degrees`).
     """
     n, k = design.shape
     products = np.concatenate([(design[:, :, None] * design[:, None, :]).reshape(n, k * k), design * outcome[:, None]], axis=1)
@@ -241,10 +241,27 @@ def _without_each(
     spread = spread_of(np.linalg.solve(normal, right)[:, place, 0])
     if spread.error <= ROUNDING * max(1.0, abs(value)):
         return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
-    degrees = spread.degrees if rarer is None else min(spread.degrees, rarer - 1.0)
-    half = spread.error * student_quantile(degrees, (1 + level) / 2)
+    degrees = spread.degrees if rarer is None else min(spread.degrees, _degrees(design, place, numbers, normal))
+    half = spread.error * student_quantile(max(degrees, 1.0), (1 + level) / 2)
     method = f"least squares, each of {len(rest)} prompts left out once"
     return Estimate(value, value - half, value + half, n, method=method, n_dropped=n_dropped)
+
+
+def _degrees(design: Floats, place: int, numbers: Ints, normal: Floats) -> float:
+    """Return the degrees of freedom of a coefficient's jackknife variance, were all errors independent and alike (Satterthwaite).
+
+    What each prompt adds to it is the square of a linear form of the errors: of their quadratic forms' matrix, the trace squared
+    over the trace of the square. `normal` (C, k, k) is the matrix of the normal equations without each prompt.
+    """
+    inverse, one = np.linalg.inv(design.T @ design), np.eye(design.shape[1])[place]
+    each = np.linalg.solve(normal, np.broadcast_to(one[:, None], (*normal.shape[:2], 1)))[:, :, 0]
+    reach = (design * each[numbers]).sum(axis=1)
+    own = np.bincount(numbers, reach**2)
+    sums = np.stack([np.bincount(numbers, column * reach) for column in design.T], axis=1)
+    shared = inverse @ (sums.T @ sums)
+    trace = float(own.sum() - np.trace(shared))
+    square = float((own**2).sum() - 2 * (own * ((sums @ inverse) * sums).sum(axis=1)).sum() + np.trace(shared @ shared))
+    return trace**2 / square
 
 
 def _with_error(value: float, variance: float, n: int, n_prompts: int, *, level: float, n_dropped: int = 0) -> Estimate:

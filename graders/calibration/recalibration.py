@@ -125,7 +125,7 @@ def recalibrate(
     smallest of the absolute errors on unseen prompts. It is exact for one split of independent outputs and close to it
     for ten. Log-loss: before, the place of the judge's score on the scale is read as the chance of a pass; after, the
     same kind of map is fitted to passes. Chances are kept 1 / (2 n + 2) away from 0 and 1, so the loss has a largest value;
-    the upper end allows for half an output of that (`jackknife.ends_of`). Intervals of the errors after the map are about
+    before, the upper end allows for half an output of that (`jackknife.ends_of`). Intervals of the errors after the map are about
     the map that is returned, on outputs that it has not seen, and allow for its fit (`_with_fit`).
 
     References
@@ -276,8 +276,8 @@ def _log_losses(
     seen = np.clip(_apply(_knots(x[known], y, method), x[known]), edge, 1 - edge)
     most = -float(np.log(edge))
     losses = [-(y * np.log(p) + (1 - y) * np.log(1 - p)) / most for p in (before, after, seen)]
-    unseen = [np.array([(float(loss.sum()) + UNSEEN) / (n + UNSEEN)]) for loss in losses[:2]]
-    loss_before, loss_after = _means(losses[:2], part, n_dropped, ("mean", "mean"), unseen)
+    unseen = np.array([(float(losses[0].sum()) + UNSEEN) / (n + UNSEEN)])
+    loss_before, loss_after = _means(losses[:2], part, n_dropped, ("mean", "mean"), (unseen, None))
     return _times(loss_before, most), _times(_with_fit(loss_after, losses[2]), most)
 
 

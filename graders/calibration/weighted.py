@@ -26,6 +26,7 @@ from graders.calibration.arrays import (
     stratum_numbers,
 )
 from graders.calibration.inference import MAX_WIDENING
+from graders.calibration.jackknife import NEGLIGIBLE, spread_of
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
 from graders.calibration.wilson import wilson_bounds
@@ -35,6 +36,7 @@ ONE_PROMPT = "all human labels belong to one prompt"
 NO_JUDGE = "no judge graded these outputs"
 PSEUDO_VERDICTS, PSEUDO_SCORES = 2.0, 1.0  # outputs of every kind that are added before a spread is computed
 STRATUM_SHARE = 0.2  # of them, to each stratum
+HALF_THE_SCALE = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,20 @@ class _Study:
     weights: Floats  # (n,)
     strata: Ints | None  # (N,)
     clusters: Ints | None  # (N,)
-    pseudo: float
+    is_rate: bool
+
+    @property
+    def pseudo(self) -> float:
+        return PSEUDO_VERDICTS if self.is_rate else PSEUDO_SCORES
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """An estimate with its standard error squared, and the spread of one output's human score."""
+    """An estimate with its standard error squared, what each output adds to it (N,), and the spread of one output's human score."""
 
     value: float
     variance: float
+    added: Floats
     spread: float
     is_clustered: bool  # outputs of a prompt are seen to be alike
 
@@ -140,7 +147,8 @@ def weighted_mean(
 
     The effective sample size of the interval is that of a pass rate with the same mean and variance on 0 to 1, so that
     near an end of the scale the interval is lopsided as it should be, and stays on the scale. Student's quantile is that of
-    the effective number of labels, or of prompts.
+    the effective number of labels, or of prompts, and has fewer degrees of freedom where a few labels, or strata, make most of
+    the variance (Satterthwaite 1946, Biometrics Bulletin 2:110-114; Cochran 1977, Sampling Techniques, 5.4).
 
     Examples
     --------
@@ -175,11 +183,11 @@ def _estimate(
     alone = _fit(study, 0.0)
     if n > 1 and study.clusters is not None and np.ptp(study.clusters[study.labelled]) == 0:
         return Estimate(low + alone.value * (high - low), None, None, n, ONE_PROMPT, "human labels only", n_dropped)
-    chosen, ends = alone, _interval(study, alone, level, is_rate=scale is None)
+    chosen, ends = alone, _interval(study, alone, level)
     weight, why_unused = (0.0, why_unused) if why_unused else _judge_weight(study)
     if not why_unused:
         helped = _fit(study, weight)
-        helped_ends = _interval(study, helped, level, is_rate=scale is None)
+        helped_ends = _interval(study, helped, level)
         if helped_ends[1] - helped_ends[0] <= MAX_WIDENING * (ends[1] - ends[0]):
             chosen, ends = helped, helped_ends
         else:
@@ -219,9 +227,8 @@ def _check_study(
     layers = None if strata is None else merged_strata(stratum_numbers("strata", strata, len(scores))[population], places)
     groups = None if clusters is None else cluster_numbers("clusters", clusters, len(scores))[population]
     raw = given[used] if layers is None else _stratum_weights(layers, places)
-    pseudo = PSEUDO_VERDICTS if scale is None else PSEUDO_SCORES
     total = raw.sum() if len(raw) else 1.0
-    study = _Study(people[used], np.nan_to_num(scores[population]), places, raw / total, layers, groups, pseudo)
+    study = _Study(people[used], np.nan_to_num(scores[population]), places, raw / total, layers, groups, scale is None)
     return study, int(has_label.sum() - used.sum()), why_unused
 
 
@@ -269,7 +276,7 @@ def _fit(study: _Study, weight: float) -> _Fit:
     whole = study.human - float((w * study.human).sum())
     spread = float((w * (whole**2 + _extra_spread(study, study.human, 0.0))).sum())
     effect = _design_effect(study, added, weight)
-    return _Fit(min(max(value, 0.0), 1.0), variance * effect, spread, effect > 1)
+    return _Fit(min(max(value, 0.0), 1.0), variance * effect, added, spread, effect > 1)
 
 
 def _influence(study: _Study, labelled: Floats, everything: Floats | None, *, residual_only: bool = False) -> Floats:
@@ -303,7 +310,9 @@ def _loss_of_one(weights: Floats) -> float:
 def _extra_spread(study: _Study, residual: Floats, weight: float) -> Floats:
     """What the variance of each residual grows by when outputs of every kind are added, so that none is taken as sure.
 
-    To each stratum a share of them is added: with two labels it can look sure by chance.
+    Kinds are the four combinations of verdicts. Scores that differ are seldom off by the whole scale: half of it is added, or
+    what people differ by where that is more, as if the judge told nothing of that output. To each stratum a share is added: with
+    two labels it can look sure by chance.
     """
     kinds = np.array([0.0, 1.0, -weight, 1.0 - weight])
     w, layer, pseudo = study.weights, np.zeros(len(residual), dtype=np.int64), study.pseudo
@@ -312,7 +321,9 @@ def _extra_spread(study: _Study, residual: Floats, weight: float) -> Floats:
     count, total = np.bincount(layer), np.bincount(layer, weights=w)
     middle = np.bincount(layer, weights=w * residual) / np.maximum(total, 1e-12)
     raw = np.bincount(layer, weights=w * (residual - middle[layer]) ** 2) / np.maximum(total, 1e-12)
-    added = ((kinds - middle[:, None]) ** 2).mean(axis=1) - raw
+    largest, people = ((kinds - middle[:, None]) ** 2).mean(axis=1), study.human - float((w * study.human).sum())
+    typical = 0.0 if study.is_rate else float((w * people**2).sum())
+    added = (np.maximum(HALF_THE_SCALE**2 * largest, typical) if typical > NEGLIGIBLE else largest) - raw
     grown: Floats = np.maximum(pseudo / (count + pseudo) * added, 0.0)
     return np.asarray(grown[layer], dtype=np.float64)
 
@@ -332,16 +343,33 @@ def _design_effect(study: _Study, added: Floats, weight: float) -> float:
     return max(float((together**2).sum()) * n_prompts / max(n_prompts - 1, 1) / alone, 1.0)
 
 
-def _interval(study: _Study, fit: _Fit, level: float, *, is_rate: bool) -> tuple[float, float]:
+def _interval(study: _Study, fit: _Fit, level: float) -> tuple[float, float]:
     """Return Wilson's interval at the effective sample size, widened for few prompts, and of a mean for few labels."""
     tail, n = (1 + level) / 2, 1 / float((study.weights**2).sum())
     is_alone = study.clusters is None or how_many(study.clusters) == len(study.clusters)
-    freedom = np.inf if is_rate and is_alone else n - 1
+    freedom = np.inf if study.is_rate and is_alone else n - 1
+    if not study.is_rate:
+        freedom = min(freedom, _degrees(study, fit))
     if fit.is_clustered and study.clusters is not None:
         freedom = min(freedom, how_many(study.clusters[study.labelled]) - 1)
     student = student_quantile(max(freedom, 1.0), tail) if np.isfinite(freedom) else NormalDist().inv_cdf(tail)
     # A mean at an end of the scale has no spread of its own: that of made-up scores added to it counts.
     middle = (n * fit.value + study.pseudo / 2) / (n + study.pseudo)
-    spread = fit.spread if is_rate else middle * (1 - middle)
+    spread = fit.spread if study.is_rate else middle * (1 - middle)
     n_effective = spread / max(fit.variance, 1e-12) * (NormalDist().inv_cdf(tail) / student) ** 2
     return wilson_bounds(fit.value, n_effective, level)
+
+
+def _degrees(study: _Study, fit: _Fit) -> float:
+    """Return the degrees of freedom of a mean's variance: few where a few labels make most of it, or a few strata (Satterthwaite)."""
+    added = fit.added[study.labelled]
+    freedom = np.inf
+    if study.strata is not None:
+        layer = study.strata[study.labelled]
+        parts, count = np.bincount(layer, added**2), np.bincount(layer)
+        of_each = float((parts**2 / np.maximum(count - 1, 1)).sum())
+        freedom = float(parts.sum()) ** 2 / of_each if of_each > 0 else freedom
+    if fit.is_clustered and study.clusters is not None:
+        numbers = np.unique(study.clusters[study.labelled], return_inverse=True)[1]
+        added = np.bincount(numbers, added).astype(np.float64)
+    return min(freedom, spread_of(added, lessened=4.0).degrees) if len(added) > 1 else 1.0

@@ -13,6 +13,7 @@ from graders.calibration import agreement, alpha, by_chance, decision, errors, i
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import mean_human
 from graders.calibration.comparison import compare_judges, drift
+from graders.calibration.drawn import Population
 from graders.calibration.inference import corrected_rate
 from graders.calibration.planning import plan_labels
 from graders.calibration.ranking import bradley_terry
@@ -91,6 +92,11 @@ def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
     for name in ("pearson", "spearman"):
         found |= {f"{name} by chance": by_chance.correlation_by_chance(name, judge, human, weights, draws)}
         found |= {f"{name} within": by_chance.correlation_by_chance(name, judge, human, weights, draws, groups=list("ab" * n)[:n])}
+        of_kind = {"population": Population(np.arange(2 * n) % 3, np.tile(draws.clusters, 2), np.arange(n))}
+        found |= {f"{name} of the kind": by_chance.correlation_by_chance(name, judge, human, weights, draws, **of_kind)}
+    found |= {"kappa of the kind": by_chance.kappa_by_chance(judge, human, (1, 2, 3, 4, 5), weights, draws, **of_kind)}
+    found |= {"alpha of the kind": by_chance.alpha_by_chance(human, "ordinal", weights, draws, (1, 5), **of_kind)}
+    found |= {"bias of the kind": by_chance.mean_by_chance(judge - people, weights, draws, "points", **of_kind)}
     compared = compare_judges(judge, judge, human, (1, 2, 3, 4, 5), resamples=draws)
     found |= {f"difference of {d.name}": d.difference for d in compared.differences}
     moved = drift(judge, judge, draws, tolerance=0.1)
@@ -146,7 +152,7 @@ def test_strange_studies_give_figures_or_reasons_and_are_never_sure(seed):
 def test_every_public_function_that_makes_a_figure_is_in_the_table():
     """A new one that is forgotten here would be found by its name."""
     # No figures: their refusals have tests of their own.
-    helpers = {"arrays", "jackknife", "resample", "result", "student", "texts", "sampling"}
+    helpers = {"arrays", "drawn", "jackknife", "resample", "result", "student", "texts", "sampling"}
     other = {
         "spearman_brown",
         "benjamini_yekutieli",
@@ -269,6 +275,10 @@ DRAWS = Resamples(range(4), rng=np.random.default_rng(0), n_boot=50)
         (lambda: probes.length_bias([1, 2], [1, 2], [3, -5], "ab"), "length has -5, must be 0 or more"),
         (lambda: by_chance.kappa_by_chance([1, 2], [1, 2], (1, 2), [1], DRAWS), "weights has 1 entries, must have one an output: 2"),
         (lambda: by_chance.kappa_by_chance([1, 2], [1, 2], (1, 2), [1, 0], DRAWS), "weights has 0, must be above 0"),
+        (
+            lambda: by_chance.mean_by_chance([1, 2, 3, 4], [1] * 4, DRAWS, "points", population=Population([0, 0], [0, 1], np.array([0]))),
+            "population.places has 1 entries, must have one a label: 4",
+        ),
         (lambda: means.mean_score([[1, 2]], DRAWS, (1, 5)), "resamples are of 4 items, human has 1"),
         (lambda: combined_weights([(np.array([0]), np.array([0.0]))], 2), "probability 0, must be above 0"),
         (lambda: plan_labels([1], [1], (0, 1), target=NAN, rng=np.random.default_rng(0)), "target is nan, must be above 0"),

@@ -99,7 +99,7 @@ def test_interval_of_a_mean_covers(middle):
     rng = np.random.default_rng(5)
     truth = np.clip(np.round(middle + rng.standard_normal(200_000)), 1, 5)
     covered = []
-    for _ in range(150):
+    for _ in range(300):
         people = rng.choice(truth, 500)
         judge = np.clip(np.round(people + 0.7 * rng.standard_normal(500)), 1, 5)
         human = np.where(np.arange(500) < 40, people, NAN)
