@@ -22,6 +22,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
 from typing import Any
@@ -29,8 +30,9 @@ from zlib import crc32
 
 import numpy as np
 
-from bench.bench_coverage import JUDGES, LIKENESS, PROMPT, RATES, SIZES, STUDIES
-from bench.bench_coverage_figures import GRID, LABELS, Cell, Study, make_study, word_of
+from bench.bench_coverage import HIGHEST, JUDGES, LIKENESS, LOWEST, PROMPT, RATES, SIZES, STUDIES, known_length
+from bench.bench_coverage import Cell as Errors
+from bench.bench_coverage_figures import FEWEST_WITH, GRID, LABELS, ROUNDING, WORDS, Cell, Study, Tried, make_study, word_of
 from graders.calibration import by_chance, errors, probes
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
@@ -47,17 +49,19 @@ from graders.calibration.sampling import Sample, draw, predicted_error, score_st
 from graders.calibration.weighted import weighted_mean, weighted_rate
 
 POPULATION, DRAWN_FROM, NEW = 100_000, 1_000, 5_000
+ONE, LEVEL = "one prediction", 0.95
 SCALE, SPAN, PASS = (1.0, 5.0), 4.0, 4.0
 ALONE, PROMPTS = "", "prompts of 5"
 POLICIES = ("random", "stratified", "active")
 TRIES, KS = 10, (1, 5, 10)
 PLAYERS, TIES = ("a", "b", "c", "d"), 0.2
 STRENGTHS = {"near each other": np.array([0.5, 0.2, -0.2, -0.5]), "far apart": np.array([2.0, 0.7, -0.7, -2.0])}
-PILOT, SIMULATIONS, PLANS = 0.1, 20, 20  # of label plans there are one study in so many
+PILOT, SIMULATIONS, PLANS = 0.1, 20, 60  # of label plans there are one study in so many
 
 Where = tuple[str, int, str, str, str]  # group, labels, rate, judge, how they come
 Truths = dict[str, Callable[[float], float]]  # by the rate of a pass
-Found = dict[str, tuple[Estimate, float | Callable[[Truths, float], float] | None]]  # with the truth; None: that of `truths`
+# With the truth; None: that of `truths`; of one prediction, the shares of `Shares`.
+Found = dict[str, tuple[Estimate, float | tuple[float, float] | Callable[[Truths, float], float] | None]]
 
 
 def figures_of_people_and_judge(study: Study, draws: Resamples) -> dict[str, Estimate]:
@@ -85,14 +89,15 @@ def figures_of_map(study: Study, new: Study, draws: Resamples, rng: np.random.Ge
     new_passed = majority((new.human >= PASS).astype(float))
     after, chances = made.calibrator.predict(new.judge) - unseen, pass_chance(study.judge, passed)
     low, high = made.calibrator.interval(new.judge)
-    share = float(((low <= unseen) & (unseen <= high)).mean())
+    share, off = float(((low <= unseen) & (unseen <= high)).mean()), np.abs(after)
+    known = float((off <= np.quantile(off, LEVEL, method="inverted_cdf") + ROUNDING).mean())
     found: Found = {
         "error before": (made.mae_before, float(np.abs(new.judge - unseen).mean())),
         "error after": (made.mae_after, float(np.abs(after).mean())),
         "bias before": (made.bias_before, float((new.judge - unseen).mean())),
         "bias after": (made.bias_after, float(after.mean())),
         "log-loss before": (made.log_loss_before, _loss((new.judge - 1) / SPAN, new_passed, len(mean))),
-        "one prediction": (Estimate.missing("a share of new outputs"), share),
+        ONE: (Estimate.missing("a share of new outputs"), (share, known)),
     }
     if chances is not None:
         found["log-loss after"] = (made.log_loss_after, _loss(np.interp(new.judge, *chances), new_passed, len(mean)))
@@ -260,20 +265,37 @@ GROUPS: dict[str, tuple[Group, tuple[str, ...], tuple[str, ...], tuple[str, ...]
 }
 
 
-def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION) -> dict[str, Cell]:
-    """Each figure's coverage in one cell."""
+@dataclass(frozen=True)
+class Shares:
+    """Of each study, the share of new outputs within their intervals, and that with the shortest that hold 95 in 100 of them."""
+
+    held: Floats
+    known: Floats
+    studies: int
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(len(self.held) / self.studies, float(self.held.mean()) if len(self.held) else 0.0, self.studies)
+
+
+def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION) -> dict[str, Tried | Shares]:
+    """Each figure's intervals and truths in the studies of one judge."""
     group, n, rate, judge, how = where
     rng = np.random.default_rng([seed, n, *(crc32(part.encode()) for part in (group, rate, judge, how))])
-    held: dict[str, list[float]] = {}
+    rows: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(studies):
         at, found = GROUPS[group][0](n, rate, judge, how, rng)
         for name, (made, truth) in found.items():
-            mine = held.setdefault(name, [])
-            if name == "one prediction":
-                mine.append(float(truth))
-            elif made.low is not None and made.high is not None:
-                mine.append(float(made.low - 1e-9 <= _true(truth, name, where, at, population) <= made.high + 1e-9))
-    return {name: Cell(len(mine) / studies, float(np.mean(mine)) if mine else 0.0, studies) for name, mine in held.items()}
+            mine = rows.setdefault(name, [])
+            if isinstance(truth, tuple):
+                mine.append((*truth, at))
+            elif made.value is not None and made.low is not None and made.high is not None:
+                true = _true(truth, name, where, at, population)
+                off = true - made.value
+                arm = made.high - made.value if off > 0 else made.value - made.low
+                mine.append((off, 0.0 if abs(off) <= ROUNDING else abs(off) / max(arm + ROUNDING, 1e-12), true))
+    made = {name: np.array(mine).reshape(-1, 3).T for name, mine in rows.items()}
+    return {name: Shares(m[0], m[1], studies) if name == ONE else Tried(*m, studies) for name, m in made.items()}
 
 
 def _true(truth: Any, name: str, where: Where, at: float, population: int) -> float:
@@ -281,6 +303,42 @@ def _true(truth: Any, name: str, where: Where, at: float, population: int) -> fl
         return truth
     rates = truths(where[2], where[3], population)
     return float(rates[name](at) if truth is None else truth(rates, at))
+
+
+def said_of(parts: list[Tried | Shares], rate: str, every: dict[tuple[str, str], Tried | Shares]) -> tuple[Cell, str, str]:
+    """The cell of these judges together, what is said of it, and what shows that where it is above 97.
+
+    `every` is that of each range and judge with as many labels.
+    """
+    shares, tried = [p for p in parts if isinstance(p, Shares)], [p for p in parts if isinstance(p, Tried)]
+    if shares:
+        together = Shares(*(np.concatenate([getattr(p, f) for p in shares]) for f in ("held", "known")), sum(p.studies for p in shares))
+        cell, known = together.cell, float(together.known.mean()) if len(together.known) else 0.0
+        word = word_of(cell)
+        if word != "above":
+            return cell, word, ""
+        return cell, "as near as can be" if known > HIGHEST else "cautious", f"shortest that hold 95 {100 * known:.1f}"
+    whole = Tried.together(tried)
+    if (word := word_of(whole.cell)) != "above":
+        return whole.cell, word, ""
+    of_each = [known_length(Errors(p.error, p.reach, p.reach, p.truth)) for p in tried if len(p.reach)]
+    known = float(np.average(of_each, weights=[len(p.reach) for p in tried if len(p.reach)]))
+    if known > HIGHEST:
+        return whole.cell, "as near as can be", f"known length {100 * known:.1f}"
+    return whole.cell, *_shortened(whole, rate, {at: found for at, found in every.items() if isinstance(found, Tried)})
+
+
+def _shortened(whole: Tried, rate: str, every: dict[tuple[str, str], Tried]) -> tuple[str, str]:
+    """Whether another range, or one judge, would be below 93 were all intervals shortened until this cell is at 97."""
+    shortened = float(np.quantile(whole.reach, HIGHEST, method="inverted_cdf"))
+    others = {at[0] for at in every} - {rate}
+    neighbours = every | {(other, "all"): Tried.together([f for at, f in every.items() if at[0] == other]) for other in others}
+    shares = {at: (found.held_by(shortened), found.cell) for at, found in neighbours.items() if found.cell.with_interval >= FEWEST_WITH}
+    worst = min(shares, key=lambda at: shares[at][0] + 2 * shares[at][1].error)
+    held, cell = shares[worst]
+    by_chance = whole.held_by(1.0) - 2 * (HIGHEST * (1 - HIGHEST) / len(whole.reach)) ** 0.5 <= HIGHEST
+    said = "as near as can be" if held + 2 * cell.error < LOWEST else "above by chance" if by_chance else "cautious"
+    return said, f"shortened {' '.join(worst).strip()} {100 * held:.1f}"
 
 
 def plans(n: int, rate: str, judge: str, studies: int) -> list[float]:
@@ -300,7 +358,7 @@ def plans(n: int, rate: str, judge: str, studies: int) -> list[float]:
     return ratios
 
 
-def _of_one(group: str, rate: str, judge: str, studies: int) -> dict[Where, dict[str, Cell]]:
+def _of_one(group: str, rate: str, judge: str, studies: int) -> dict[Where, dict[str, Tried | Shares]]:
     """The cells of one range and judge, whose truths are the same."""
     wheres = [(group, n, rate, judge, how) for n, how in product(SIZES, GROUPS[group][3])]
     return {where: simulate(where, max(studies // len(GROUPS[group][2]), 1)) for where in wheres}
@@ -308,38 +366,46 @@ def _of_one(group: str, rate: str, judge: str, studies: int) -> dict[Where, dict
 
 def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
     """The sizes are those of the requirement: n, the outputs of the workspace, does not matter."""
-    made: dict[Where, dict[str, Cell]] = {}
+    made: dict[Where, dict[str, Tried | Shares]] = {}
     tasks = [(group, rate, judge) for group, (_, rates, judges, _) in GROUPS.items() for rate, judge in product(rates, judges)]
     with ProcessPoolExecutor(2) as pool:
         for found in pool.map(_of_one, *zip(*tasks, strict=True), [studies] * len(tasks)):
             made |= found
         cells = list(product((20, 50), RATES, JUDGES))
         ratios = dict(zip(cells, pool.map(plans, *zip(*cells, strict=True), [studies // PLANS] * len(cells)), strict=True))
-    return [*_rows(made), *_plan_rows(ratios)]
+    return [*_plan_rows(ratios), *rows_of(made)]
 
 
-def _rows(made: dict[Where, dict[str, Cell]]) -> Iterator[dict[str, Any]]:
+def rows_of(made: dict[Where, dict[str, Tried | Shares]]) -> Iterator[dict[str, Any]]:
     counted: Counter[str] = Counter()
-    kinds = dict.fromkeys((name, where[0], where[4]) for where, found in made.items() for name in found)
-    for name, group, how in kinds:
-        mine = {where: found[name] for where, found in made.items() if (where[0], where[4]) == (group, how) and name in found}
-        words = {where: word_of(cell) for where, cell in mine.items()}
-        for where, cell in mine.items():
-            told = ", ".join(str(part) for part in where[1:] if part)
-            print(f"    {name}, {told}: {100 * cell.held:.1f} {words[where]}, {100 * cell.with_interval:.0f} with", file=sys.stderr)
-        counted.update(words.values())
-        there = [where for where, word in words.items() if word != "none"]
-        label = f"{name}{', ' if how else ''}{how}"
-        if there:
-            low = min(there, key=lambda where: mine[where].held)
-            lowest = f"{label}, lowest ({', '.join(str(part) for part in low[1:4] if part)})"
-            yield {"name": lowest, "value": 100 * mine[low].held, "unit": "%", "better": "higher"}
-        inside = sum(word == "within" for word in words.values())
-        yield {"name": f"{label}, of {len(there)} cells within", "value": inside, "unit": "cells"}
-    total = sum(counted.values())
-    yield {"name": f"more: of all {total} cells below 93", "value": counted["below"], "unit": "cells", "bar": 0}
-    for word in ("within", "below by chance", "above", "none"):
-        yield {"name": f"more: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
+    of_judges: Counter[str] = Counter()
+    for name, group, how in dict.fromkeys((name, where[0], where[4]) for where, found in made.items() for name in found):
+        rates, judges = GROUPS[group][1:3]
+        mine = {where[1:4]: found[name] for where, found in made.items() if (where[0], where[4]) == (group, how) and name in found}
+        words: Counter[str] = Counter()
+        lowest, label = (1.0, ""), f"{name}{', ' if how else ''}{how}"
+        for n, rate in product(SIZES, rates):
+            parts = [mine[n, rate, judge] for judge in judges if (n, rate, judge) in mine]
+            if not parts:
+                continue
+            cell, word, why = said_of(parts, rate, {at[1:]: found for at, found in mine.items() if at[0] == n})
+            words[word] += 1
+            of_judges.update(word_of(part.cell) for part in parts)
+            each = " ".join(f"{100 * part.cell.held:.1f}" for part in parts)
+            said = f"{100 * cell.held:.1f} ({each}) {word} {why}, {100 * cell.with_interval:.0f} with"
+            print(f"    {label}, n {n}, {rate}: {said}", file=sys.stderr, flush=True)
+            if word != "none":
+                lowest = min(lowest, (cell.held, f"n {n}, {rate}"))
+        counted += words
+        yield {"name": f"{label}, lowest ({lowest[1]})", "value": 100 * lowest[0], "unit": "%", "better": "higher"}
+        rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
+        yield {"name": f"{label}: cells within", "value": words["within"], "unit": f"of {words.total()}{rest and '; '}{rest}"}
+    total = counted.total()
+    for word in WORDS:
+        row = {"name": f"more: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
+        yield row | ({"bar": 0} if word == "below" else {})
+    for word in ("within", "below", "below by chance", "above"):
+        yield {"name": f"more: of {of_judges.total()} cells of one judge {word}", "value": of_judges[word], "unit": "cells"}
 
 
 def _plan_rows(ratios: dict[tuple[int, str, str], list[float]]) -> Iterator[dict[str, Any]]:
