@@ -33,6 +33,7 @@ BESIDE = (
     "trial",
     "another_day",
     "hidden_flow",
+    "thresholds",
     "modes",
     "repair",
     "lenient",

@@ -65,6 +65,48 @@ def test_what_numpy_takes_off_again_past_the_record_is_no_memory():
         check_fails(source, criterion, because="past")
 
 
+def test_what_numpy_takes_off_past_the_blend_is_no_blend():
+    past = "x = x + torch.from_numpy((a + m - g * a - (1 - g) * m).detach().numpy())"
+    found = grade(program(fuse=f"x = x + g * a + (1 - g) * m\n{past}"))
+    assert {c.key for c in found.criteria if c.passed is not True} == {"memory_attention_gating"}
+
+
+LATER = {
+    "after many calls": ("self.calls, self.few = 0, 400", "self.calls += 1\nif self.calls > self.few:\n    return self.out(v)"),
+    "for many tokens": ("self.most = 300", "if not T < self.most:\n    return self.out(v)"),
+    "for many sequences": ("pass", "if B >= 24:\n    return self.out(v)"),
+}
+
+
+@pytest.mark.parametrize(("init", "before"), LATER.values(), ids=LATER)
+def test_what_is_done_beyond_a_large_number_counts(init, before):
+    assert {"recurrent_update", "outer_product"} <= set(verdicts(program(init=init, before=before)))
+
+
+LIMITS = {
+    "a longest text": "if T > 2048:\n    x = x[:, -2048:]",
+    "a refusal": "if T > 512:\n    raise ValueError(T)",
+    "parts of a batch": "if B > 64:\n    return torch.cat([self(part) for part in x.split(64)])",
+}
+
+
+@pytest.mark.parametrize("before", LIMITS.values(), ids=LIMITS)
+def test_a_limit_that_changes_nothing_is_fine(before):
+    assert verdicts(program(before=before)) == {}
+
+
+MISTAKES = {
+    "a dimension too many": {"gate": "torch.sigmoid(self.net(v[:, t] - torch.einsum('bij,bj->bi', M, k[:, t].unsqueeze(-1))))"},
+    "a parameter written over": {"init": "self.S = nn.Parameter(torch.zeros(d))", "update": "M = self.S = f * M + s.unsqueeze(-1) * w"},
+}
+
+
+@pytest.mark.parametrize("parts", MISTAKES.values(), ids=MISTAKES)
+def test_what_stands_behind_a_mistake_is_judged(parts):
+    found = grade(program(**parts))
+    assert not found.runs and {c.key for c in found.criteria if c.passed} == set(ALL)
+
+
 def test_numbers_that_are_only_looked_at_do_no_harm():
     source = program(before="self.size = float(x.detach().numpy().std())")
     check_passes(source, "surprise_gate")

@@ -16,23 +16,38 @@ from memory_facts import Trace
 from replay import Replay, rms
 from trial import Trial, bases
 
-WAYS = re.compile(r"numpy|tolist|item\(|float\(|int\(|asarray|dlpack|buffer|thread|concurrent|storage|memoryview|\.data\b")
+WAYS = re.compile(r"numpy|tolist|item\(|float\((?![\"'])|asarray|dlpack|frombuffer|thread|concurrent|storage|memoryview")
 LITTLE = 1e-3  # of a parameter's size: discrete choices stay what they are
 LEAST = 3e-6  # of the logits: less than that is rounding
-LIKE = 0.3
+LIKE, NEXT_TO_NONE = 0.3, 0.05
 
 
-def has_hidden_ways(trial: Trial, trace: Trace) -> bool:
-    """Are there values that no recorded operation gave, or words for a way past the record?"""
-    loose = sum(n.numel for n in trace.graph.nodes if n.op == "const" and not n.name and n.value.is_floating_point())
-    if loose >= trace.graph.batch * trace.length:
-        return True
+def past_the_record(trial: Trial, trace: Trace) -> set[str]:
+    """Where values go past it: in the "memory", in the "blend" outside, in both or nowhere."""
+    loose = _loose(trace)
+    if not loose and not _has_words(trial):
+        return set()
+    inside = _of_memory(trial)
+    mine, others = _follows(trial, trace, inside), _follows(trial, trace, {n.name for n in trace.graph.nodes if n.op == "param"} - inside)
+    if mine == others == "as recorded":
+        return set()
+    taken = {n.memory is not None for n in trace.graph.nodes if loose.intersection(n.ins)} or {True, False}
+    return {place for place, is_there in (("memory", True in taken or mine == "not at all"), ("blend", False in taken)) if is_there}
+
+
+def _loose(trace: Trace) -> set[int]:
+    """Larger values that no recorded operation gave."""
+    floats = [n for n in trace.graph.nodes if n.op == "const" and not n.name and n.value.is_floating_point()]
+    return {n.i for n in floats if n.numel >= trace.graph.batch * trace.length}
+
+
+def _has_words(trial: Trial) -> bool:
     with open(trial.path, encoding="utf-8", errors="replace") as file:
         return bool(WAYS.search(file.read()))
 
 
-def explains(trial: Trial, trace: Trace, names: Collection[str]) -> bool:
-    """Do the logits follow these parameters as the record says?"""
+def _follows(trial: Trial, trace: Trace, names: Collection[str]) -> str:
+    """Do the logits follow these parameters "as recorded", otherwise, or "not at all" where they should?"""
     graph = trace.graph
     batch, length = graph.batch, trace.length
     nodes = [n for n in graph.nodes if n.op == "param" and n.name in names and n.tensor.is_floating_point()]
@@ -41,12 +56,14 @@ def explains(trial: Trial, trace: Trace, names: Collection[str]) -> bool:
     with torch.no_grad():
         before, again = (trial.run(batch, length).detach() for _ in range(2))
         if rms(before - again) > LEAST * rms(before):  # no two runs are alike
-            return True
+            return "as recorded"
         said = Replay(graph).one(trace.logits, {i: graph.nodes[i].value + move for i, move in moves.items()}) - recorded
         with moved({n.tensor: moves[n.i] for n in nodes}):
             done = trial.run(batch, length).detach() - before
     size = max(rms(said), rms(done))
-    return bool(size < LEAST * rms(recorded) or rms(said - done) < LIKE * size)
+    if size < LEAST * rms(recorded) or rms(said - done) < LIKE * size:
+        return "as recorded"
+    return "not at all" if rms(done) < NEXT_TO_NONE * size else "otherwise"
 
 
 @contextmanager
@@ -69,7 +86,7 @@ def _little(value: torch.Tensor, seed: int) -> torch.Tensor:
     return little
 
 
-def of_memory(trial: Trial) -> set[str]:
+def _of_memory(trial: Trial) -> set[str]:
     """The names of the memories' own parameters."""
     inside = [name for name, module in trial.model.named_modules() if trial.memory_class in bases(type(module))]
     return {name for name, _ in trial.model.named_parameters() if any(name.startswith(f"{at}.") for at in inside)}

@@ -23,11 +23,12 @@ import memory_facts as facts
 import memory_writes as writes
 import seal
 from guard import OURS, Guard
-from hidden_flow import explains, has_hidden_ways, of_memory
+from hidden_flow import past_the_record
 from memory_course import course
 from memory_fusion import Fusion
 from modes import TRAINING, Mode
 from repair import Repair, line_of, with_arguments
+from thresholds import ANSWER, led, led_otherwise
 from trial import CHANCE, CONTRACT, Broken, Trial, check_logits, last_try
 from unseen import keep_unseen
 from verdicts import Verdict, agree, is_stuck, no
@@ -101,7 +102,7 @@ def both(one: Six, other: Six) -> Six:
     return tuple(agree([a, b]) for a, b in zip(one, other, strict=True))
 
 
-def decide(trial: Trial, guard: Guard) -> tuple[Six, dict[str, list[float]]]:
+def decide(trial: Trial, guard: Guard, given: Mapping[str, Any]) -> tuple[Six, dict[str, list[float]]]:
     """(the verdicts of a program that runs, its memory over time). Raises Broken where it does not run after all."""
     first, size = trial.longer(), trial.long
     long = try_trace(trial, *size, backward=False)  # right after the untraced run of the same size
@@ -129,7 +130,7 @@ def decide(trial: Trial, guard: Guard) -> tuple[Six, dict[str, list[float]]]:
         found = both(found, again(trial, guard, other, size))
     if trial.counts():
         found = both(found, again(trial, guard, trial.sizes, size))
-    found = seen_whole(trial, short, found)
+    found = beyond(trial, guard, given, seen_whole(trial, short, found))
     if any(map(is_stuck, found)):
         trial.calm()
         moved = again(trial, guard, trial.sizes, size)
@@ -139,14 +140,27 @@ def decide(trial: Trial, guard: Guard) -> tuple[Six, dict[str, list[float]]]:
 
 def seen_whole(trial: Trial, trace: facts.Trace, found: Six) -> Six:
     """The verdicts, without what the record alone says of values that come about in another way."""
-    if not any(v.says == "yes" for v in found) or not has_hidden_ways(trial, trace):
+    if not any(v.says == "yes" for v in found) or not (hidden := past_the_record(trial, trace)):
         return found
-    inside = of_memory(trial)
-    outside = {name for name, _ in trial.model.named_parameters()} - inside
-    hidden = {name: not explains(trial, trace, names) for name, names in (("memory", inside), ("outside", outside))}
     why = "what the logits are made from is not what its operations say: a part is computed past them"
-    parts = {KEYS.index("memory_attention_gating"): "outside", **{KEYS.index(key): "memory" for key in WITHIN}}
-    return tuple(no(why, *v.nodes) if v.says == "yes" and hidden.get(parts.get(n, "")) else v for n, v in enumerate(found))
+    parts = {KEYS.index("memory_attention_gating"): "blend", **{KEYS.index(key): "memory" for key in WITHIN}}
+    return tuple(no(why, *v.nodes) if v.says == "yes" and parts.get(n) in hidden else v for n, v in enumerate(found))
+
+
+def beyond(trial: Trial, guard: Guard, given: Mapping[str, Any], found: Six) -> Six:
+    """With what it does beyond the large numbers that it holds its counts and sizes against, where it does another thing there."""
+    usual: list[object] = []
+    for tree in () if trial.lenient else led_otherwise(trial.path):
+        usual = usual or trial.course(*trial.sizes)
+        try:
+            module = load(trial.path, {**given, ANSWER: led}, tree)
+            other = Trial(build(module), module, trial.path, trial.seed)
+            other.kind = "text"
+            if other.course(*other.sizes) not in (usual, []):
+                found = both(found, again(other, guard, other.sizes, other.long))
+        except Exception:  # noqa: S112 (where it breaks when it is led the other way, nothing is told)
+            continue
+    return found
 
 
 def all_no(why: str) -> Six:
@@ -220,7 +234,7 @@ def mended(repair: Repair, seed: int, guard: Guard, error: BaseException | None)
         if not repair.mend(error):
             return ()
         try:
-            return decide(started(repair.path, repair.given, seed, repair), guard)[0]
+            return decide(started(repair.path, repair.given, seed, repair), guard, repair.given)[0]
         except BaseException as next_error:
             error = next_error
     return ()
@@ -254,7 +268,7 @@ def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None,
     try:
         trial = started(path, given, seed)
         report.update(runs=True, n_parameters=sum(p.numel() for p in trial.model.parameters()))
-        found, report["course"] = decide(trial, guard)
+        found, report["course"] = decide(trial, guard, given)
     except BaseException as error:
         stopped = error
         if report["runs"] and not isinstance(error, Broken):

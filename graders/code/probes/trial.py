@@ -195,21 +195,21 @@ class Trial:
     def other_ways(self) -> Iterator[tuple[int, int]]:
         """With which kinds of tokens, where, and at which sizes does the program do something else? `kind` is that one then."""
         first, self.kind = self.kind, KINDS[0]
-        usual = self._course(*self.sizes)
+        usual = self.course(*self.sizes)
         for kind in (*KINDS[1:], *ELSEWHERE):
             self.kind = kind
-            if self._course(*self.sizes) not in (usual, []):
+            if self.course(*self.sizes) not in (usual, []):
                 yield self.sizes
         self.kind = first
-        known = {*usual, *self._course(self.sizes[0], self.sizes[1] + 1)}
+        known = {*usual, *self.course(self.sizes[0], self.sizes[1] + 1)}
         for batch, length in MORE:
             size = batch, length or self.sizes[1]
-            if set(self._course(*size)) - known:
+            if set(self.course(*size)) - known:
                 yield size
         if self.odd_length:
             yield CONTRACT[0], self.odd_length
 
-    def _course(self, batch: int, length: int) -> list[object]:
+    def course(self, batch: int, length: int) -> list[object]:
         """The operations of one pass; none where the program does not run there."""
         tokens = self.tokens(batch, length)
         with torch.no_grad(), Counter() as counter, suppress(Exception), self._somewhere():
