@@ -48,17 +48,17 @@ def test_intervals_hold_the_truth_of_studies_unlike_those_they_were_made_by(wher
 @pytest.mark.parametrize(
     "where, studies, least",
     [
-        (("study", 20, "near 1", "useless", ""), 60, 0.82),
-        (("study", 50, "middle", "good", more.PROMPTS), 40, 0.82),
+        (("study", 20, "near 1", "useless", ""), 45, 0.82),
+        (("study", 50, "middle", "good", more.PROMPTS), 30, 0.8),
         (("drawn", 50, "near 1", "useless", "active"), 40, 0.8),
-        (("drawn", 50, "middle", "good", "stratified"), 40, 0.8),
+        (("drawn", 50, "middle", "good", "stratified"), 30, 0.8),
         (("tries", 50, "near 1", "", ""), 150, 0.89),
-        (("games", 50, "far apart", "", ""), 120, 0.86),
+        (("games", 50, "far apart", "", ""), 100, 0.86),
     ],
 )
 def test_the_other_intervals_hold_the_truth(where, studies, least):
     cells = more.simulate(where, studies, population=10_000)
-    held = {name: cell.held for name, cell in cells.items() if cell.with_interval >= 0.4}
+    held = {name: found.cell.held for name, found in cells.items() if found.cell.with_interval >= 0.4}
     assert held and min(held.values()) >= least, held
     assert np.mean(list(held.values())) >= 0.91
 
