@@ -19,7 +19,7 @@ from trial import Trial, bases
 WAYS = re.compile(r"numpy|tolist|item\(|float\((?![\"'])|asarray|dlpack|frombuffer|thread|concurrent|storage|memoryview")
 LITTLE = 1e-3  # of a parameter's size: discrete choices stay what they are
 LEAST = 3e-6  # of the logits: less than that is rounding
-LIKE, NEXT_TO_NONE = 0.3, 0.05
+LIKE, NEXT_TO_NONE, ANOTHER = 0.3, 0.05, 0.01
 
 
 def past_the_record(trial: Trial, trace: Trace) -> set[str]:
@@ -55,7 +55,7 @@ def _follows(trial: Trial, trace: Trace, names: Collection[str]) -> str:
     recorded = graph.nodes[trace.logits].value
     with torch.no_grad():
         before, again = (trial.run(batch, length).detach() for _ in range(2))
-        if rms(before - again) > LEAST * rms(before):  # no two runs are alike
+        if rms(before - again) > LEAST * rms(before) or rms(before - recorded) > ANOTHER * rms(recorded):  # no two runs are alike
             return "as recorded"
         said = Replay(graph).one(trace.logits, {i: graph.nodes[i].value + move for i, move in moves.items()}) - recorded
         with moved({n.tensor: moves[n.i] for n in nodes}):

@@ -376,12 +376,20 @@ def bends(graph: Graph, node: Node, param: Node) -> bool:
 def is_forget_gate(trace: Trace, node: Node) -> bool:
     """A value in (0, 1), made of the input by trained weights that get a gradient."""
     graph = trace.graph
-    if not in_unit(node) or not graph.trains(node.i) or not moves(graph, node, graph.trained_params(node.i)):
+    if not (in_unit(node) or _is_share(graph, node)) or not graph.trains(node.i) or not moves(graph, node, graph.trained_params(node.i)):
         return False
     if not any(base(n.op) in BOUNDING or is_sigmoid(graph, n) for n in _formula(graph, node)):
         return False
     weighted = [n for n in graph.of(graph.above(node.i)) if n.memory == node.memory and param_operand(graph, n)]
     return trace.learns(weighted) if weighted else any(trace.has_grad(p.name) for p in graph.trained_params(node.i))
+
+
+def _is_share(graph: Graph, node: Node) -> bool:
+    """Above 0 and at most 1, at this step or at others less than 1: a gate beside a running maximum is 1 where it is the largest."""
+    value = node.value
+    if not value.is_floating_point() or not bool(((value > 0) & (value <= 1)).all()):
+        return False
+    return any(bool((n.value < 1 - 1e-3).any()) for n in graph.nodes if (n.place, n.op, n.memory) == (node.place, node.op, node.memory))
 
 
 BOUNDING = {"sigmoid", "exp", "tanh", "softplus", "hardsigmoid", "_softmax", "clamp", "log_sigmoid_forward"}

@@ -77,8 +77,24 @@ class Fusion:
         used = [n for n in self.graph.nodes if self.trace.reaches_logits(n)]
         found = [n for n in used if self._is_attention(n)]
         outside = [n for n in found if n.memory is None]
-        joins = [n for n in used if n.memory is None and is_a(n, {"bmm"}) and mixes(self.graph, n)]
-        return {n.i for n in outside or found or joins}
+        return {n.i for n in outside or found or (n for n in used if n.memory is None and self._joins_tokens(n))}
+
+    def _joins_tokens(self, node: Node) -> bool:
+        """Is this a sum over the tokens of values by weights, however the weights are made?"""
+        if is_a(node, {"bmm"}):
+            return mixes(self.graph, node)
+        if not is_a(node, {"sum"}) or not node.ins:
+            return False
+        whole = self.graph.nodes[node.ins[0]]
+        factors = {core(self.graph, i).i for i in whole.ins if self.graph.by_tokens(i)} if is_a(whole, {"mul"}) else ()
+        dims = [x for x in node.args[1:] if isinstance(x, int) and not isinstance(x, bool)]
+        sizes = {whole.shape[d] for d in dims if -len(whole.shape) <= d < len(whole.shape)}
+        return len(factors) > 1 and (self.trace.length in sizes or self._grows(node, sizes))
+
+    def _grows(self, node: Node, sizes: set[int]) -> bool:
+        """Token by token: is what is summed here as long as what came before?"""
+        alike = [self.graph.nodes[n.ins[0]] for n in self.graph.nodes if (n.place, n.op) == (node.place, node.op)]
+        return any(len({n.shape[d] for n in alike if len(n.shape) > d}) >= self.trace.length - 1 for d in range(4)) and 1 not in sizes
 
     def _is_attention(self, node: Node) -> bool:
         if node.op.startswith("_scaled_dot_product"):
