@@ -11,8 +11,8 @@ interval could do with less; "cautious" where none does, and "above by chance" w
 - known length: 1.96 times the true standard error to each side, which no study can know, holds the truth over 97 times
   in 100 too. Mistakes of the judge are few and come one by one, so the estimate is right, or off by a whole step.
 - neighbours: were all intervals of that estimator and size shortened until this cell holds the truth 97 times in 100, another
-  range or judge, or a third of the rates of one, would hold it less than 93 times in 100: by so much that chance makes it of
-  all neighbours together in one test of twenty only (Bonferroni).
+  range or judge would hold it less than 93 times in 100, by more than two standard errors (as where a cell is counted as below),
+  or a third of the rates of one would, by more than three.
 - rivals: were all intervals of the cell shortened until they held the truth 97 times in 100, and by as much those about a
   judge as close who errs in one direction only (or, with prompts, about outputs of a prompt that are nearly the same),
   these would fall below 93. The labels of a study can't tell the two apart.
@@ -31,7 +31,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, product
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -55,8 +54,8 @@ LOWEST, HIGHEST, WIDEST, MORE_THAN_THEORY = 0.93, 0.97, 1.05, 1.15
 WORDS = ("within", "as near as can be", "above by chance", "below by chance", "cautious", "below")
 MISSED = ("cautious", "below")
 KNOWN_SE, ALIKE = 1.96, 100  # studies with about one true rate, whose errors give its standard error
-PARTS, FEWEST_IN_PART = 3, 100  # of a neighbour, by the truth; studies in each
-DOUBT = 0.05  # that a neighbour is said to be below 93 and is not, over all neighbours of a cell
+THIRDS, FEWEST_IN_THIRD = 3, 100  # of a neighbour, by the truth; studies in each
+SURE, SURE_OF_THIRD = 2.0, 3.0  # standard errors below 93, as where a cell is counted as below; of thirds there are many
 
 
 @dataclass(frozen=True)
@@ -195,18 +194,24 @@ def least_rival(cell: Cell, where: Where, studies: int) -> float:
     return min((float((rival.reach <= shortened(cell)).mean()) for rival in rivals), default=1.0)
 
 
-def by_truth(reach: Floats, truth: Floats) -> list[Floats]:
+Part = tuple[Floats, bool]  # the reach of some studies, and whether they are a third of a cell's
+
+
+def parts_of(reach: Floats, truth: Floats) -> list[Part]:
     """The whole of a cell, and where it has enough studies its thirds by the truth."""
-    thirds = np.array_split(np.argsort(truth), PARTS) if len(truth) >= PARTS * FEWEST_IN_PART else []
-    return [reach, *(reach[third] for third in thirds)]
+    thirds = np.array_split(np.argsort(truth), THIRDS) if len(truth) >= THIRDS * FEWEST_IN_THIRD else []
+    return [(reach, False), *((reach[third], True) for third in thirds)]
 
 
-def worst_of(reaches: Sequence[Floats], times: float) -> tuple[int, float, bool]:
+def worst_of(parts: Sequence[Part], times: float) -> tuple[int, float, bool]:
     """Of neighbours whose intervals are so many times as long: which is worst, its share, and whether that is surely below 93."""
-    shares = [float((reach <= times).mean()) for reach in reaches]
-    off = [(share - LOWEST) / (LOWEST * (1 - LOWEST) / len(reach)) ** 0.5 for share, reach in zip(shares, reaches, strict=True)]
-    worst = min(range(len(off)), key=off.__getitem__)
-    return worst, shares[worst], off[worst] < NormalDist().inv_cdf(DOUBT / len(off))
+    shares = [float((reach <= times).mean()) for reach, _ in parts]
+    below = [
+        (LOWEST - share) / (LOWEST * (1 - LOWEST) / len(reach)) ** 0.5 - (SURE_OF_THIRD if is_third else SURE)
+        for share, (reach, is_third) in zip(shares, parts, strict=True)
+    ]
+    worst = max(range(len(below)), key=below.__getitem__)
+    return worst, shares[worst], below[worst] > 0
 
 
 def verdict(cell: Cell, where: Where, others: Sequence[Cell], studies: int) -> tuple[str, str]:
@@ -218,9 +223,9 @@ def verdict(cell: Cell, where: Where, others: Sequence[Cell], studies: int) -> t
         return "within", ""
     if (known := known_length(cell)) > HIGHEST:
         return "as near as can be", f"known length {100 * known:.1f}"
-    whole, *own = by_truth(cell.reach, cell.truth)
-    neighbours = [*own, *(reach for other in others for reach in by_truth(other.reach, other.truth))]
-    _, neighbour, is_below = worst_of(neighbours or [whole], shortened(cell))
+    _, *own = parts_of(cell.reach, cell.truth)  # the cell itself is no neighbour
+    neighbours = [*own, *(part for other in others for part in parts_of(other.reach, other.truth))]
+    _, neighbour, is_below = worst_of(neighbours, shortened(cell)) if neighbours else (0, 1.0, False)
     if is_below:
         return "as near as can be", f"neighbour shortened {100 * neighbour:.1f}"
     rival = least_rival(cell, where, studies)

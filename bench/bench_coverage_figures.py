@@ -12,9 +12,9 @@ the part of one judge, counted on its own. A cell above 97 is tried as in `bench
 - known length: 1.96 times the true standard error to each side of the figure, which no study can know, holds the truth over 97
   times in 100 too, as figures of few values do, or
 - neighbours: were all intervals of that figure, size and layout shortened until this cell holds the truth 97 times in 100,
-  those at another range, or of one judge (a fair one, that follows quality halfway, among them), or of a third of these by the
-  truth, would hold it less than 93 times in 100, by so much that chance makes it of all neighbours together in one test of
-  twenty only (Bonferroni). The labels of a study can't tell these apart.
+  those at another range, or of one judge (a fair one, that follows quality halfway, among them), would hold it less than 93
+  times in 100, by more than two standard errors (as where a cell is counted as below), or a third of these by the truth would,
+  by more than three. The labels of a study can't tell these apart.
 Of the others, those within two standard errors of 97 are "above by chance", the rest "cautious". The last lines count the
 cells: the bar is met where none is below, and none cautious.
 """
@@ -41,9 +41,9 @@ from bench.bench_coverage import (
     RATES,
     SIZES,
     STUDIES,
-    by_truth,
     counts_of,
     known_length,
+    parts_of,
     worst_of,
 )
 from bench.bench_coverage import WORDS as RATE_WORDS
@@ -262,13 +262,13 @@ def tightness(name: str, where: Group, made: Made) -> tuple[str, str]:
     for other in RATES:
         together = [found for at, found in others.items() if at[1] == other and at[2] in JUDGES]
         others[(n, other, "all", clustered)] = Tried.together(together)
-    reaches, names = [], []
+    neighbours, names = [], []
     for (_, other, judge, _), found in others.items():
         if found.cell.with_interval >= FEWEST_WITH:
-            parts = by_truth(found.reach, found.truth)[(other, judge) == (rate, "all") :]  # the cell itself is no neighbour
-            reaches += parts
-            names += [f"{other} {judge}{'' if len(part) == len(found.reach) else ', a third'}" for part in parts]
-    worst, held, is_below = worst_of(reaches, shortened)
+            parts = parts_of(found.reach, found.truth)[(other, judge) == (rate, "all") :]  # the cell itself is no neighbour
+            neighbours += parts
+            names += [f"{other} {judge}{', a third' if is_third else ''}" for _, is_third in parts]
+    worst, held, is_below = worst_of(neighbours, shortened)
     by_chance = tried.held_by(1.0) - 2 * (HIGHEST * (1 - HIGHEST) / len(tried.reach)) ** 0.5 <= HIGHEST
     said = "as near as can be" if is_below else "above by chance" if by_chance else "cautious"
     return said, f"known length {100 * known:.1f}, shortened {names[worst]} {100 * held:.1f}"
