@@ -7,7 +7,7 @@ plain. What is plain is told by whole names, through whatever names a program im
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 TREES = {
     "tree_flatten", "tree_unflatten", "tree_map", "tree_map_", "tree_map_only", "tree_map_with_path", "tree_leaves", "tree_structure",
@@ -18,6 +18,9 @@ PLAIN_OF: dict[str, set[str]] = {
     "torch.utils._pytree": TREES,
     "torch.utils.pytree": TREES,
     "torch.profiler": {"record_function"},
+    "torch.autograd.profiler": {"record_function"},
+    "torch.distributed": {"is_available", "is_initialized", "get_rank", "get_world_size"},
+    "torch.jit": {"script", "export", "ignore", "unused", "Final", "annotate", "is_scripting", "script_method", "script_if_tracing"},
     "torch.compiler": {"disable", "is_compiling", "allow_in_graph"},
     "torch._dynamo": {"disable", "is_compiling"},
     "torch.overrides": {"has_torch_function", "is_tensor_like"},
@@ -44,8 +47,8 @@ PLAIN_OF: dict[str, set[str]] = {
 }  # fmt: skip
 
 
-def plain_uses(nodes: list[ast.AST]) -> Iterator[int]:
-    """The ids of imports and attributes that reach plain parts only."""
+def plain_uses(nodes: list[ast.AST], is_safe: Callable[[str], bool]) -> Iterator[int]:
+    """The ids of imports and attributes that reach plain parts only, beside modules that are safe."""
     names = _names_of_modules(nodes)
     whole = {id(n): n for n in nodes if isinstance(n, ast.Attribute) and _is_plain(_dotted(n, names))}
     inner = {id(part) for n in whole.values() for part in ast.walk(n.value)}
@@ -60,7 +63,7 @@ def plain_uses(nodes: list[ast.AST]) -> Iterator[int]:
             plain = [f"{node.module}.{a.name}" for a in node.names]
             if all(_is_plain(name) or (name in PLAIN_OF and _bound(a) not in loose) for name, a in zip(plain, node.names, strict=True)):
                 yield id(node)
-        elif isinstance(node, ast.Import) and all(_imports_plainly(a, loose) for a in node.names):
+        elif isinstance(node, ast.Import) and all(is_safe(a.name) or _imports_plainly(a, loose) for a in node.names):
             yield id(node)
 
 

@@ -37,6 +37,8 @@ UNSAFE_TORCH = {
 }  # fmt: skip
 # Of the names above, those whose use no audit event tells of: a computed name must not begin as one of them.
 UNHEARD = ("modules", "as_strided", "stride_tricks", "ctypes", "attrgetter", "methodcaller", "data_ptr", "frombuffer", "dup")
+# By whatever name torch goes: what sees operations, and what keeps them from being seen
+SEEING = ("_python_dispatch", "_disable_current_modes", "_get_current_dispatch_mode", "_pop_torch_dispatch_stack")
 TORCH_NAMES = ("torch", "nn", "F", "np", "numpy", "math", "Tensor", "functional", "checkpoint")
 # Modules that are found as attributes of others, such as logging.sys
 MODULES = {
@@ -62,7 +64,11 @@ UNSAFE_ATTRIBUTES = odd.UNSAFE_ATTRIBUTES
 HEARD = {"open", "setattr", "delattr", "vars", "dir", "__torch_function__", "__init_subclass__", "__class_getitem__"}
 HEARD_TORCH = {"compile", "save", "__torch_function__", "__init_subclass__", "_assert"}
 HEARD_IMPORTS = {"gc", "cmath", "uuid", "platform", "struct"}
-HEARD_OF = {"gc": {"collect", "enable", "disable", "isenabled", "freeze"}, "sys": {"setrecursionlimit", "getrecursionlimit", "getsizeof"}}
+HEARD_OF = {
+    "gc": {"collect", "enable", "disable", "isenabled", "freeze"},
+    "sys": {"setrecursionlimit", "getrecursionlimit", "getsizeof", "exc_info"},
+    "os": {"urandom", "sched_getaffinity"},
+}
 WRITERS = {"open", "write_text", "write_bytes", "save", "savetxt", "tofile", "memmap", "dump", "copyfile", "mkstemp", "NamedTemporaryFile"}
 
 
@@ -114,7 +120,7 @@ def doubts(source: Source, *, heard: bool = False) -> list[Doubt]:
     if source.tree is None:
         return []
     nodes = list(_reached(source.tree))
-    plain = set(_plain(nodes)) | set(_own_names(source.tree)) | set(plain_uses(nodes))
+    plain = set(_plain(nodes)) | set(_own_names(source.tree)) | set(plain_uses(nodes, _safe_module))
     if heard:
         plain |= set(_plain_where_heard(nodes))
     else:
@@ -162,6 +168,8 @@ def _plain_where_heard(nodes: list[ast.AST]) -> Iterator[int]:
         if isinstance(node, ast.Import) and all(a.name in HEARD_IMPORTS for a in node.names):
             if not any(a.name == "gc" and (a.asname or loose_gc) for a in node.names):
                 yield id(node)
+        elif isinstance(node, ast.Attribute) and (_is_own_dict(node) or (ast.unparse(node) == "sys.path" and not words & WRITERS)):
+            yield id(node)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in HEARD_OF.get(node.value.id, ()):
             yield id(node)
             yield id(node.value)
@@ -248,10 +256,16 @@ def _doubt(node: ast.AST, heard: bool = False) -> str:
     return ""
 
 
+def _is_own_dict(node: ast.Attribute) -> bool:
+    """self.__dict__: what an object holds, by another way than setattr."""
+    is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+    return is_own and node.attr == "__dict__" and isinstance(node.ctx, ast.Load)
+
+
 def _is_plain_part(node: ast.Attribute) -> bool:
     """torch.utils.checkpoint, torch.jit.script and the like: plain parts of namespaces that hold others."""
     name = ast.unparse(node)
-    return name in PLAIN_PARTS or (name.startswith("torch.jit.") and node.attr in PLAIN_JIT)
+    return name in PLAIN_PARTS or name == "torch.ops.aten" or (name.startswith("torch.jit.") and node.attr in PLAIN_JIT)
 
 
 def _numbers_an_attribute(node: ast.Call) -> bool:
@@ -284,7 +298,7 @@ def _doubt_call(node: ast.Call, heard: bool) -> str:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name in ("setattr", "delattr") and node.args and ast.unparse(node.args[0]) in TORCH_NAMES:
         return f"{name} on torch"
-    if isinstance(node.func, ast.Name) and (node.func.id == "id" or (node.func.id == "type" and len(node.args) > 1)):
+    if isinstance(node.func, ast.Name) and ((node.func.id == "id" and not heard) or _makes_odd_class(node)):
         return f"{node.func.id}(...)"
     if isinstance(node.func, ast.Attribute) and node.func.attr == "format":
         text = node.func.value.value if isinstance(node.func.value, ast.Constant) else None
@@ -292,6 +306,15 @@ def _doubt_call(node: ast.Call, heard: bool) -> str:
             return "format of a text that is not a constant"
         return "a format that reads attributes" if re.search(r"\{[^}]*\._", text) else ""
     return ""
+
+
+def _makes_odd_class(node: ast.Call) -> bool:
+    """type(name, bases, {...}) with names in it that are not written out, or that no honest class defines."""
+    if not (isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) > 1):
+        return False
+    holds = node.args[-1]
+    keys = holds.keys if isinstance(holds, ast.Dict) else [None]
+    return not all(isinstance(k, ast.Constant) and isinstance(k.value, str) and not unsafe_attribute(k.value) for k in keys)
 
 
 def _doubt_from(node: ast.ImportFrom, known: set[str]) -> str:
@@ -320,7 +343,7 @@ def _doubt_attribute(node: ast.Attribute) -> str:
         return f"{owner}.{name}"
     if owner in TORCH_NAMES and (name in UNSAFE_TORCH or name.startswith("_")):
         return f"{owner}.{name}"
-    if unsafe_attribute(name):
+    if unsafe_attribute(name) or name in SEEING:
         return f"{owner}.{name}" if owner else name
     if isinstance(node.ctx, ast.Store) and owner in ("torch", "nn", "F", "Tensor"):
         return f"{owner}.{name} = ..."

@@ -145,12 +145,18 @@ PLAIN = {
     "a function of trees": "from torch.utils._pytree import tree_map, tree_leaves\n",
     "a whole name": "import torch.utils._pytree\nx = torch.utils._pytree.tree_map(abs, [1])\n",
     "a weak dictionary": "import weakref\nknown = weakref.WeakKeyDictionary()\n",
+    "an object's own dictionary": "class Config:\n    def __init__(self, **more):\n        self.__dict__.update(more)\n",
+    "an operator": "class Chain:\n    def __rshift__(self, other):\n        return other\n",
+    "a class made by hand": "Block = type('Block', (object,), {'size': 3})\n",
+    "who else trains": "import torch.distributed as dist\nfirst = not dist.is_initialized() or dist.get_rank() == 0\n",
     "a package looked for": "import importlib.util\nfast = importlib.util.find_spec('flash') is not None\n",
 }
 REACHING = {
     "a register of trees": "from torch.utils import _pytree as pytree\npytree.register_pytree_node(list, f, g)\n",
     "another function for all": "from torch.utils import _pytree as pytree\npytree.tree_map = f\n",
     "the module in hand": "from torch.utils import _pytree as pytree\nthing = pytree\n",
+    "torch by another name": "import torch\nother = torch\nother.utils._python_dispatch\n",
+    "a class with computed names": "Block = type('Block', (object,), {'__torch_' + 'function__': f})\n",
     "its own parts": "import torch.utils._pytree\nx = torch.utils._pytree.SUPPORTED_NODES\n",
     "modules by name": "import importlib.util\nimportlib.import_module('gc')\n",
 }

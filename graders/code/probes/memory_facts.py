@@ -387,7 +387,7 @@ def is_forget_gate(trace: Trace, node: Node) -> bool:
 def _is_share(graph: Graph, node: Node) -> bool:
     """Above 0 and at most 1, at this step or at others less than 1: a gate beside a running maximum is 1 where it is the largest."""
     value = node.value
-    if not value.is_floating_point() or not bool(((value > 0) & (value <= 1)).all()):
+    if base(core(graph, node.i).op) not in ("exp", "exp2", "sigmoid") or not bool(((value > 0) & (value <= 1)).all()):
         return False
     return any(bool((n.value < 1 - 1e-3).any()) for n in graph.nodes if (n.place, n.op, n.memory) == (node.place, node.op, node.memory))
 

@@ -13,7 +13,14 @@ PLAIN_DUNDERS = {
     "__setitem__", "__delitem__", "__bool__", "__add__", "__sub__", "__mul__", "__lt__", "__le__", "__gt__", "__ge__", "__author__",
     "__future__", "__constants__", "__slots__", "__getattr__", "__setattr__", "__new__", "__ne__", "__neg__", "__truediv__", "__matmul__",
     "__pow__", "__radd__", "__rmul__", "__rsub__", "__invert__", "__missing__", "__index__", "__int__", "__float__", "__iadd__",
-    "__qualname__", "__and__", "__or__", "__set_name__", "__get__", "__extra_repr__", "__dataclass_fields__",
+    "__qualname__", "__and__", "__or__", "__set_name__", "__get__", "__extra_repr__", "__dataclass_fields__", "__rshift__", "__lshift__",
+    "__rrshift__", "__rlshift__", "__rmatmul__", "__rtruediv__", "__rpow__", "__floordiv__", "__rfloordiv__", "__mod__", "__abs__",
+    "__pos__", "__xor__", "__rand__", "__ror__", "__isub__", "__imul__", "__itruediv__", "__imatmul__", "__ior__", "__iand__",
+    "__reversed__",
+    "__round__", "__floor__", "__ceil__", "__trunc__", "__complex__", "__copy__", "__deepcopy__", "__getstate__", "__setstate__", "__del__",
+    "__delattr__", "__set__", "__delete__", "__module__", "__debug__", "__package__", "__aiter__", "__anext__",
+    "__await__", "__aenter__", "__aexit__", "__match_args__", "__fspath__", "__bytes__", "__format__", "__length_hint__", "__license__",
+    "__date__", "__email__", "__status__", "__docformat__", "__copyright__", "__maintainer__", "__credits__",
 }  # fmt: skip
 # On whatever they stand: ways to frames and code, other names for getattr, and arrays over memory that is not theirs.
 UNSAFE_ATTRIBUTES = {
