@@ -14,7 +14,7 @@ import numpy as np
 
 from graders.calibration import agreement, rank
 from graders.calibration.arrays import Floats, Scores, mean_human, score_array
-from graders.calibration.jackknife import ends_of_difference, spread_of
+from graders.calibration.jackknife import ends_of_difference
 from graders.calibration.resample import ROUNDING, Resamples, all_agree, bootstrap, mean_statistic, with_interval
 from graders.calibration.result import Estimate
 
@@ -179,29 +179,10 @@ def _errors(pair: tuple[Floats, Floats], y: Floats, resamples: Resamples, n_drop
         return np.abs(sums[:, 3]) / np.maximum(sums[:, 0], 1e-12), np.abs(sums[:, 4]) / np.maximum(sums[:, 0], 1e-12)
 
     whole, drawn = columns.sum(axis=0)[None], resamples.sums(columns)
-    sizes = biases(drawn) if resamples.is_drawn else _unsure_of_sign(drawn[:, 3:] / np.maximum(drawn[:, :1], 1e-12))
     return [
         _difference(name, [float(v[0]) for v in of(whole)], values, resamples=resamples, n=len(y), n_dropped=n_dropped)
-        for name, of, values in (("mae", maes, maes(drawn)), ("abs_bias", biases, sizes))
+        for name, of, values in (("mae", maes, maes(drawn)), ("abs_bias", biases, biases(drawn)))
     ]
-
-
-def _unsure_of_sign(without: Floats) -> tuple[Floats, Floats]:
-    """Return the sizes of two biases without each prompt (C, 2): the spread of the second's less the first's is what counts.
-
-    Where a bias may have the other sign than is seen, so may its part in the difference. If that would spread more, the
-    variance is moved towards it: halfway where a bias is 0, not at all where both are two standard errors from it.
-    """
-    middle, errors = without.mean(axis=0), np.array([spread_of(side).error for side in without.T])
-    a, b = (without * np.where(middle < 0, -1.0, 1.0)).T
-    away = float((np.abs(middle) / np.maximum(errors, 1e-12)).min())
-    part, own, other = max(1 - away / 2, 0.0) / 2, spread_of(b - a).error, spread_of(b + a).error
-    if not part or other <= own:
-        return a, b
-    if own <= ROUNDING:
-        return -a, b
-    times = (1 + part * ((other / own) ** 2 - 1)) ** 0.5
-    return times * a, times * b
 
 
 def _kappa(pair: tuple[Floats, Floats], human: Floats, labels: Sequence[float], resamples: Resamples, n_dropped: int) -> Difference:
