@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 from memory_facts import Trace
+from modes import Mode
 from replay import Replay, rms
 from trial import Trial, bases
 
@@ -22,8 +23,13 @@ LEAST = 3e-6  # of the logits: less than that is rounding
 LIKE, NEXT_TO_NONE, ANOTHER = 0.3, 0.05, 0.01
 
 
-def past_the_record(trial: Trial, trace: Trace) -> set[str]:
+def past_the_record(trial: Trial, trace: Trace, mode: Mode) -> set[str]:
     """Where values go past it: in the "memory", in the "blend" outside, in both or nowhere."""
+    with mode.of(trial.model):
+        return _past(trial, trace)
+
+
+def _past(trial: Trial, trace: Trace) -> set[str]:
     loose = _loose(trace)
     if not loose and not _has_words(trial):
         return set()

@@ -89,7 +89,7 @@ class Fusion:
         factors = {core(self.graph, i).i for i in whole.ins if self.graph.by_tokens(i)} if is_a(whole, {"mul"}) else ()
         dims = [x for x in node.args[1:] if isinstance(x, int) and not isinstance(x, bool)]
         sizes = {whole.shape[d] for d in dims if -len(whole.shape) <= d < len(whole.shape)}
-        return len(factors) > 1 and (self.trace.length in sizes or self._grows(node, sizes))
+        return len(factors) > 1 and bool(self.trace.length in sizes or self._grows(node, sizes))
 
     def _grows(self, node: Node, sizes: set[int]) -> bool:
         """Token by token: is what is summed here as long as what came before?"""

@@ -138,9 +138,12 @@ def decide(trial: Trial, guard: Guard, given: Mapping[str, Any]) -> tuple[Six, d
     return found, told
 
 
-def seen_whole(trial: Trial, trace: facts.Trace, found: Six) -> Six:
+def seen_whole(trial: Trial, trace: facts.Trace, found: Six, mode: Mode = TRAINING) -> Six:
     """The verdicts, without what the record alone says of values that come about in another way."""
-    if not any(v.says == "yes" for v in found) or not (hidden := past_the_record(trial, trace)):
+    hidden: set[str] = set()
+    with contextlib.suppress(RuntimeError, IndexError, ValueError):  # what does not run with other parameters tells nothing
+        hidden = past_the_record(trial, trace, mode) if any(v.says == "yes" for v in found) else hidden
+    if not hidden:
         return found
     why = "what the logits are made from is not what its operations say: a part is computed past them"
     parts = {KEYS.index("memory_attention_gating"): "blend", **{KEYS.index(key): "memory" for key in WITHIN}}
@@ -170,7 +173,8 @@ def all_no(why: str) -> Six:
 def again(trial: Trial, guard: Guard, size: tuple[int, int], other: tuple[int, int], mode: Mode = TRAINING) -> Six:
     one, two = trial.trace(*size, mode=mode), trial.trace(*other, mode=mode)
     with guard.originals():
-        return verdicts_of(trial, one, two)
+        found = verdicts_of(trial, one, two)
+    return seen_whole(trial, one, found, mode)
 
 
 def try_trace(trial: Trial, batch: int, length: int, *, backward: bool = True) -> facts.Trace:
