@@ -69,13 +69,15 @@ class Trace:
         here, there = (Counter((n.memory, n.place, n.op) for n in trace.graph.nodes) for trace in (self, other))
         self.chains = [c for c in self.chains if c.memory is not None or here[c.where] != there[c.where]]
 
-    def keep_counting(self) -> None:
+    def keep_counting(self) -> bool:
         """In place of a chain that the logits do not change with, one of the same memory and pass that they do change with."""
+        before = list(self.chains)
         for n, chain in enumerate(self.chains):
             if not self.counts(chain.last):
                 rivals = [c for c in self.every if c.memory == chain.memory and side_by_side(c, chain) and c is not chain]
                 self.chains[n] = next((c for c in ranked(rivals) if self._moves_logits(c)), chain)
         self.chains = list(dict.fromkeys(self.chains))
+        return self.chains != before
 
     def is_sparse(self, chain: Chain | None) -> bool:
         """Fewer states than tokens?"""

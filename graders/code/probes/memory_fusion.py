@@ -82,7 +82,7 @@ class Fusion:
     def _joins_tokens(self, node: Node) -> bool:
         """Is this a sum over the tokens of values by weights, however the weights are made?"""
         if is_a(node, {"bmm"}):
-            return mixes(self.graph, node)
+            return bool(mixes(self.graph, node))
         if not is_a(node, {"sum"}) or not node.ins:
             return False
         whole = self.graph.nodes[node.ins[0]]
@@ -94,7 +94,8 @@ class Fusion:
     def _grows(self, node: Node, sizes: set[int]) -> bool:
         """Token by token: is what is summed here as long as what came before?"""
         alike = [self.graph.nodes[n.ins[0]] for n in self.graph.nodes if (n.place, n.op) == (node.place, node.op)]
-        return any(len({n.shape[d] for n in alike if len(n.shape) > d}) >= self.trace.length - 1 for d in range(4)) and 1 not in sizes
+        lengths = [len({n.shape[d] for n in alike if len(n.shape) > d}) for d in range(4)]
+        return bool(max(lengths) >= self.trace.length - 1 and 1 not in sizes)
 
     def _is_attention(self, node: Node) -> bool:
         if node.op.startswith("_scaled_dot_product"):

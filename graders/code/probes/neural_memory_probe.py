@@ -84,8 +84,8 @@ def verdicts_of(trial: Trial, short: facts.Trace, long: facts.Trace) -> Six:
     long.grows = short.grows = len(short.memory_nodes) != len(long.memory_nodes)
     short.keep_growing(long)
     long.keep_growing(short)
-    short.keep_counting()
-    long.keep_counting()
+    if short.keep_counting():
+        long.keep_counting()
     memory = no(trial.no_class) if trial.no_class else facts.memory_class(short, bool(short.memory_nodes))
     return (
         memory,
