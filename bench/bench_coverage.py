@@ -17,10 +17,10 @@ interval could do with less; "cautious" where none does, and "above by chance" w
   judge as close who errs in one direction only (or, with prompts, about outputs of a prompt that are nearly the same),
   these would fall below 93. The labels of a study can't tell the two apart.
 
-A useless judge may make the interval at most 1.05 times as wide as people alone; a good one has to make it as narrow as
-theory says, the root of (1 - r^2) + r^2 n / N with r the correlation of its verdicts with people's, to within 15 % from
-50 labels on; with 20 that theory is said with the half outputs that `corrected_rate` adds, since a judge that has not erred in
-twenty may. The last lines count the cells: the bar is met where none is below, and none cautious.
+A useless judge may make the interval at most 1.05 times as wide as people alone. A good one has to make it as narrow as
+theory says, to within 5 %: the root of (1 - r^2) + r^2 n / N, r the correlation of its verdicts with people's, were no error
+of the judge unseen; the bar is that theory with the half outputs that `corrected_rate` adds, since a judge that has not erred
+in twenty may. The last lines count the cells: the bar is met where none is below, and none cautious.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ RATES = {"near 0": (0.01, 0.1), "middle": (0.3, 0.7), "near 1": (0.9, 0.99)}
 JUDGES = {"useless": (0.0, 0.0), "biased": (0.8, 1.0), "good": (0.97, 0.0)}  # correlation with quality, generosity
 RIVALS = {"generous": (0.97, 0.4), "harsh": (0.97, -0.4)}  # as close as the good judge, and err one way
 LIKENESS, NEARLY_THE_SAME = 0.3, 0.9  # share of the variance of quality that outputs of a prompt have in common
-LOWEST, HIGHEST, WIDEST, MORE_THAN_THEORY = 0.93, 0.97, 1.05, 1.15
+LOWEST, HIGHEST, WIDEST, MORE_THAN_THEORY = 0.93, 0.97, 1.05, 1.05
 WORDS = ("within", "as near as can be", "above by chance", "below by chance", "cautious", "below")
 MISSED = ("cautious", "below")
 KNOWN_SE, ALIKE = 1.96, 100  # studies with about one true rate, whose errors give its standard error
@@ -296,8 +296,8 @@ def _widths(studies: int) -> Iterator[dict[str, Any]]:
     for size in SIZES:
         rng, label = np.random.default_rng(size), "width with a good judge"
         found = 100 * np.mean([_with_good_judge(size, rng) for _ in range(some)], axis=0)
-        bar = MORE_THAN_THEORY * float(found[1 if size >= 50 else 2])
-        yield {"name": f"{label}, n {size}", "value": float(found[0]), "unit": unit, "bar": round(bar, 1)}
+        bar = round(MORE_THAN_THEORY * float(found[2]), 1)
+        yield {"name": f"{label}, n {size}", "value": float(found[0]), "unit": unit, "bar": bar}
         for word, value in zip(("theory", "theory with half outputs"), found[1:].tolist(), strict=True):
             yield {"name": f"{label}, n {size}: {word}", "value": value, "unit": unit}
 
