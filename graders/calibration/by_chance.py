@@ -276,9 +276,10 @@ def correlation_by_chance(
         found.append((float(sample.sizes[mine].sum()), *_correlation(name, x[mine], y[mine], sample.of(mine))))
     if not found:
         return Estimate.missing(why if groups is None else "not defined, because it is defined in no criterion", n, n_dropped)
-    shares = [share for share, *_ in found]
-    value, drawn, unseen = (np.average([one[place] for one in found], axis=0, weights=shares) for place in (1, 2, 3))
-    alike = None if resamples.is_drawn else unseen
+    shares = np.array([share for share, *_ in found]) / sum(share for share, *_ in found)
+    value, drawn = (np.average([one[place] for one in found], axis=0, weights=shares) for place in (1, 2))
+    one_more = [value + share * (unseen - own) for share, (_, own, _, unseen) in zip(shares.tolist(), found, strict=True)]  # in a group
+    alike = None if resamples.is_drawn else np.concatenate(one_more)
     return sample.of(rows).estimate(float(value), drawn, n_dropped + int((~rows).sum()), "correlation", alike)
 
 
