@@ -214,6 +214,9 @@ def _instruction(code: CodeType, at: int) -> int:
     return _firsts(code)[at // 2]
 
 
+NO_MAKER: tuple[ReferenceType[torch.Tensor] | None, object] = (None, None)
+
+
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Which operations run while it is entered, each with the operations that made its arguments."""
 
@@ -227,16 +230,18 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append((func, *dict.fromkeys(self._maker(x) for x in flattened(args)[0] if isinstance(x, torch.Tensor))))
-        result = func(*args, **(kwargs or {}))
-        for out in flattened((result,))[0]:
+        made: dict[object, None] = {}
+        for given in args:  # no calls of our own in here: it runs for each operation
+            for x in given if isinstance(given, (list, tuple)) else (given,):
+                if isinstance(x, torch.Tensor):
+                    known, maker = self.makers.get(id(x), NO_MAKER)
+                    made[maker if known is not None and known() is x else None] = None
+        self.names.append((func, *made))
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        for out in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(out, torch.Tensor):
                 self.makers[id(out)] = ref(out), func
         return result
-
-    def _maker(self, tensor: torch.Tensor) -> object:
-        known, func = self.makers.get(id(tensor), (None, None))
-        return func if known and known() is tensor else None
 
 
 def flattened(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
