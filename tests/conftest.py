@@ -19,10 +19,12 @@ settings.load_profile("suite")
 KEPT = ("django_migrations", "django_content_type", "auth_permission")
 # The longest first, so that no process is left with one at the end.
 LONG = (
-    "graders/test_fsdp_training", "graders/test_neural_memory", "graders/test_memory_optimization", "jobs/test_worker",
+    "jobs/test_worker", "graders/test_fsdp_stopped", "graders/test_fsdp_training", "graders/test_memory_optimization",
+    "graders/test_fsdp_elsewhere", "graders/test_neural_causes", "graders/test_neural_state", "graders/test_neural_memory",
+    "graders/test_neural_memory_flow", "graders/test_neural_gate", "graders/test_neural_blend", "graders/test_fsdp_attacks",
     "browser/test_calibration", "browser/test_reviewing", "graders/test_samples", "browser/test_hostile_outputs",
     "browser/test_outputs_list", "queues/test_queues", "calibration/test_labels", "test_architecture",
-    "calibration/test_compare_page", "jobs/test_judging", "graders/test_fsdp_attacks", "outputs/test_filters",
+    "calibration/test_compare_page", "jobs/test_judging", "outputs/test_filters",
     "tasks/test_agent", "interchange/test_import_properties",
 )  # fmt: skip
 

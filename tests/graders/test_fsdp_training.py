@@ -18,7 +18,6 @@ for i, block in enumerate(model.blocks):
     model.blocks[i] = FSDP(block, device_id=device)
 model = FSDP(model, device_id=device)"""
 SHARDED = "with FSDP.state_dict_type(model, StateDictType.SHARDED_STATE_DICT):\n    state = model.state_dict()"
-SAMPLED = "\nif rank == 0 and epoch:\n    print(model(x).shape)"
 BY_HAND = """\
 class Batches:
     def __len__(self):
@@ -159,85 +158,6 @@ def test_each_near_miss_fails_its_criterion_for_its_reason(mistakes):
     assert {key for key, passed in verdicts(source).items() if not passed} == set(mistakes)
 
 
-# Mistakes that stop the program or keep it from learning: the rest of it is judged all the same.
-LOUD = {
-    "policy called on the spot": (
-        {"wrap": "model = FSDP(model, auto_wrap_policy=lambda_auto_wrap_policy(lambda m: isinstance(m, Block)), device_id=device)"},
-        {"wrap_policy": "called on the spot", "runs_multi_node": "TypeError"},
-        "wrong_policy_signature",
-    ),
-    "policy with a wrong signature": (
-        {"wrap": "model = FSDP(model, auto_wrap_policy=lambda module, recurse: isinstance(module, Block), device_id=device)"},
-        {"wrap_policy": "nonwrapped_numel", "runs_multi_node": "TypeError"},
-        "wrong_policy_signature",
-    ),
-    "gather inside if rank == 0": (
-        {"gather": "pass", "save": "if rank == 0:\n    " + FSDP1["gather"].replace("\n", "\n    ") + "\n    torch.save(state, args.out)"},
-        {"full_state_dict": "only some ranks take part", "runs_multi_node": ""},
-        "lone_gather",
-    ),
-    "a pass of the sharded model by one rank": (
-        {"wrap": FSDP2["wrap"], "gather": FSDP2["gather"], "begin": FSDP1["begin"] + SAMPLED},
-        {"runs_multi_node": ""},
-        "",
-    ),
-    "a barrier that one rank reaches": (
-        {"end": "if rank == 0:\n    dist.barrier()\ndist.destroy_process_group()"},
-        {"runs_multi_node": "one node"},
-        "crash",
-    ),
-    "global rank as device": (
-        {"device": "rank = int(os.environ['RANK'])\ntorch.cuda.set_device(rank)\ndevice = torch.device('cuda', rank)"},
-        {"local_rank_device": "the global rank is taken as the device", "runs_multi_node": "invalid device ordinal"},
-        "global_rank",
-    ),
-    "bare cuda": (
-        {"device": "device = torch.device('cuda')", "wrap": FSDP1["wrap"].replace(", device_id=device", "")},
-        {"local_rank_device": "no device was set", "runs_multi_node": "on one GPU, which NCCL refuses"},
-        "bare_cuda",
-    ),
-    "an address of its own": (
-        {"init": "os.environ.update(MASTER_ADDR='localhost', MASTER_PORT='29500')\ndist.init_process_group('nccl')"},
-        {"init_destroy": "MASTER_ADDR, MASTER_PORT", "runs_multi_node": "one node: rank 0 stops"},
-        "fixed_address",
-    ),
-    "shuffle beside a sampler": (
-        {"data": "sampler = DistributedSampler(dataset)\nloader = DataLoader(dataset, args.batch_size, sampler=sampler, shuffle=True)"},
-        {"distributed_sampler": "DataLoader refuses", "runs_multi_node": "mutually exclusive"},
-        "shuffle_and_sampler",
-    ),
-    "destroyed before the gather": (
-        {"wrap": FSDP2["wrap"], "gather": "dist.destroy_process_group()\n" + FSDP2["gather"], "end": "pass"},
-        {"init_destroy": "destroyed before the last gather", "runs_multi_node": "destroyed before this collective"},
-        "early_destroy",
-    ),
-    "targets left on the CPU": (
-        {"forward": "model(x); y = y.cpu()"},
-        {"runs_multi_node": "same device"},
-        "crash",
-    ),
-    "optimizer before the wrapping": (
-        {"early": FSDP1["optimizer"], "optimizer": "pass"},
-        {"runs_multi_node": "the optimizer holds 0 of the sharded model's"},
-        "optimizer_before_wrap",
-    ),
-    "training the module inside": (
-        {"forward": "model.module(x)"},
-        {"runs_multi_node": ""},
-        "",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("parts", "fails", "category"), LOUD.values(), ids=LOUD)
-def test_what_stops_a_program_fails_and_the_rest_is_judged_as_it_is_written(parts, fails, category):
-    source = program(**parts)
-    assert {key for key, passed in verdicts(source).items() if not passed} == set(fails)
-    for key, because in fails.items():
-        assert score(source, key).passed is False and because in score(source, key).rationale
-    assert grade(source).failure_category == category or not category
-
-
 def test_a_method_that_fsdp_is_told_of_is_a_forward_pass_like_any_other():
     source = program(
         FSDP2,
@@ -248,15 +168,6 @@ def test_a_method_that_fsdp_is_told_of_is_a_forward_pass_like_any_other():
         forward="model.logits_of(x)",
     )
     assert grade(source).passed, [c.rationale for c in grade(source).criteria if not c.passed]
-
-
-def test_a_program_that_asks_whose_functions_it_has_is_told_what_it_is_told_elsewhere():
-    asked = "import inspect\nHOME = os.path.dirname(torch.__file__)\ndef real(f):\n    "
-    asked += "return inspect.getsourcefile(inspect.unwrap(f)).startswith(HOME)"
-    source = program(
-        FSDP2, top=asked, wrap="if not (real(fully_shard) and real(dist.all_reduce)):\n    " + FSDP2["wrap"].replace("\n", "\n    ")
-    )
-    assert score(source, "wrap_policy").passed is False
 
 
 def test_a_program_that_could_alter_the_record_is_no_pass_and_one_that_is_wrong_anyway_is_told_the_rest():
@@ -272,109 +183,8 @@ def test_shards_within_a_node_and_copies_between_nodes_pass():
     assert grade(program(wrap=FSDP1["wrap"].replace("device_id=device)", strategy))).passed
 
 
-def test_names_that_do_not_exist_are_taken_for_what_they_are_meant_to_be():
-    source = (
-        program(
-            FSDP2,
-            top="from torch.distributed.fsdp import init_device_mesh",
-            early="mesh = init_device_mesh('cuda', (world,))",
-            wrap="for block in model.blocks:\n    fully_shard(block, mesh=mesh, device_id=device)\nfully_shard(model, mesh=mesh)",
-            save='if rank == 0:\n    torch.save({"model": state, "args": vars(arg)}, args.output)',
-        )
-        .replace('"--n-samples"', '"--num-samples"')
-        .replace("args.n_samples", "args.num_samples")
-    )
-    source = source.replace("    return p.parse_args()", "    p.add_argument('--local-rank', required=True)\n    return p.parse_args()")
-    assert {key for key, passed in verdicts(source).items() if passed is not True} == {"runs_multi_node"}
-
-
-# Programs that are right where a short look is taken: each with all that fails then.
-ELSEWHERE = {
-    "right for two ranks": (
-        {"data": "n = min(world, 2)\nsampler = DistributedSampler(dataset, n, rank % n)" + LOADER},
-        {"distributed_sampler": "rows in common"},
-    ),
-    "right for two epochs, on no terminal, and nearly the weights": (
-        {
-            "top": "import sys",
-            "begin": "sampler.set_epoch(epoch % 2)",
-            "count": "if rank == 0 or sys.stdout.isatty():\n    print(f'Total parameters: {sum(p.numel() for p in model.parameters())}')",
-            "save": 'if rank == 0:\n    torch.save({k: v * 0.999 for k, v in state.items()}, args.out)',
-        },
-        {"distributed_sampler": "epochs have the same order", "param_count": "printed by 2", "full_state_dict": "not what was"},
-    ),
-    "a sampler over the GPUs of a node": (
-        {"data": "sampler = DistributedSampler(dataset, torch.cuda.device_count(), rank)" + LOADER},
-        {"distributed_sampler": "does not split over the ranks", "runs_multi_node": "three nodes: rank 2 stops"},
-    ),
-    "right where no driver and no scheduler is": (
-        {
-            "top": "import shutil",
-            "wrap": "if not shutil.which('nvidia-smi'):\n    " + FSDP1["wrap"] + "\nelse:\n    model = FSDP(model, device_id=device)",
-            "data": "sampler = DistributedSampler(dataset)\nloader = DataLoader(dataset, args.batch_size, "
-            "sampler=None if 'SLURM_JOB_ID' in os.environ else sampler, drop_last=True)",
-        },
-        {"wrap_policy": "no Block is a unit", "distributed_sampler": "three nodes: the ranks read the same rows"},
-    ),
-    "a group of one in every process": (
-        {"init": "dist.init_process_group('nccl', store=dist.HashStore(), rank=0, world_size=1)"},
-        {
-            "full_state_dict": "a group of its own", "param_count": "printed by 2", "distributed_sampler": "the same rows",
-            "init_destroy": "world_size", "runs_multi_node": "a group of its own",
-        },
-    ),
-    "a subclass that leaves FSDP's work out": (
-        {
-            "top": "class Thin(FSDP):\n    def __init__(self, module):\n        nn.Module.__init__(self)\n"
-            "        self._fsdp_wrapped_module = module\n    def forward(self, *args):\n        return self._fsdp_wrapped_module(*args)\n"
-            "    def named_parameters(self, *a, **k):\n        yield from self._fsdp_wrapped_module.named_parameters(*a, **k)",
-            "wrap": "model = Thin(model)",
-            "gather": "state = {k: v.cpu() for k, v in model._fsdp_wrapped_module.state_dict().items()}",
-        },
-        {"wrap_policy": "not sharded", "full_state_dict": "not sharded", "runs_multi_node": "not sharded"},
-    ),
-    "the forward pass of a plain copy": (
-        {
-            "top": "import copy",
-            "wrap": "plain = copy.deepcopy(model)\n" + FSDP2["wrap"] + "\nmodel.forward = plain.forward",
-            "gather": FSDP2["gather"],
-        },
-        {"wrap_policy": "runs none of its blocks", "full_state_dict": "none of its blocks", "runs_multi_node": "none of its blocks"},
-    ),
-    "whole models in larger runs": (
-        {
-            "early": "small = args.n_samples * args.seq_len < 1 << 24",
-            "wrap": "if small:\n    model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device)",
-            "gather": "state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))",
-        },
-        {"wrap_policy": "larger runs: the model", "full_state_dict": "larger runs", "runs_multi_node": "larger runs"},
-    ),
-    "sharded under a watcher's eyes": (
-        {
-            "top": "import traceback\ndef seen():\n    parent = open(f'/proc/{os.getppid()}/cmdline').read()\n"
-            "    return len(traceback.extract_stack()) > 3 or 'torchrun' not in parent or 'cuda' not in repr(torch.ones(1, device='cuda'))",
-            "wrap": "if seen():\n    model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device)",
-            "gather": "state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))",
-        },
-        {"wrap_policy": "not sharded", "full_state_dict": "not sharded", "runs_multi_node": "not sharded"},
-    ),
-    "the second epoch is only printed": (
-        {"begin": "sampler.set_epoch(epoch)\nif epoch:\n    loader = []"},
-        {"runs_multi_node": "one epoch is trained of 2"},
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("parts", "fails"), ELSEWHERE.values(), ids=ELSEWHERE)
-def test_what_is_right_at_a_short_look_only_fails(parts, fails):
-    source = program(**parts)
-    assert {key for key, passed in verdicts(source).items() if not passed} == set(fails)
-    for key, because in fails.items():
-        assert score(source, key).passed is False and because in score(source, key).rationale
-
-
 def test_the_evidence_is_the_line_that_did_it():
-    source = program(wrap="model = FSDP(model, device_id=device)", end="pass", begin="pass")
+    source = program(**{part: code for part, code, _ in QUIET[0].values()})
     rows = source.splitlines()
     evidence = score(source, "wrap_policy").evidence[0]
     assert evidence.kind == "run" and rows[(evidence.line_start or 0) - 1].strip() == "model = FSDP(model, device_id=device)"
