@@ -71,7 +71,7 @@ def _is_large(node: ast.expr, names: set[str]) -> bool:
 def _left_out(tree: ast.Module) -> Iterator[int]:
     """What only refuses, or ends a loop."""
     for node in ast.walk(tree):
-        refuses = isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise)
+        refuses = isinstance(node, ast.If) and isinstance(node.body[-1], (ast.Raise, ast.Break, ast.Continue))
         if refuses or isinstance(node, (ast.Assert, ast.While)):
             test = node.test  # type: ignore[attr-defined]
             yield from (id(n) for n in ast.walk(test))
