@@ -82,7 +82,7 @@ def corrected_rate(
     Should the interval be over 5 % wider than with the human labels alone, these alone are used. In
     simulation (5 rates, 6 judges, 20 to 150 labels, 5 to 2000 other outputs) the interval of 95 % covers 92.6 to 100 %,
     on average 95.7 %; at 4 to 10 labels 87 to 100 %, like Wilson's own. With 4 or more labelled prompts of 5 outputs it
-    covers 93 to 99 %.
+    covers 93 to 99 %; with five of 12 outputs 91 to 98 %.
 
     References
     ----------
