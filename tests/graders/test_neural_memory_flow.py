@@ -73,7 +73,6 @@ def test_what_numpy_takes_off_past_the_blend_is_no_blend():
 
 LATER = {
     "after many calls": ("self.calls, self.few = 0, 400", "self.calls += 1\nif self.calls > self.few:\n    return self.out(v)"),
-    "for many tokens": ("self.most = 300", "if not T < self.most:\n    return self.out(v)"),
     "for many sequences": ("pass", "if B >= 24:\n    return self.out(v)"),
 }
 
@@ -84,8 +83,6 @@ def test_what_is_done_beyond_a_large_number_counts(init, before):
 
 
 LIMITS = {
-    "a longest text": "if T > 2048:\n    x = x[:, -2048:]",
-    "a refusal": "if T > 512:\n    raise ValueError(T)",
     "parts of a batch": "if B > 64:\n    return torch.cat([self(part) for part in x.split(64)])",
 }
 
