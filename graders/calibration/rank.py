@@ -129,7 +129,9 @@ def within(
     every = [d for d in draws if d is not None]
     resampled = np.average(every, axis=0, weights=weights) if every else None
     value = float(np.average(values, weights=weights))
-    alike = _in_one_group(value, values, unseen, np.array(weights) / n)
+    # The output more is in one of the groups, each in turn.
+    moved = [value + weight / n * (u - v) for v, u, weight in zip(values, unseen, weights, strict=True) if u is not None]
+    alike = np.concatenate(moved) if moved else None
     return with_interval(value, resampled, part and part.of(used), n, len(both) - n, kind="correlation", unseen=alike)
 
 
@@ -152,12 +154,6 @@ def _alike_of_codes(x_code: Ints, n_x: int, y_code: Ints, n_y: int, of_tables: C
     tables = np.repeat(np.bincount(x_code * n_y + y_code, minlength=n_x * n_y).reshape(n_x, n_y, 1).astype(np.float64), 2, axis=2)
     tables[[0, -1], [0, -1], [0, 1]] += UNSEEN
     return of_tables(tables)
-
-
-def _in_one_group(value: float, values: Sequence[float], unseen: Sequence[Floats | None], shares: Floats) -> Floats | None:
-    """Return what the mean over groups would be were the output more in one of them, for each group."""
-    moved = [value + share * (u - v) for v, u, share in zip(values, unseen, shares.tolist(), strict=True) if u is not None]
-    return np.concatenate(moved) if moved else None
 
 
 def _averaged(unseen: Sequence[Floats | None], weights: Sequence[float]) -> Floats | None:
