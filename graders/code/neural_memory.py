@@ -45,10 +45,6 @@ BESIDE = (
     "names",
     "asked",
     "seal",
-    "straight",
-    "straight_body",
-    "straight_pieces",
-    "straight_words",
 )
 MODULES = tuple(f"{name}.py" for name in ("oplog", "ops", "replay", "gates", "verdicts", *(f"memory_{part}" for part in PARTS), *BESIDE))
 KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")

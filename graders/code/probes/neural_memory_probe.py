@@ -28,7 +28,6 @@ from memory_course import course
 from memory_fusion import Fusion
 from modes import TRAINING, Mode
 from repair import Repair, line_of, with_arguments
-from straight import is_straight
 from thresholds import ANSWER, led, led_otherwise
 from trial import CHANCE, CONTRACT, Broken, Trial, check_logits, last_try
 from unseen import keep_unseen
@@ -212,10 +211,9 @@ def salvage(module: ModuleType, path: str, seed: int) -> Six:
 
 def started(path: str, given: dict[str, Any], seed: int, repair: Repair | None = None) -> Trial:
     """The submission, loaded, built and run once. Raises whatever it raises."""
-    straight = repair is None and is_straight(path)
     module = load(path, given, repair.source() if repair else None)
     trial = Trial(build(module, lenient=repair is not None), module, path, seed)
-    trial.lenient, trial.straight = repair is not None, straight
+    trial.lenient = repair is not None
     try:
         trial.check()
         if repair:

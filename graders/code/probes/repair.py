@@ -81,6 +81,10 @@ class Repair:
             return self._name(error.name)
         if isinstance(error, AttributeError) and isinstance(error.name, str) and error.name and self._attribute(error.name, error.obj):
             return True
+        return self._by_its_words(error) or self._keyword(error) or self._shapes(error)
+
+    def _by_its_words(self, error: BaseException) -> bool:
+        """What only the message tells."""
         if kept := ASSIGNED.search(str(error)):
             self.kept.add(kept[1])
             return self._did(f".{kept[1]} not kept as a parameter")
@@ -93,11 +97,14 @@ class Repair:
         if "NoneType" in str(error) and not self.returns and self._lacks_return():
             self.returns = True
             return self._did("what was made last returned")
+        return False
+
+    def _keyword(self, error: BaseException) -> bool:
         found = KEYWORD.search(str(error)) if isinstance(error, TypeError) else None
         if found and (line := self._line_of(error)) and (found[1], line) not in self.dropped:
             self.dropped.add((found[1], line))
             return self._did(f"{found[1]}= left out")
-        return self._shapes(error)
+        return False
 
     def _did(self, note: str) -> bool:
         self.said.append(note)

@@ -10,7 +10,6 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import cached_property
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -26,7 +25,6 @@ from torch.nn.parameter import is_lazy
 CONTRACT = (2, 16)
 BATCHES, LENGTHS, LONGER = (3, 5), (6, 7, 9), (19, 21, 23)  # sizes that a state, a head or a layer seldom has
 LONGEST = (33, 64, 130)  # as far as a program takes them, to see that steps go on being made
-FAR = (33, 65)
 LATER_CALLS = 64
 CALMER = 0.4
 NEARLY_ZERO = 1e-3  # scales of layers begin as small as that
@@ -56,7 +54,6 @@ class Trial:
         self.lenient = False  # is what a mended program gives taken for logits, whatever they are in?
         self.odd_length = 0
         self.remembers = False  # does an answer depend on earlier calls?
-        self.straight = False  # does its text say that nothing but the number of tokens can lead it another way?
         self.long = (CONTRACT[0], LONGER[seed // 6 % len(LONGER)])
         quiet_dropout(model)
         model.train()
@@ -197,8 +194,6 @@ class Trial:
 
     def other_ways(self) -> Iterator[tuple[int, int]]:
         """With which kinds of tokens, where, and at which sizes does the program do something else? `kind` is that one then."""
-        if self.is_even:
-            return
         first, self.kind = self.kind, KINDS[0]
         usual = self.course(*self.sizes)
         for kind in (*KINDS[1:], *ELSEWHERE):
@@ -213,16 +208,6 @@ class Trial:
                 yield size
         if self.odd_length:
             yield CONTRACT[0], self.odd_length
-
-    @cached_property
-    def is_even(self) -> bool:
-        """Does a program of straight text do the same for each further token, and nothing else, up to a length that it can't know?"""
-        if not self.straight:
-            return False
-        batch, length = self.sizes
-        far = FAR[0] + self.seed % (FAR[1] - FAR[0])
-        one, two, many = (self.course(batch, n) for n in (length, length + 1, far))
-        return bool(one) and len(many) - len(one) == (far - length) * (len(two) - len(one)) and set(many) <= {*one, *two}
 
     def course(self, batch: int, length: int) -> list[object]:
         """The operations of one pass; none where the program does not run there."""
@@ -250,8 +235,6 @@ class Trial:
 
     def steps_stop(self) -> int:
         """A length beyond `long` at which the work has stopped growing, or 0. `odd_length`: one at which other things are done."""
-        if self.is_even:
-            return 0
         length, names = self.long[1], self._operations(self.long[1])
         usual, known = len(names) / length, set(names)
         for longer in LONGEST:
