@@ -30,7 +30,19 @@ from zlib import crc32
 
 import numpy as np
 
-from bench.bench_coverage import HIGHEST, JUDGES, LIKENESS, LOWEST, PROMPT, RATES, SIZES, STUDIES, known_length
+from bench.bench_coverage import (
+    HIGHEST,
+    JUDGES,
+    LIKENESS,
+    PROMPT,
+    RATES,
+    SIZES,
+    STUDIES,
+    counts_of,
+    known_length,
+    parts_of,
+    worst_of,
+)
 from bench.bench_coverage import Cell as Errors
 from bench.bench_coverage_figures import FEWEST_WITH, GRID, LABELS, ROUNDING, WORDS, Cell, Study, Tried, make_study, word_of
 from graders.calibration import by_chance, errors, probes
@@ -52,6 +64,7 @@ POPULATION, DRAWN_FROM, NEW = 100_000, 1_000, 5_000
 ONE, LEVEL = "one prediction", 0.95
 SCALE, SPAN, PASS = (1.0, 5.0), 4.0, 4.0
 ALONE, PROMPTS = "", "prompts of 5"
+EXACT = "rate (Clopper-Pearson)"  # made to hold the truth at least 95 times in 100 at every rate: it is held to that
 POLICIES = ("random", "stratified", "active")
 TRIES, KS = 10, (1, 5, 10)
 PLAYERS, TIES = ("a", "b", "c", "d"), 0.2
@@ -76,7 +89,7 @@ def figures_of_people_and_judge(study: Study, draws: Resamples) -> dict[str, Est
         "points for formatting": probes.formatting_bias(judge, mean, marked, prompt),
         "points for words to the judge": probes.injection_bias(judge, mean, flagged, prompt),
         "bias of a group": errors.bias_by(judge, mean, longest, 3, draws)[2],
-        "rate (Clopper-Pearson)": clopper_pearson(int(passed.sum()), len(passed)),
+        EXACT: clopper_pearson(int(passed.sum()), len(passed)),
     }
 
 
@@ -194,7 +207,7 @@ def study_group(n: int, rate: str, judge: str, how: str, rng: np.random.Generato
     found: Found = {name: (made, None) for name, made in figures_of_people_and_judge(study, draws).items()}
     found |= figures_of_map(study, make_study(at, judge, NEW, rng, clustered=False), draws, rng)
     if how == PROMPTS:
-        del found["rate (Clopper-Pearson)"]  # of independent outputs
+        del found[EXACT]  # of independent outputs
         return at, found
     return at, found | bins_of(study)
 
@@ -329,16 +342,21 @@ def said_of(parts: list[Tried | Shares], rate: str, every: dict[tuple[str, str],
 
 
 def _shortened(whole: Tried, rate: str, every: dict[tuple[str, str], Tried]) -> tuple[str, str]:
-    """Whether another range, or one judge, would be below 93 were all intervals shortened until this cell is at 97."""
-    shortened = float(np.quantile(whole.reach, HIGHEST, method="inverted_cdf"))
+    """Whether neighbours would be below 93 were all intervals shortened until this cell is at 97, as in `bench_coverage_figures`."""
+    times = float(np.quantile(whole.reach, HIGHEST, method="inverted_cdf"))
     others = {at[0] for at in every} - {rate}
-    neighbours = every | {(other, "all"): Tried.together([f for at, f in every.items() if at[0] == other]) for other in others}
-    shares = {at: (found.held_by(shortened), found.cell) for at, found in neighbours.items() if found.cell.with_interval >= FEWEST_WITH}
-    worst = min(shares, key=lambda at: shares[at][0] + 2 * shares[at][1].error)
-    held, cell = shares[worst]
+    alike = every | {(other, "all"): Tried.together([f for at, f in every.items() if at[0] == other]) for other in others}
+    neighbours = parts_of(whole.reach, whole.truth)[1:]  # the cell itself is no neighbour
+    names = [f"{rate} all, a third"] * len(neighbours)
+    for at, found in alike.items():
+        if found.cell.with_interval >= FEWEST_WITH:
+            parts = parts_of(found.reach, found.truth)
+            neighbours += parts
+            names += [f"{' '.join(at).strip()}{', a third' if is_third else ''}" for _, is_third in parts]
+    worst, held, is_below = worst_of(neighbours, times)
     by_chance = whole.held_by(1.0) - 2 * (HIGHEST * (1 - HIGHEST) / len(whole.reach)) ** 0.5 <= HIGHEST
-    said = "as near as can be" if held + 2 * cell.error < LOWEST else "above by chance" if by_chance else "cautious"
-    return said, f"shortened {' '.join(worst).strip()} {100 * held:.1f}"
+    said = "as near as can be" if is_below else "above by chance" if by_chance else "cautious"
+    return said, f"shortened {names[worst]} {100 * held:.1f}"
 
 
 def plans(n: int, rate: str, judge: str, studies: int) -> list[float]:
@@ -389,6 +407,7 @@ def rows_of(made: dict[Where, dict[str, Tried | Shares]]) -> Iterator[dict[str, 
             if not parts:
                 continue
             cell, word, why = said_of(parts, rate, {at[1:]: found for at, found in mine.items() if at[0] == n})
+            word = "exact by design" if name == EXACT and cell.held > HIGHEST else word
             words[word] += 1
             of_judges.update(word_of(part.cell) for part in parts)
             each = " ".join(f"{100 * part.cell.held:.1f}" for part in parts)
@@ -400,10 +419,7 @@ def rows_of(made: dict[Where, dict[str, Tried | Shares]]) -> Iterator[dict[str, 
         yield {"name": f"{label}, lowest ({lowest[1]})", "value": 100 * lowest[0], "unit": "%", "better": "higher"}
         rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
         yield {"name": f"{label}: cells within", "value": words["within"], "unit": f"of {words.total()}{rest and '; '}{rest}"}
-    total = counted.total()
-    for word in WORDS:
-        row = {"name": f"more: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
-        yield row | ({"bar": 0} if word == "below" else {})
+    yield from counts_of(counted, "more")
     for word in ("within", "below", "below by chance", "above"):
         yield {"name": f"more: of {of_judges.total()} cells of one judge {word}", "value": of_judges[word], "unit": "cells"}
 
