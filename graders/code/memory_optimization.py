@@ -30,7 +30,7 @@ from tasks.task import Criterion, Task
 
 PROBE = "memory_optimization_probe.py"
 MODULES = tuple(f"{name}.py" for name in (
-    "absent", "asked_names", "surroundings", "plain_host", "pretend_gpu", "training_calls", "training_passes", "gradient_paths",
+    "absent", "asked_names", "surroundings", "plain_host", "across", "pretend_gpu", "training_calls", "training_passes", "gradient_paths",
     "freed_tensors", "known_parameters", "training_log", "training_hooks", "memory_techniques", "program_text",
     "calls_as_meant", "guard", "missing_names", "seal",
 ))  # fmt: skip

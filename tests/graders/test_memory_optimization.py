@@ -258,6 +258,18 @@ def test_an_optimizer_whose_state_stayed_on_the_host_ends_the_program_as_on_a_gp
     assert found.runs is False and "same device" in (found.error or "")
 
 
+def test_a_parameter_that_stays_on_the_host_gets_its_gradient_there():
+    source = task().starter
+    hosts = "scale = torch.ones(1, requires_grad=True)\n    hosts = torch.optim.SGD([scale], lr=0.01)\n    optimizer = torch.optim.AdamW("
+    scaled = "(loss * scale.to(device, non_blocking=True).sum()).backward()"
+    stepped = f"{STEP}; hosts.step(); hosts.zero_grad()"
+    for old, new in (*SMALL, ("optimizer = torch.optim.AdamW(", hosts), (BACKWARD, scaled), (STEP, stepped)):
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    found = MemoryOptimizationGrader().grade(task(), source)
+    assert found.runs is True, found.error
+
+
 LEAN = (
     AUTOCAST, (OPTIMIZER, "lr=args.lr, fused=True"), ("set_to_none=False", "set_to_none=True"), (KEPT, "history.append(loss.item())"),
     ("def evaluate", "@torch.no_grad()\ndef evaluate"), ("nn.ReLU(),\n            nn.Conv", "nn.ReLU(inplace=True),\n            nn.Conv"),

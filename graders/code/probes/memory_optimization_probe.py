@@ -35,7 +35,7 @@ from training_hooks import IN_PLACE, listen
 from training_log import TrainingLog
 
 OURS = (
-    "absent", "asked_names", "surroundings", "plain_host", "pretend_gpu", "training_calls", "training_passes", "gradient_paths",
+    "absent", "asked_names", "surroundings", "plain_host", "across", "pretend_gpu", "training_calls", "training_passes", "gradient_paths",
     "freed_tensors", "known_parameters", "training_log", "training_hooks", "memory_techniques", "program_text",
     "calls_as_meant", "guard", "missing_names", "seal",
     "memory_optimization_probe",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from across import Across, follows_gradients
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_leaves, tree_map
@@ -228,10 +229,16 @@ class Devices(TorchFunctionMode):
         non_blocking, was_pinned = bool(options.get("non_blocking")), source.untyped_storage() in self.pinned
         if wanted in (None, here):
             return source.to(dtype or source.dtype, **options)
-        with self.storages.placing(wanted):
-            out = source.to(dtype or source.dtype, **{**options, "copy": True})
-        self.storages.put(out, wanted)
+        options |= {"dtype": dtype or source.dtype, "copy": True}
+        follows = follows_gradients(source)
+        out = Across.apply(source, self._copied, (here, wanted), options) if follows else self._copied(source, wanted, options)
         self.moved(source, out, non_blocking, was_pinned)
+        return out
+
+    def _copied(self, source: Tensor, wanted: str, options: dict[str, Any]) -> Tensor:
+        with self.storages.placing(wanted):
+            out = source.to(**options)
+        self.storages.put(out, wanted)
         return out
 
     def _read_to(self, func: Any, rest: list[Any], kwargs: dict[str, Any]) -> tuple[str | None, torch.dtype | None, dict[str, Any]]:
