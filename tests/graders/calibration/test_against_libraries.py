@@ -1,6 +1,8 @@
 """Our point values are those of the named libraries, on made-up scores with ties and missing cells."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -180,3 +182,10 @@ def test_pass_at_k_is_the_binomial_formula():
     n, passes, k = [10, 12, 30], [0, 3, 29], 5
     chances = [1 - math.comb(a - c, k) / math.comb(a, k) for a, c in zip(n, passes, strict=True)]
     assert pass_at_k(n, passes, k).value == pytest.approx(np.mean(chances))
+
+
+def test_quantiles_of_student_are_scipys_without_the_time_to_import_it():
+    code = "import sys\nfrom graders.calibration.student import student_quantile as q\nprint(q(3.5, 0.975), 'scipy' in sys.modules)"
+    found, imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    special = pytest.importorskip("scipy.special")
+    assert float(found) == pytest.approx(float(special.stdtrit(3.5, 0.975)), rel=1e-9) and imported == "False"
