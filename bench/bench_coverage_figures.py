@@ -257,21 +257,27 @@ def tightness(name: str, where: Group, made: Made) -> tuple[str, str]:
     known = float(np.average(of_each, weights=[len(part.reach) for part in mine if len(part.reach)]))
     if known > HIGHEST:
         return "as near as can be", f"known length {100 * known:.1f}"
-    shortened = float(np.quantile(tried.reach, HIGHEST, method="inverted_cdf"))
-    others = {at: found[name] for at, found in made.items() if (at[0], at[3]) == (n, clustered) and name in found}
-    for other in RATES:
-        together = [found for at, found in others.items() if at[1] == other and at[2] in JUDGES]
-        others[(n, other, "all", clustered)] = Tried.together(together)
+    others = {(at[1], at[2]): found[name] for at, found in made.items() if (at[0], at[3]) == (n, clustered) and name in found}
+    word, shown = where_shortened(tried, rate, others)
+    return word, f"known length {100 * known:.1f}, {shown}"
+
+
+def where_shortened(tried: Tried, rate: str, every: dict[tuple[str, str], Tried]) -> tuple[str, str]:
+    """What is said of a cell where neighbours are shortened with it until it is at 97; `every` is that of each range and judge."""
+    times = float(np.quantile(tried.reach, HIGHEST, method="inverted_cdf"))
+    alike = dict(every)
+    for other in dict.fromkeys(other for other, _ in every):
+        alike[other, "all"] = Tried.together([found for at, found in every.items() if at[0] == other and at[1] not in FAIR])
     neighbours, names = [], []
-    for (_, other, judge, _), found in others.items():
+    for at, found in alike.items():
         if found.cell.with_interval >= FEWEST_WITH:
-            parts = parts_of(found.reach, found.truth)[(other, judge) == (rate, "all") :]  # the cell itself is no neighbour
+            parts = parts_of(found.reach, found.truth)[at == (rate, "all") :]  # the cell itself is no neighbour
             neighbours += parts
-            names += [f"{other} {judge}{', a third' if is_third else ''}" for _, is_third in parts]
-    worst, held, is_below = worst_of(neighbours, shortened)
+            names += [f"{' '.join(at).strip()}{', a third' if is_third else ''}" for _, is_third in parts]
+    worst, held, is_below = worst_of(neighbours, times)
     by_chance = tried.held_by(1.0) - 2 * (HIGHEST * (1 - HIGHEST) / len(tried.reach)) ** 0.5 <= HIGHEST
     said = "as near as can be" if is_below else "above by chance" if by_chance else "cautious"
-    return said, f"known length {100 * known:.1f}, shortened {names[worst]} {100 * held:.1f}"
+    return said, f"shortened {names[worst]} {100 * held:.1f}"
 
 
 def _of_one(rate: str, judge: str, studies: int) -> Made:

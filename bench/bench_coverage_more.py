@@ -40,11 +40,20 @@ from bench.bench_coverage import (
     STUDIES,
     counts_of,
     known_length,
-    parts_of,
-    worst_of,
 )
 from bench.bench_coverage import Cell as Errors
-from bench.bench_coverage_figures import FEWEST_WITH, GRID, LABELS, ROUNDING, WORDS, Cell, Study, Tried, make_study, word_of
+from bench.bench_coverage_figures import (
+    GRID,
+    LABELS,
+    ROUNDING,
+    WORDS,
+    Cell,
+    Study,
+    Tried,
+    make_study,
+    where_shortened,
+    word_of,
+)
 from graders.calibration import by_chance, errors, probes
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
@@ -338,25 +347,7 @@ def said_of(parts: list[Tried | Shares], rate: str, every: dict[tuple[str, str],
     known = float(np.average(of_each, weights=[len(p.reach) for p in tried if len(p.reach)]))
     if known > HIGHEST:
         return whole.cell, "as near as can be", f"known length {100 * known:.1f}"
-    return whole.cell, *_shortened(whole, rate, {at: found for at, found in every.items() if isinstance(found, Tried)})
-
-
-def _shortened(whole: Tried, rate: str, every: dict[tuple[str, str], Tried]) -> tuple[str, str]:
-    """Whether neighbours would be below 93 were all intervals shortened until this cell is at 97, as in `bench_coverage_figures`."""
-    times = float(np.quantile(whole.reach, HIGHEST, method="inverted_cdf"))
-    others = {at[0] for at in every} - {rate}
-    alike = every | {(other, "all"): Tried.together([f for at, f in every.items() if at[0] == other]) for other in others}
-    neighbours = parts_of(whole.reach, whole.truth)[1:]  # the cell itself is no neighbour
-    names = [f"{rate} all, a third"] * len(neighbours)
-    for at, found in alike.items():
-        if found.cell.with_interval >= FEWEST_WITH:
-            parts = parts_of(found.reach, found.truth)
-            neighbours += parts
-            names += [f"{' '.join(at).strip()}{', a third' if is_third else ''}" for _, is_third in parts]
-    worst, held, is_below = worst_of(neighbours, times)
-    by_chance = whole.held_by(1.0) - 2 * (HIGHEST * (1 - HIGHEST) / len(whole.reach)) ** 0.5 <= HIGHEST
-    said = "as near as can be" if is_below else "above by chance" if by_chance else "cautious"
-    return said, f"shortened {names[worst]} {100 * held:.1f}"
+    return whole.cell, *where_shortened(whole, rate, {at: found for at, found in every.items() if isinstance(found, Tried)})
 
 
 def plans(n: int, rate: str, judge: str, studies: int) -> list[float]:
