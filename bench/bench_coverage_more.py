@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -78,6 +78,7 @@ POLICIES = ("random", "stratified", "active")
 TRIES, KS = 10, (1, 5, 10)
 PLAYERS, TIES = ("a", "b", "c", "d"), 0.2
 STRENGTHS = {"near each other": np.array([0.5, 0.2, -0.2, -0.5]), "far apart": np.array([2.0, 0.7, -0.7, -2.0])}
+OF_MAP = {"error before", "error after", "bias before", "bias after", "log-loss before", "log-loss after", ONE}
 PILOT, SIMULATIONS, PLANS = 0.1, 20, 60  # of label plans there are one study in so many
 
 Where = tuple[str, int, str, str, str]  # group, labels, rate, judge, how they come
@@ -86,20 +87,25 @@ Truths = dict[str, Callable[[float], float]]  # by the rate of a pass
 Found = dict[str, tuple[Estimate, float | tuple[float, float] | Callable[[Truths, float], float] | None]]
 
 
-def figures_of_people_and_judge(study: Study, draws: Resamples) -> dict[str, Estimate]:
+def made_of(figures: dict[str, Callable[[], Estimate]], only: Collection[str]) -> dict[str, Estimate]:
+    return {name: make() for name, make in figures.items() if not only or name in only}
+
+
+def figures_of_people_and_judge(study: Study, draws: Resamples, only: Collection[str] = ()) -> dict[str, Estimate]:
     judge, mean, prompt = study.judge, study.human.mean(axis=1), study.prompt
     passed = majority((study.human >= PASS).astype(float))
     length = np.log1p(study.length) - 5
     own, marked, flagged = (length > 0.5).astype(float), np.expm1(np.maximum(length, 0)), (length > 1.28).astype(float)
     longest = np.searchsorted((-0.5, 0.5), length)
-    return {
-        "mean human score": mean_score(study.human, draws, SCALE),
-        "points for its own family": probes.self_preference(judge, mean, own, prompt),
-        "points for formatting": probes.formatting_bias(judge, mean, marked, prompt),
-        "points for words to the judge": probes.injection_bias(judge, mean, flagged, prompt),
-        "bias of a group": errors.bias_by(judge, mean, longest, 3, draws)[2],
-        EXACT: clopper_pearson(int(passed.sum()), len(passed)),
+    figures: dict[str, Callable[[], Estimate]] = {
+        "mean human score": lambda: mean_score(study.human, draws, SCALE),
+        "points for its own family": lambda: probes.self_preference(judge, mean, own, prompt),
+        "points for formatting": lambda: probes.formatting_bias(judge, mean, marked, prompt),
+        "points for words to the judge": lambda: probes.injection_bias(judge, mean, flagged, prompt),
+        "bias of a group": lambda: errors.bias_by(judge, mean, longest, 3, draws)[2],
+        EXACT: lambda: clopper_pearson(int(passed.sum()), len(passed)),
     }
+    return made_of(figures, only)
 
 
 def figures_of_map(study: Study, new: Study, draws: Resamples, rng: np.random.Generator) -> Found:
@@ -131,7 +137,7 @@ def _loss(stated: Floats, passed: Floats, n: int) -> float:
     return float(-(passed * np.log(p) + (1 - passed) * np.log(1 - p)).mean())
 
 
-def figures_of_draw(study: Study, sample: Sample, prompt: Ints | None) -> dict[str, Estimate]:
+def figures_of_draw(study: Study, sample: Sample, prompt: Ints | None, only: Collection[str] = ()) -> dict[str, Estimate]:
     """Labels by a policy, of outputs that the judge scored all."""
     n, drawn = len(study.judge), np.sort(sample.indices)
     mean, judge = np.full(n, np.nan), study.judge
@@ -143,35 +149,39 @@ def figures_of_draw(study: Study, sample: Sample, prompt: Ints | None) -> dict[s
     if sample.policy == "active":
         chances = {"weights": 1 / sample.probabilities}
     given = chances | ({} if prompt is None else {"clusters": prompt})
-    found = {
-        "same verdict by chances": weighted_rate(nobody, same, **given),
-        "mean by chances": weighted_mean(nobody, mean, SCALE, **given),
-        "mean by chances and judge": weighted_mean(judge, mean, SCALE, **given),
-        "rate by chances": weighted_rate(nobody, passed, **given),
-        "rate by chances and judge": weighted_rate(verdict, passed, **given),
+    figures: dict[str, Callable[[], Estimate]] = {
+        "same verdict by chances": lambda: weighted_rate(nobody, same, **given),
+        "mean by chances": lambda: weighted_mean(nobody, mean, SCALE, **given),
+        "mean by chances and judge": lambda: weighted_mean(judge, mean, SCALE, **given),
+        "rate by chances": lambda: weighted_rate(nobody, passed, **given),
+        "rate by chances and judge": lambda: weighted_rate(verdict, passed, **given),
     }
+    found = made_of(figures, only)
     if sample.policy == "random":
         return found
     draws = Resamples(np.arange(len(drawn)) if prompt is None else prompt[drawn], rng=np.random.default_rng(0))
     chances = {"weights": 1 / sample.probabilities[drawn]}
     if sample.policy == "stratified":
         chances["population"] = Population(sample.strata, np.arange(n) if prompt is None else prompt, drawn)
-    return found | figures_by_chance(judge[drawn], study.human[drawn], chances, draws)
+    return found | figures_by_chance(judge[drawn], study.human[drawn], chances, draws, only)
 
 
-def figures_by_chance(judge: Floats, people: Floats, chances: dict[str, Any], draws: Resamples) -> dict[str, Estimate]:
+def figures_by_chance(
+    judge: Floats, people: Floats, chances: dict[str, Any], draws: Resamples, only: Collection[str] = ()
+) -> dict[str, Estimate]:
     apart, given = judge - people.mean(axis=1), chances | {"resamples": draws}
-    return {
-        "bias by chances": by_chance.mean_by_chance(apart, kind="points", **given),
-        "error by chances": by_chance.mean_by_chance(np.abs(apart), kind="size", **given),
-        "squared error by chances": by_chance.mean_by_chance(apart**2, kind="mean", most=SPAN**2, **given),
-        "kappa by chances": by_chance.kappa_by_chance(judge, people, LABELS, **given),
-        "AC2 by chances": by_chance.ac2_by_chance(judge, people, LABELS, **given),
-        "alpha by chances": by_chance.alpha_by_chance(people, "ordinal", labels=LABELS, **given),
-        "alpha of the judge by chances": by_chance.alpha_by_chance(people, "ordinal", labels=LABELS, judge=judge, **given),
-        "Pearson by chances": by_chance.correlation_by_chance("pearson", judge, people, **given),
-        "Spearman by chances": by_chance.correlation_by_chance("spearman", judge, people, **given),
+    figures: dict[str, Callable[[], Estimate]] = {
+        "bias by chances": lambda: by_chance.mean_by_chance(apart, kind="points", **given),
+        "error by chances": lambda: by_chance.mean_by_chance(np.abs(apart), kind="size", **given),
+        "squared error by chances": lambda: by_chance.mean_by_chance(apart**2, kind="mean", most=SPAN**2, **given),
+        "kappa by chances": lambda: by_chance.kappa_by_chance(judge, people, LABELS, **given),
+        "AC2 by chances": lambda: by_chance.ac2_by_chance(judge, people, LABELS, **given),
+        "alpha by chances": lambda: by_chance.alpha_by_chance(people, "ordinal", labels=LABELS, **given),
+        "alpha of the judge by chances": lambda: by_chance.alpha_by_chance(people, "ordinal", labels=LABELS, judge=judge, **given),
+        "Pearson by chances": lambda: by_chance.correlation_by_chance("pearson", judge, people, **given),
+        "Spearman by chances": lambda: by_chance.correlation_by_chance("spearman", judge, people, **given),
     }
+    return made_of(figures, only)
 
 
 def bins_of(study: Study) -> Found:
@@ -209,32 +219,36 @@ def truths(rate: str, judge: str, population: int = POPULATION) -> Truths:
     return {name: np.polynomial.Polynomial.fit(rates, seen, GRID - 2) for name, seen in values.items()}
 
 
-def study_group(n: int, rate: str, judge: str, how: str, rng: np.random.Generator) -> tuple[float, Found]:
+def study_group(where: Where, rng: np.random.Generator, only: Collection[str]) -> tuple[float, Found]:
+    _, n, rate, judge, how = where
     at = float(rng.uniform(*RATES[rate]))
     study = make_study(at, judge, n, rng, clustered=how == PROMPTS)
     draws = Resamples(study.prompt, rng=rng)
-    found: Found = {name: (made, None) for name, made in figures_of_people_and_judge(study, draws).items()}
-    found |= figures_of_map(study, make_study(at, judge, NEW, rng, clustered=False), draws, rng)
+    found: Found = {name: (made, None) for name, made in figures_of_people_and_judge(study, draws, only).items()}
+    if not only or OF_MAP & set(only):
+        found |= figures_of_map(study, make_study(at, judge, NEW, rng, clustered=False), draws, rng)
     if how == PROMPTS:
-        del found[EXACT]  # of independent outputs
+        found.pop(EXACT, None)  # of independent outputs
         return at, found
     return at, found | bins_of(study)
 
 
-def drawn_group(n: int, rate: str, judge: str, how: str, rng: np.random.Generator) -> tuple[float, Found]:
+def drawn_group(where: Where, rng: np.random.Generator, only: Collection[str]) -> tuple[float, Found]:
+    _, n, rate, judge, how = where
     at, (policy, _, grouped) = float(rng.uniform(*RATES[rate])), how.partition(", ")
     study = make_study(at, judge, DRAWN_FROM, rng, clustered=bool(grouped))
     seen = np.where(rng.random(DRAWN_FROM) < PILOT, study.human.mean(axis=1), np.nan)
     strata = score_strata(study.judge)
     sample = draw(policy, study.judge, predicted_error(study.judge, seen, strata, SCALE), strata, n, rng=rng)
-    return at, {name: (made, None) for name, made in figures_of_draw(study, sample, study.prompt if grouped else None).items()}
+    figures = figures_of_draw(study, sample, study.prompt if grouped else None, only)
+    return at, {name: (made, None) for name, made in figures.items()}
 
 
-def tries_group(n: int, rate: str, _: str, __: str, rng: np.random.Generator) -> tuple[float, Found]:
+def tries_group(where: Where, rng: np.random.Generator, _: Collection[str]) -> tuple[float, Found]:
     """Prompts of ten outputs, alike in quality; the truth by numeric integration over prompts."""
     from scipy.special import ndtr, ndtri  # noqa: PLC0415 - 0.4 s to import
 
-    at = float(rng.uniform(*RATES[rate]))
+    n, at = where[1], float(rng.uniform(*RATES[where[2]]))
     knots, shares = np.polynomial.hermite_e.hermegauss(60)
 
     def chance(quality: Floats) -> Floats:
@@ -264,7 +278,8 @@ def true_strengths(rate: str, how: str) -> Floats:
     return np.array([found[name] for name in PLAYERS])
 
 
-def games_group(n: int, rate: str, _: str, how: str, rng: np.random.Generator) -> tuple[float, Found]:
+def games_group(where: Where, rng: np.random.Generator, _: Collection[str]) -> tuple[float, Found]:
+    n, rate, how = where[1], where[2], where[4]
     prompt = np.arange(n) // (PROMPT if how == PROMPTS else 1)
     x, y, outcome = games_of(STRENGTHS[rate], n, rng, prompt=prompt if how == PROMPTS else None)
     ratings = bradley_terry([PLAYERS[i] for i in x], [PLAYERS[i] for i in y], outcome, Resamples(prompt, rng=rng))
@@ -278,7 +293,7 @@ def games_group(n: int, rate: str, _: str, how: str, rng: np.random.Generator) -
     return 0.0, found
 
 
-Group = Callable[[int, str, str, str, np.random.Generator], tuple[float, Found]]
+Group = Callable[[Where, np.random.Generator, Collection[str]], tuple[float, Found]]
 GROUPS: dict[str, tuple[Group, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {  # rates, judges, how labels come
     "study": (study_group, tuple(RATES), tuple(JUDGES), (ALONE, PROMPTS)),
     "drawn": (drawn_group, tuple(RATES), tuple(JUDGES), (*POLICIES, *(f"{policy}, {PROMPTS}" for policy in POLICIES))),
@@ -300,14 +315,18 @@ class Shares:
         return Cell(len(self.held) / self.studies, float(self.held.mean()) if len(self.held) else 0.0, self.studies)
 
 
-def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION) -> dict[str, Tried | Shares]:
-    """Each figure's intervals and truths in the studies of one judge."""
+def simulate(
+    where: Where, studies: int, seed: int = 0, population: int = POPULATION, only: Collection[str] = ()
+) -> dict[str, Tried | Shares]:
+    """Each figure's intervals and truths in the studies of one judge; with `only` those of some figures."""
     group, n, rate, judge, how = where
     rng = np.random.default_rng([seed, n, *(crc32(part.encode()) for part in (group, rate, judge, how))])
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(studies):
-        at, found = GROUPS[group][0](n, rate, judge, how, rng)
+        at, found = GROUPS[group][0](where, rng, only)
         for name, (made, truth) in found.items():
+            if only and name not in only:
+                continue
             mine = rows.setdefault(name, [])
             if isinstance(truth, tuple):
                 mine.append((*truth, at))
