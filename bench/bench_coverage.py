@@ -20,21 +20,24 @@ interval could do with less; "cautious" where none does, and "above by chance" w
 A useless judge may make the interval at most 1.05 times as wide as people alone. A good one has to make it as narrow as
 theory says, to within 5 %: the root of (1 - r^2) + r^2 n / N, r the correlation of its verdicts with people's, were no error
 of the judge unseen; the bar is that theory with the half outputs that `corrected_rate` adds, since a judge that has not erred
-in twenty may. The last lines count the cells: the bar is met where none is below, and none cautious.
+in twenty may. A cell that is cautious or below is simulated again with its neighbours, 10,000 studies each
+(`coverage_again`). The last lines count the cells: the bar is met where none is below, and none cautious.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Any
 
 import numpy as np
 
+from bench import coverage_again
+from bench.coverage_again import Said, judged_again, made_again
 from graders.calibration.arrays import Floats
 from graders.calibration.inference import corrected_rate
 from graders.calibration.planning import estimate_from
@@ -52,7 +55,6 @@ RIVALS = {"generous": (0.97, 0.4), "harsh": (0.97, -0.4)}  # as close as the goo
 LIKENESS, NEARLY_THE_SAME = 0.3, 0.9  # share of the variance of quality that outputs of a prompt have in common
 LOWEST, HIGHEST, WIDEST, MORE_THAN_THEORY = 0.93, 0.97, 1.05, 1.05
 WORDS = ("within", "as near as can be", "above by chance", "below by chance", "cautious", "below")
-MISSED = ("cautious", "below")
 KNOWN_SE, ALIKE = 1.96, 100  # studies with about one true rate, whose errors give its standard error
 THIRDS, FEWEST_IN_THIRD = 3, 100  # of a neighbour, by the truth; studies in each
 SURE, SURE_OF_THIRD = 2.0, 3.0  # standard errors below 93, as where a cell is counted as below; of thirds there are many
@@ -185,12 +187,12 @@ def shortened(cell: Cell) -> float:
     return float(np.quantile(cell.reach, HIGHEST, method="inverted_cdf"))
 
 
-def least_rival(cell: Cell, where: Where, studies: int) -> float:
+def least_rival(cell: Cell, where: Where, studies: int, seed: int) -> float:
     """How often the worst rival's interval would hold, shortened by what brings this cell down to 97 in 100."""
     name, n, rate, judge = where
-    rivals = [simulate(name, n, rate, rival, studies=studies) for rival in RIVALS] if judge != "useless" else []
+    rivals = [simulate(name, n, rate, rival, studies=studies, seed=seed) for rival in RIVALS] if judge != "useless" else []
     if "prompts" in name:
-        rivals.append(simulate(name, n, rate, judge, studies=studies, likeness=NEARLY_THE_SAME))
+        rivals.append(simulate(name, n, rate, judge, studies=studies, seed=seed, likeness=NEARLY_THE_SAME))
     return min((float((rival.reach <= shortened(cell)).mean()) for rival in rivals), default=1.0)
 
 
@@ -214,24 +216,24 @@ def worst_of(parts: Sequence[Part], times: float) -> tuple[int, float, bool]:
     return worst, shares[worst], below[worst] > 0
 
 
-def verdict(cell: Cell, where: Where, others: Sequence[Cell], studies: int) -> tuple[str, str]:
-    """What is said of a cell, beside the others of its estimator and size: a word, and what shows it."""
+def verdict(cell: Cell, where: Where, others: Sequence[Cell], studies: int, seed: int = 0) -> Said:
+    """What is said of a cell, beside the others of its estimator and size."""
     if cell.held < LOWEST:
         error = float(np.sqrt(LOWEST * (1 - LOWEST) / studies))
-        return ("below" if cell.held + 2 * error < LOWEST else "below by chance"), ""
+        return Said(cell.held, "below" if cell.held + 2 * error < LOWEST else "below by chance", "")
     if cell.held <= HIGHEST:
-        return "within", ""
+        return Said(cell.held, "within", "")
     if (known := known_length(cell)) > HIGHEST:
-        return "as near as can be", f"known length {100 * known:.1f}"
+        return Said(cell.held, "as near as can be", f"known length {100 * known:.1f}")
     _, *own = parts_of(cell.reach, cell.truth)  # the cell itself is no neighbour
     neighbours = [*own, *(part for other in others for part in parts_of(other.reach, other.truth))]
     _, neighbour, is_below = worst_of(neighbours, shortened(cell)) if neighbours else (0, 1.0, False)
     if is_below:
-        return "as near as can be", f"neighbour shortened {100 * neighbour:.1f}"
-    rival = least_rival(cell, where, studies)
+        return Said(cell.held, "as near as can be", f"neighbour shortened {100 * neighbour:.1f}")
+    rival = least_rival(cell, where, studies, seed)
     shown = f"known length {100 * known:.1f}, shortened neighbour {100 * neighbour:.1f}, rival {100 * rival:.1f}"
     by_chance = cell.held - 2 * float(np.sqrt(HIGHEST * (1 - HIGHEST) / studies)) <= HIGHEST
-    return ("as near as can be" if rival < LOWEST else "above by chance" if by_chance else "cautious"), shown
+    return Said(cell.held, "as near as can be" if rival < LOWEST else "above by chance" if by_chance else "cautious", shown)
 
 
 def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
@@ -239,8 +241,17 @@ def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
     return [*_widths(studies), *_coverages(studies)]
 
 
-def simulate_at(where: Where, studies: int) -> Cell:
-    return simulate(*where, studies=studies)
+def simulate_at(where: Where, studies: int, seed: int = 0, only: Collection[str] = ()) -> dict[str, Cell]:
+    """The cell by the name of its estimator, as `coverage_again` has it."""
+    return {where[0]: simulate(*where, studies=studies, seed=seed)}
+
+
+def verdicts(pool: Executor, made: dict[Where, Cell], wheres: Sequence[Where], studies: int, seed: int = 0) -> dict[Where, Said]:
+    """What is said of some of the cells, with what was made of all."""
+    others = [[made[other] for other in made if other[:2] == where[:2] and other != where] for where in wheres]
+    cells = [made[where] for where in wheres]
+    said = pool.map(verdict, cells, wheres, others, [studies] * len(wheres), [seed] * len(wheres))
+    return dict(zip(wheres, said, strict=True))
 
 
 def _coverages(studies: int) -> Iterator[dict[str, Any]]:
@@ -249,18 +260,31 @@ def _coverages(studies: int) -> Iterator[dict[str, Any]]:
         for name, size in product(ESTIMATORS, SIZES)
         for rate, judge in product(RATES, ("useless",) if name.startswith("people") else JUDGES)
     ]
-    counted: Counter[str] = Counter()
     with ProcessPoolExecutor(2) as pool:
-        made = dict(zip(cells, pool.map(simulate_at, cells, [studies] * len(cells)), strict=True))
-        others = [[made[other] for other in cells if other[:2] == where[:2] and other != where] for where in cells]
-        said = pool.map(verdict, made.values(), cells, others, [studies] * len(cells))
-        found = dict(zip(cells, said, strict=True))
-    for (name, size), mine in groupby(cells, key=lambda where: where[:2]):
-        held, words = {}, Counter()
+
+        def cells_of(found: Mapping[Where, Mapping[str, Cell]]) -> dict[Where, Cell]:
+            return {where: mine[where[0]] for where, mine in found.items()}
+
+        def again(doubtful: list[Where]) -> dict[Where, Said]:
+            near = {where: (where[0],) for where in cells if any(where[:2] == other[:2] for other in doubtful)}
+            made = cells_of(made_again(pool, simulate_at, near, coverage_again.STUDIES))
+            return verdicts(pool, made, doubtful, coverage_again.STUDIES, coverage_again.SEED)
+
+        made = cells_of(dict(zip(cells, pool.map(simulate_at, cells, [studies] * len(cells)), strict=True)))
+        said = judged_again(verdicts(pool, made, cells, studies), again)
+    yield from rows_of(said)
+
+
+def rows_of(said: dict[Where, Said]) -> Iterator[dict[str, Any]]:
+    counted: Counter[str] = Counter()
+    for (name, size), mine in groupby(said, key=lambda where: where[:2]):
+        held: dict[Where, float] = {}
+        words: Counter[str] = Counter()
         for where in mine:
-            held[where], (word, why) = made[where].held, found[where]
-            words[word] += 1
-            print(f"    {', '.join(map(str, where))}: {100 * held[where]:.1f} {word} {why}".rstrip(), file=sys.stderr, flush=True)
+            one = said[where]
+            held[where] = one.held
+            words[one.word] += 1
+            print(f"    {', '.join(map(str, where))}: {100 * one.held:.1f} {one.word} {one.why}".rstrip(), file=sys.stderr, flush=True)
         low, label = min(held, key=held.__getitem__), f"{name}, n {size}"
         yield {
             "name": f"{label}, lowest ({low[2]}, {low[3]})",
@@ -275,7 +299,7 @@ def _coverages(studies: int) -> Iterator[dict[str, Any]]:
     yield from counts_of(counted, "rates")
 
 
-def counts_of(counted: Counter[str], what: str, missed: Sequence[str] = MISSED) -> Iterator[dict[str, Any]]:
+def counts_of(counted: Counter[str], what: str, missed: Sequence[str] = coverage_again.IN_DOUBT) -> Iterator[dict[str, Any]]:
     """How many cells there are of each word, and last those that miss the bar."""
     total = counted.total()
     for word in dict.fromkeys((*(word for word in WORDS if counted[word]), *counted)):

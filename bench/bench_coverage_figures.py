@@ -15,23 +15,25 @@ the part of one judge, counted on its own. A cell above 97 is tried as in `bench
   those at another range, or of one judge (a fair one, that follows quality halfway, among them), would hold it less than 93
   times in 100, by more than two standard errors (as where a cell is counted as below), or a third of these by the truth would,
   by more than three. The labels of a study can't tell these apart.
-Of the others, those within two standard errors of 97 are "above by chance", the rest "cautious". The last lines count the
-cells: the bar is met where none is below, and none cautious.
+Of the others, those within two standard errors of 97 are "above by chance", the rest "cautious". A cell that is cautious or
+below is simulated again with its neighbours, 10,000 studies each (`coverage_again`). The last lines count the cells: the bar is
+met where none is below, and none cautious.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from itertools import product
+from functools import cache, partial
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
 
+from bench import coverage_again
 from bench.bench_coverage import (
     HIGHEST,
     JUDGES,
@@ -48,12 +50,14 @@ from bench.bench_coverage import (
 )
 from bench.bench_coverage import WORDS as RATE_WORDS
 from bench.bench_coverage import Cell as Errors
+from bench.coverage_again import Said, judged_again, made_again, together
 from graders.calibration import agreement, alpha, comparison, decision, errors, icc, probes, rank, reliability
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
 
+DIFFERENCES = ("mae", "abs_bias", "weighted_kappa", "spearman", "kendall_b", "pearson")
 LABELS = (1.0, 2.0, 3.0, 4.0, 5.0)
 CUTS = np.array([-1.4, -0.7, 0.0, 0.7])  # between the scores, around that of a pass
 SEVERITY, CLOSENESS = np.array([-0.2, 0.0, 0.2]), 0.85  # of people
@@ -63,9 +67,11 @@ FEWEST_WITH, ROUNDING = 0.02, 1e-9
 FAIR = {"fair": (0.5, 0.0)}  # closeness to quality and generosity, as in JUDGES, of a judge that is a neighbour alone
 
 Found = dict[str, Estimate]
+Figures = dict[str, Callable[[], Estimate]]
 Where = tuple[int, str, str, bool]  # labels, rate, judge, prompts of five
 Group = tuple[int, str, bool]  # the same without the judge
 Made = dict[Where, dict[str, "Tried"]]
+Key = tuple[str, Group]
 WORDS = (*RATE_WORDS, "none")
 AT_ONCE = 222  # studies made from one seed: a run can be made in pieces
 
@@ -101,56 +107,80 @@ def make_study(rate: float, judge: str, n: int, rng: np.random.Generator, *, clu
     return Study(once, scores(*OTHER, normal()), again, human, prompt, np.expm1(length + 5))
 
 
-def figures_of_people(study: Study, draws: Resamples | None) -> Found:
-    found = {f"alpha, {name}": made for name, made in alpha.krippendorff_alphas(study.human, alpha.METRICS, draws, LABELS).items()}
-    found |= {"ICC(1)": icc.icc1(study.human, draws, LABELS), "ICC(2,k)": icc.icc2k(study.human, draws, LABELS)}
-    if draws is not None:
-        severe = probes.reviewer_severity(study.human, ("a", "b", "c"), study.prompt)["a"]
-        found |= {"severity of a reviewer": severe}
-    else:
+def made_of(figures: Figures, only: Collection[str]) -> Found:
+    """All of the figures, or `only` some."""
+    return {name: make() for name, make in figures.items() if not only or name in only}
+
+
+def figures_of_people(study: Study, draws: Resamples | None, only: Collection[str] = ()) -> Found:
+    @cache
+    def alphas() -> Found:
+        return alpha.krippendorff_alphas(study.human, alpha.METRICS, draws, LABELS)
+
+    def severity() -> Estimate:
+        if draws is not None:
+            return probes.reviewer_severity(study.human, ("a", "b", "c"), study.prompt)["a"]
         of_each = study.human.mean(axis=0)
-        found |= {"severity of a reviewer": Estimate.missing(f"{of_each[0] - of_each.mean()}")}
-    return found
+        return Estimate.missing(f"{of_each[0] - of_each.mean()}")
+
+    figures: Figures = {f"alpha, {metric}": lambda metric=metric: alphas()[metric] for metric in alpha.METRICS}
+    figures |= {
+        "ICC(1)": lambda: icc.icc1(study.human, draws, LABELS),
+        "ICC(2,k)": lambda: icc.icc2k(study.human, draws, LABELS),
+        "severity of a reviewer": severity,
+    }
+    return made_of(figures, only)
 
 
-def figures_of_judge(study: Study, draws: Resamples | None) -> Found:
+def figures_of_judge(study: Study, draws: Resamples | None, only: Collection[str] = ()) -> Found:
     judge, human, mean, rng = study.judge, study.human, study.human.mean(axis=1), np.random.default_rng(0)
     passed, truth = (judge >= 4).astype(float), decision.majority((human >= 4).astype(float))
-    n_boot = {} if draws is not None else {"n_boot": 0}
-    limits, made = errors.limits_of_agreement(judge, mean, draws), decision.decide(passed, truth, draws)
-    found = {
-        "weighted kappa": agreement.weighted_kappa(judge, human, LABELS, rng=rng, resamples=draws, **n_boot),
-        "kappa of verdicts": agreement.weighted_kappa(passed, truth, (0, 1), rng=rng, resamples=draws, **n_boot),
-        "alpha of the judge": alpha.judge_alpha(judge, human, "ordinal", draws, LABELS),
-        "AC2": agreement.gwet_ac2(judge, human, LABELS, draws),
-        "Pearson": rank.pearson(judge, mean, draws),
-        "Spearman": rank.spearman(judge, mean, draws),
-        "Kendall": rank.kendall_b(judge, mean, draws),
-        "Spearman within two criteria": rank.within(rank.spearman, judge, mean, np.arange(len(judge)) % 2, draws),
-        "mean absolute error": errors.mae(judge, mean, draws),
-        "bias": errors.bias(judge, mean, draws),
-        "limit of agreement, low": limits.low,
-        "limit of agreement, high": limits.high,
-        "Brier score": reliability.brier((judge - 1) / 4, truth, draws),
-        "calibration error": reliability.ece((judge - 1) / 4, truth, draws),
-        "advantage probability": alternative_annotator_test(judge, human, "neg_rmse", 0.2, resamples=draws).advantage_probability,
-        "points for length": probes.length_bias(judge, mean, study.length, study.prompt),
-        "place of an answer": probes.position_bias(np.sign(judge - 3), np.sign(human[:, 0] - 3), study.prompt),
+    n_boot, no_criteria = {} if draws is not None else {"n_boot": 0}, np.zeros(len(judge), dtype=np.int64)
+    limits = cache(lambda: errors.limits_of_agreement(judge, mean, draws))
+    decided = cache(lambda: decision.decide(passed, truth, draws))
+    second = cache(lambda: rank.second_reviewer(judge, human, no_criteria, draws))
+    figures: Figures = {
+        "weighted kappa": lambda: agreement.weighted_kappa(judge, human, LABELS, rng=rng, resamples=draws, **n_boot),
+        "kappa of verdicts": lambda: agreement.weighted_kappa(passed, truth, (0, 1), rng=rng, resamples=draws, **n_boot),
+        "alpha of the judge": lambda: alpha.judge_alpha(judge, human, "ordinal", draws, LABELS),
+        "AC2": lambda: agreement.gwet_ac2(judge, human, LABELS, draws),
+        "Pearson": lambda: rank.pearson(judge, mean, draws),
+        "Spearman": lambda: rank.spearman(judge, mean, draws),
+        "Kendall": lambda: rank.kendall_b(judge, mean, draws),
+        "Spearman within two criteria": lambda: rank.within(rank.spearman, judge, mean, np.arange(len(judge)) % 2, draws),
+        "mean absolute error": lambda: errors.mae(judge, mean, draws),
+        "bias": lambda: errors.bias(judge, mean, draws),
+        "limit of agreement, low": lambda: limits().low,
+        "limit of agreement, high": lambda: limits().high,
+        "Brier score": lambda: reliability.brier((judge - 1) / 4, truth, draws),
+        "calibration error": lambda: reliability.ece((judge - 1) / 4, truth, draws),
+        "advantage probability": lambda: alternative_annotator_test(judge, human, "neg_rmse", 0.2, resamples=draws).advantage_probability,
+        "points for length": lambda: probes.length_bias(judge, mean, study.length, study.prompt),
+        "place of an answer": lambda: probes.position_bias(np.sign(judge - 3), np.sign(human[:, 0] - 3), study.prompt),
+        "precision": lambda: decided().precision,
+        "recall": lambda: decided().recall,
+        "f1": lambda: decided().f1,
+        "false pass rate": lambda: decided().false_pass_rate,
+        "agreement": lambda: decided().agreement,
+        "rank of the judge": lambda: second().judge,
+        "rank of a reviewer": lambda: second().people,
+        "judge less reviewer": lambda: second().difference,
     }
-    found |= {name.replace("_", " "): getattr(made, name) for name in ("precision", "recall", "f1", "false_pass_rate", "agreement")}
-    second = rank.second_reviewer(judge, human, np.zeros(len(judge), dtype=np.int64), draws)
-    found |= {"rank of the judge": second.judge, "rank of a reviewer": second.people, "judge less reviewer": second.difference}
-    return found | figures_of_two(study, draws)
+    return made_of(figures | figures_of_two(study, draws), only)
 
 
-def figures_of_two(study: Study, draws: Resamples | None) -> Found:
+def figures_of_two(study: Study, draws: Resamples | None) -> Figures:
     """Of two judges, and of one at two times."""
     if draws is None:
-        whole = Resamples(np.zeros(len(study.judge), dtype=np.int64), rng=np.random.default_rng(0))  # one prompt: no interval
-        return figures_of_two(study, whole)
-    compared = comparison.compare_judges(study.judge, study.other, study.human, LABELS, resamples=draws)
-    found = {f"difference in {d.name.replace('_', ' ')}": d.difference for d in compared.differences}
-    return found | {"drift": comparison.drift(study.judge, study.again, draws, tolerance=0.1).shift}
+        draws = Resamples(np.zeros(len(study.judge), dtype=np.int64), rng=np.random.default_rng(0))  # one prompt: no interval
+
+    @cache
+    def compared() -> Found:
+        found = comparison.compare_judges(study.judge, study.other, study.human, LABELS, resamples=draws)
+        return {d.name: d.difference for d in found.differences}
+
+    figures: Figures = {f"difference in {name.replace('_', ' ')}": lambda name=name: compared()[name] for name in DIFFERENCES}
+    return figures | {"drift": lambda: comparison.drift(study.judge, study.again, draws, tolerance=0.1).shift}
 
 
 StudyAt = Callable[[float, int, np.random.Generator], Study]  # of a rate and a number of outputs
@@ -196,11 +226,6 @@ class Tried:
     truth: Floats
     studies: int
 
-    @classmethod
-    def together(cls, parts: Sequence[Tried]) -> Tried:
-        joined = (np.concatenate([getattr(part, name) for part in parts]) for name in ("error", "reach", "truth"))
-        return cls(*joined, sum(part.studies for part in parts))
-
     @property
     def cell(self) -> Cell:
         return Cell(len(self.reach) / self.studies, self.held_by(1.0), self.studies)
@@ -210,26 +235,33 @@ class Tried:
         return float((self.reach <= shortened).mean()) if len(self.reach) else 0.0
 
 
-def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION) -> dict[str, Tried]:
-    """Each figure's intervals and truths in the studies of one judge."""
+def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION, only: Collection[str] = ()) -> dict[str, Tried]:
+    """Each figure's intervals and truths in the studies of one judge; with `only` those of some figures."""
     n, rate, judge, clustered = where
     true, rng = truths(rate, judge, population), np.random.default_rng([seed, n, len(rate), len(judge), clustered])
 
     def study_at(at: float, n: int, rng: np.random.Generator) -> Study:
         return make_study(at, judge, n, rng, clustered=clustered)
 
-    return tried_of(true, n, rng.uniform(*RATES[rate], studies), study_at, rng, with_people=judge in JUDGES)
+    return tried_of(true, n, rng.uniform(*RATES[rate], studies), study_at, rng, with_people=judge in JUDGES, only=only)
 
 
 def tried_of(
-    true: dict[str, Callable[[float], float]], n: int, rates: Floats, study_at: StudyAt, rng: np.random.Generator, *, with_people: bool
+    true: dict[str, Callable[[float], float]],
+    n: int,
+    rates: Floats,
+    study_at: StudyAt,
+    rng: np.random.Generator,
+    *,
+    with_people: bool,
+    only: Collection[str] = (),
 ) -> dict[str, Tried]:
     """The same of a study of n outputs at each of the rates."""
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for at in rates.tolist():
         study = study_at(at, n, rng)
         draws = Resamples(study.prompt, rng=rng)
-        found = figures_of_judge(study, draws) | (figures_of_people(study, draws) if with_people else {})
+        found = figures_of_judge(study, draws, only) | (figures_of_people(study, draws, only) if with_people else {})
         for name, made in found.items():
             mine = rows.setdefault(name, [])
             if made.value is not None and made.low is not None and made.high is not None:
@@ -252,7 +284,7 @@ def tightness(name: str, where: Group, made: Made) -> tuple[str, str]:
     """What is said of a cell above 97: a word, and what shows it."""
     n, rate, clustered = where
     mine = [made[(n, rate, judge, clustered)][name] for judge in JUDGES]
-    tried = Tried.together(mine)
+    tried = together(mine)
     of_each = [known_length(Errors(part.error, part.reach, part.reach, part.truth)) for part in mine if len(part.reach)]
     known = float(np.average(of_each, weights=[len(part.reach) for part in mine if len(part.reach)]))
     if known > HIGHEST:
@@ -267,7 +299,7 @@ def where_shortened(tried: Tried, rate: str, every: dict[tuple[str, str], Tried]
     times = float(np.quantile(tried.reach, HIGHEST, method="inverted_cdf"))
     alike = dict(every)
     for other in dict.fromkeys(other for other, _ in every):
-        alike[other, "all"] = Tried.together([found for at, found in every.items() if at[0] == other and at[1] not in FAIR])
+        alike[other, "all"] = together([found for at, found in every.items() if at[0] == other and at[1] not in FAIR])
     neighbours, names = [], []
     for at, found in alike.items():
         if found.cell.with_interval >= FEWEST_WITH:
@@ -286,8 +318,26 @@ def _of_one(rate: str, judge: str, studies: int) -> Made:
     made: Made = {}
     for n, clustered in product(SIZES, (False, True)):
         parts = [simulate((n, rate, judge, clustered), piece, seed) for seed, piece in enumerate(pieces)]
-        made[n, rate, judge, clustered] = {name: Tried.together([part[name] for part in parts]) for name in parts[0]}
+        made[n, rate, judge, clustered] = {name: together([part[name] for part in parts]) for name in parts[0]}
     return made
+
+
+def said_of(name: str, where: Group, made: Made) -> Said:
+    n, rate, clustered = where
+    cell, why = together([made[n, rate, judge, clustered][name] for judge in JUDGES]).cell, ""
+    if (word := word_of(cell)) == "above":
+        word, why = tightness(name, where, made)
+    return Said(cell.held, word, why, cell.with_interval)
+
+
+def said_again(pool: Executor | None, doubtful: list[Key], studies: int = coverage_again.STUDIES) -> dict[Key, Said]:
+    """What is said of these cells of `studies` new studies, a third by each judge."""
+    wanted: dict[Where, set[str]] = {}
+    for name, (n, _, clustered) in doubtful:
+        for rate, judge in product(RATES, JUDGES | FAIR):
+            wanted.setdefault((n, rate, judge, clustered), set()).add(name)
+    made = made_again(pool, simulate, wanted, -(-studies // len(JUDGES)))
+    return {key: said_of(*key, made) for key in doubtful}
 
 
 def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
@@ -297,28 +347,32 @@ def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
         tasks = list(product(RATES, JUDGES | FAIR))
         for found in pool.map(_of_one, *zip(*tasks, strict=True), [-(-studies // len(JUDGES))] * len(tasks)):
             made |= found
-    return list(rows_of(made))
+        said = judged_again(said_of_all(made), partial(said_again, pool))
+    return list(rows_of(made, said))
 
 
-def rows_of(made: Made) -> Iterator[dict[str, Any]]:
+def said_of_all(made: Made) -> dict[Key, Said]:
+    names = dict.fromkeys(name for found in made.values() for name in found)
+    return {(name, where): said_of(name, where, made) for name in names for where in product(SIZES, RATES, (False, True))}
+
+
+def rows_of(made: Made, said: dict[Key, Said]) -> Iterator[dict[str, Any]]:
     counted: Counter[str] = Counter()
     of_judges: Counter[str] = Counter()
-    for name in dict.fromkeys(name for found in made.values() for name in found):
+    for name, mine in groupby(said, key=lambda key: key[0]):
         words: Counter[str] = Counter()
         lowest = (1.0, "")
-        for n, rate, clustered in product(SIZES, RATES, (False, True)):
-            parts = [made[(n, rate, judge, clustered)][name] for judge in JUDGES]
-            cell, why = Tried.together(parts).cell, ""
-            if (word := word_of(cell)) == "above":
-                word, why = tightness(name, (n, rate, clustered), made)
-            words[word] += 1
-            of_judges.update(word_of(part.cell) for part in parts)
-            each = " ".join(f"{100 * part.cell.held:.1f}" for part in parts)
+        for key in mine:
+            (n, rate, clustered), one = key[1], said[key]
+            parts = [made[n, rate, judge, clustered][name].cell for judge in JUDGES]
+            words[one.word] += 1
+            of_judges.update(word_of(part) for part in parts)
+            each = " ".join(f"{100 * part.held:.1f}" for part in parts)
             label = f"n {n}, {rate}{', prompts of 5' if clustered else ''}"
-            said = f"{100 * cell.held:.1f} ({each}) {word} {why}, {100 * cell.with_interval:.0f} with"
-            print(f"    {name}, {label}: {said}", file=sys.stderr, flush=True)
-            if word != "none":
-                lowest = min(lowest, (cell.held, label))
+            text = f"{100 * one.held:.1f} ({each}) {one.word} {one.why}, {100 * one.with_interval:.0f} with"
+            print(f"    {name}, {label}: {text}", file=sys.stderr, flush=True)
+            if one.word != "none":
+                lowest = min(lowest, (one.held, label))
         counted += words
         yield {"name": f"{name}, lowest ({lowest[1]})", "value": 100 * lowest[0], "unit": "%", "better": "higher"}
         rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])

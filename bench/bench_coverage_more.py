@@ -54,6 +54,7 @@ from bench.bench_coverage_figures import (
     where_shortened,
     word_of,
 )
+from bench.coverage_again import together
 from graders.calibration import by_chance, errors, probes
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
@@ -353,13 +354,13 @@ def said_of(parts: list[Tried | Shares], rate: str, every: dict[tuple[str, str],
     """
     shares, tried = [p for p in parts if isinstance(p, Shares)], [p for p in parts if isinstance(p, Tried)]
     if shares:
-        together = Shares(*(np.concatenate([getattr(p, f) for p in shares]) for f in ("held", "known")), sum(p.studies for p in shares))
-        cell, known = together.cell, float(together.known.mean()) if len(together.known) else 0.0
+        every_share = together(shares)
+        cell, known = every_share.cell, float(every_share.known.mean()) if len(every_share.known) else 0.0
         word = word_of(cell)
         if word != "above":
             return cell, word, ""
         return cell, "as near as can be" if known > HIGHEST else "cautious", f"shortest that hold 95 {100 * known:.1f}"
-    whole = Tried.together(tried)
+    whole = together(tried)
     if (word := word_of(whole.cell)) != "above":
         return whole.cell, word, ""
     of_each = [known_length(Errors(p.error, p.reach, p.reach, p.truth)) for p in tried if len(p.reach)]
