@@ -125,7 +125,7 @@ class Resamples:
         by_prompt = np.bincount(self.clusters * n_cells + cells, weights=values, minlength=n_prompts * n_cells)
         table = by_prompt.reshape(n_prompts, n_cells)
         if values is None and not self.is_drawn:  # all but one prompt: whole numbers, taken off exactly
-            return np.subtract(table.sum(axis=0)[:, None], table.T, dtype=np.float64, order="C").T
+            return np.asarray((table.sum(axis=0)[:, None] - table.T).astype(np.float64, order="C").T)
         if values is None and n_prompts and table.sum(axis=1).max() * n_prompts < EXACT_IN_SINGLE:
             counts, there = np.zeros((n_cells, self.n_boot)), np.flatnonzero(table.any(axis=0))  # of many cells few are used
             counts[there] = table.T[there].astype(np.float32) @ self.counts_single.T
