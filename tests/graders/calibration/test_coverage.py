@@ -6,7 +6,8 @@ import pytest
 from bench import bench_coverage_figures as figures
 from bench import bench_coverage_laws as laws
 from bench import bench_coverage_more as more
-from bench.bench_coverage import ESTIMATORS, coverage
+from bench.bench_coverage import ESTIMATORS, coverage, simulate_at
+from bench.coverage_again import Said, judged_again, made_again
 
 STUDIES = 120  # one standard error is 2 points
 
@@ -66,3 +67,30 @@ def test_the_other_intervals_hold_the_truth(where, studies, least):
 def test_half_the_interval_takes_about_as_many_labels_more_as_is_foretold():
     ratios = more.plans(50, "middle", "biased", 6)
     assert len(ratios) == 6 and 0.85 <= np.mean(ratios) <= 1.15, ratios
+
+
+def test_only_cells_in_doubt_are_judged_again():
+    first = {
+        "a": Said(0.98, "cautious", ""),
+        "b": Said(0.95, "within", ""),
+        "c": Said(0.9, "below", ""),
+        "d": Said(0.98, "above by chance", ""),
+    }
+    asked = []
+
+    def judge(doubtful):
+        asked.extend(doubtful)
+        return {key: Said(0.96, "within", "") for key in doubtful}
+
+    said = judged_again(first, judge)
+    assert asked == ["a", "c"] and [one.word for one in said.values()] == ["within", "within", "within", "above by chance"]
+    assert judged_again({"b": first["b"]}, judge) == {"b": first["b"]} and len(asked) == 2
+
+
+def test_cells_in_doubt_get_new_studies_with_their_neighbours():
+    wheres = [("people alone (Wilson)", 20, rate, "useless") for rate in ("near 0", "middle")]
+    made = made_again(None, simulate_at, {where: where[:1] for where in wheres}, 300)
+    for where in wheres:
+        truth = made[where][where[0]].truth
+        assert len(truth) == len(np.unique(truth)) == 300  # in two pieces, of a seed each
+        assert not np.isin(truth, simulate_at(where, 300)[where[0]].truth).any()
