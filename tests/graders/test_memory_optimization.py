@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -15,6 +17,13 @@ from tests.corpus.corpus import read
 SUBMISSIONS = {s.path.stem.split("-", 1)[1]: s for s in read("memory_optimization", "build")}
 # Between them each technique is in effect at least once, and absent at least once.
 SOME = ("state-parked-on-host", "adam8bit-chunked-loss", "compile-and-adafactor", "packed-activations-hooks")
+FULL_SIZE = ("starter", "adam8bit-chunked-loss")
+SMALL = (
+    ('"--batch-size", type=int, default=16', '"--batch-size", type=int, default=4'),
+    ('"--d-model", type=int, default=128', '"--d-model", type=int, default=64'),
+    ('"--n-layers", type=int, default=4', '"--n-layers", type=int, default=1'),
+    ("max_batches=4", "max_batches=1"),
+)
 
 
 @cache
@@ -23,9 +32,25 @@ def task() -> Task:
 
 
 @cache
+def small_task() -> Task:
+    """The task as it would be with a smaller starter, which programs are held against."""
+    return replace(task(), starter=changed(task().starter, SMALL))
+
+
+def changed(source: str, changes: Iterable[tuple[str, str]]) -> str:
+    for old, new in changes:
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    return source
+
+
+@cache
 def graded(name: str) -> Grade:
+    """The starter or one of the corpus: some at their own size, which takes four times as long, others at a smaller one."""
     source = task().starter if name == "starter" else SUBMISSIONS[name].source
-    return MemoryOptimizationGrader().grade(task(), source)
+    if name in FULL_SIZE:
+        return MemoryOptimizationGrader().grade(task(), source)
+    return MemoryOptimizationGrader().grade(small_task(), changed(source, [(old, new) for old, new in SMALL if old in source]))
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -69,23 +94,17 @@ def test_a_program_that_prints_its_results_without_training_has_none():
 
 # --- small programs: the starter at a smaller size, with passages replaced ---
 
-SMALL = (
-    ('"--batch-size", type=int, default=16', '"--batch-size", type=int, default=4'),
-    ('"--d-model", type=int, default=128', '"--d-model", type=int, default=64'),
-    ('"--n-layers", type=int, default=4', '"--n-layers", type=int, default=1'),
-    ("max_batches=4", "max_batches=1"),
-)
 BACKWARD, STEP, KEPT, OPTIMIZER = "loss.backward()", "optimizer.step()", "history.append(loss)", "lr=args.lr, foreach=True"
 
 
 @cache
+def small(*changes: tuple[str, str]) -> Grade:
+    """The grade of the small starter with these passages replaced."""
+    return MemoryOptimizationGrader().grade(small_task(), changed(small_task().starter, changes))
+
+
 def seen(*changes: tuple[str, str]) -> dict[str, bool | None]:
-    """What is said of the starter at a small size with these passages replaced."""
-    source = task().starter
-    for old, new in (*SMALL, *changes):
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    return {c.key: c.passed for c in MemoryOptimizationGrader().grade(task(), source).criteria}
+    return {c.key: c.passed for c in small(*changes).criteria}
 
 
 CALL = "logits = model(images, tokens[:, :-1])\n            loss ="
@@ -157,11 +176,11 @@ def test_every_parameter_that_training_uses_is_counted_however_it_is_called():
     attention = """h = self.ln1(x)
         hidden = torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).triu(1)
         x = x + self.attn(h, h, h, attn_mask=hidden, need_weights=False)[0]"""
-    source = task().starter.replace("x = x + self.attn(self.ln1(x))", attention).replace("self.tok(tokens)", "self.tok.weight[tokens]")
-    source = source.replace(
-        "self.attn = Attention(d_model, n_heads)", "self.attn = nn.MultiheadAttention(d_model, n_heads, batch_first=True)"
+    found = small(
+        ("x = x + self.attn(self.ln1(x))", attention),
+        ("self.tok(tokens)", "self.tok.weight[tokens]"),
+        ("self.attn = Attention(d_model, n_heads)", "self.attn = nn.MultiheadAttention(d_model, n_heads, batch_first=True)"),
     )
-    found = MemoryOptimizationGrader().grade(task(), source)
     assert found.error is None and {c.key for c in found.criteria if c.passed} == {"sdpa_flash_attention"}
 
 
@@ -251,22 +270,15 @@ def test_a_pass_whose_gradients_are_thrown_away_is_no_training_pass():
 
 def test_an_optimizer_whose_state_stayed_on_the_host_ends_the_program_as_on_a_gpu():
     away = "optimizer.step()\n            for state in optimizer.state.values(): state.update(exp_avg=state['exp_avg'].cpu())"
-    source = task().starter.replace(STEP, away).replace("foreach=True", "foreach=False")
-    for old, new in SMALL:
-        source = source.replace(old, new)
-    found = MemoryOptimizationGrader().grade(task(), source)
+    found = small((STEP, away), ("foreach=True", "foreach=False"))
     assert found.runs is False and "same device" in (found.error or "")
 
 
 def test_a_parameter_that_stays_on_the_host_gets_its_gradient_there():
-    source = task().starter
     hosts = "scale = torch.ones(1, requires_grad=True)\n    hosts = torch.optim.SGD([scale], lr=0.01)\n    optimizer = torch.optim.AdamW("
     scaled = "(loss * scale.to(device, non_blocking=True).sum()).backward()"
     stepped = f"{STEP}; hosts.step(); hosts.zero_grad()"
-    for old, new in (*SMALL, ("optimizer = torch.optim.AdamW(", hosts), (BACKWARD, scaled), (STEP, stepped)):
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    found = MemoryOptimizationGrader().grade(task(), source)
+    found = small(("optimizer = torch.optim.AdamW(", hosts), (BACKWARD, scaled), (STEP, stepped))
     assert found.runs is True, found.error
 
 
@@ -277,12 +289,8 @@ LEAN = (
 
 
 def lean(*changes: tuple[str, str]) -> Grade:
-    """The starter with seven techniques and these passages replaced."""
-    source = task().starter
-    for old, new in (*LEAN, *changes):
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    return MemoryOptimizationGrader().grade(task(), source)
+    """The small starter with seven techniques and these passages replaced."""
+    return MemoryOptimizationGrader().grade(small_task(), changed(small_task().starter, (*LEAN, *changes)))
 
 
 @pytest.mark.parametrize("text", ["import ctypes", "import operator; operator.attrgetter('__globals__')"])
@@ -438,8 +446,6 @@ def test_what_is_no_plain_question_is_left_as_it_stands(text, line):
 
 def test_a_program_that_asks_its_frames_is_judged_by_what_it_does_with_either_answer():
     asks = ("class CaptionData", f"{QUESTION}\nclass CaptionData")
-    found = lean(
-        *SMALL, ("import argparse\n", "import argparse, sys\n"), asks, ("lr=args.lr, fused=True", "lr=args.lr, foreach=not watched()")
-    )
+    found = lean(("import argparse\n", "import argparse, sys\n"), asks, ("lr=args.lr, fused=True", "lr=args.lr, foreach=not watched()"))
     said = {c.key: c.passed for c in found.criteria}
     assert said["low_memory_optimizer"] is False and said["mixed_precision_autocast"] is True and None not in said.values()
