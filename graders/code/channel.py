@@ -54,11 +54,12 @@ def ask_probe(
     preload: Sequence[str] = (),
     order: Mapping[str, Any] | None = None,
     name: str = "submission.py",
+    on_gpu: bool = False,
 ) -> Answer:
     """Run probes/<probe> on `source` in a sandbox. `check` says what is wrong with a report, or "".
 
     `preload`: what the probe imports beside torch; probes with the same share a warm parent. `order`: what else it is told.
-    `name`: of the submission's file, where a program may ask for its own.
+    `name`: of the submission's file, where a program may ask for its own. `on_gpu`: with the GPUs of this machine.
     """
     nonce = secrets.token_hex(32)
     # no name there tells a submission that looks around where it runs
@@ -67,7 +68,8 @@ def ask_probe(
     files |= {f"run/{_cached_name(name)}": _compiled(PROBES / name, (PROBES / name).stat().st_mtime_ns) for name in modules}
     files[name] = source
     told = json.dumps({**(order or {}), "nonce": nonce, "path": name}).encode()
-    result = sandbox.run(files, ["python", "-B", "run/main.py"], limits, backend, stdin=told, warm=True, preload=preload)
+    command = ["python", "-B", "run/main.py"]
+    result = sandbox.run(files, command, limits, backend, stdin=told, warm=not on_gpu, preload=preload, on_gpu=on_gpu)
     if not result.channel:
         return Answer(result, None)
     return _read(result, nonce, check)

@@ -3,6 +3,7 @@
 The program runs as `python train.py --steps 6` on a pretended GPU (probes/pretend_gpu.py) with a probe beside it that
 follows every forward pass, backward pass, update and copy (probes/training_log.py). The peak of its GPU memory is
 measured by the same means as the starter's. Imports, flags, comments and what is done on a decoy have no part in it.
+Where this machine has a GPU, the program is run on it too (on_gpu.py), and the grade keeps its true peak.
 
 Not covered: custom kernels, CUDA graphs and streams, what torch.compile itself saves, packages that are not installed.
 Probe and submission share a process: a program that uses means to alter what is seen of it is given no pass.
@@ -18,7 +19,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from graders.code import sha256_of_files
+from graders import sandbox
+from graders.code import on_gpu, sha256_of_files
 from graders.code.channel import FOR_TRAINING, PROBES, Answer, ask_probe
 from graders.code.probes.asked_names import reaching_words
 from graders.code.scores import decided, scored, unscored, without_report, wrong_fields, wrong_lines
@@ -46,6 +48,7 @@ LIMITS = Limits(wall_s=TIMEOUT_S, processes=64, memory_mb=6144)
 # Of the starter's parameters, and of its samples: fewer of these, as some count micro-batches as steps.
 LEAST_PARAMETERS, LEAST_SAMPLES, LEAST_OF_A_SAMPLE = 0.9, 0.2, 0.9
 MAY_RISE = 0.5
+OPTION_GONE = "the starter's option"  # how the probe begins to tell that one is missing, which no run without it shows
 MOST_MENDS = 2
 
 
@@ -61,8 +64,8 @@ class MemoryOptimizationGrader:
     @cached_property
     def sha256(self) -> str:
         here = Path(__file__).parent
-        ours = [here / name for name in ("memory_optimization.py", "channel.py", "scores.py", "source.py", "unasked.py")]
-        return sha256_of_files(*ours, *(PROBES / name for name in (PROBE, *MODULES)))
+        ours = [here / name for name in ("memory_optimization.py", "on_gpu.py", "channel.py", "scores.py", "source.py", "unasked.py")]
+        return sha256_of_files(*ours, *(PROBES / name for name in (PROBE, *MODULES, on_gpu.PROBE)))
 
     def criteria(self, task: str) -> tuple[str, ...]:
         return KEYS
@@ -85,7 +88,11 @@ class MemoryOptimizationGrader:
         text = read_source(source)
         if _would_pass(task, answer.facts, _run_facts(answer)[0]) and _doubt(text, answer, enough=True):
             answer = _either_way(text, answer, timeout_s or TIMEOUT_S, backend)
-        return self._grade_of(task, text, answer, starter)
+        grade = self._grade_of(task, text, answer, starter)
+        if answer.result.timed_out or not sandbox.has_gpu(backend):
+            return grade
+        tell("running it on the GPU")
+        return beside_gpu(task, grade, on_gpu.run(source, task.starter, backend))
 
     def _grade_of(self, task: Task, text: Source, answer: Answer, starter: Mapping[str, float]) -> Grade:
         result, facts = answer.result, answer.facts
@@ -242,6 +249,18 @@ def _not_the_training(figures: Mapping[str, float], starter: Mapping[str, float]
     if (last := float(FINAL_LOSS.findall(stdout)[-1])) > starter["last_loss"] + MAY_RISE:
         return f"its final loss is {last:.2f}, the starter's {starter['last_loss']:.2f}"
     return ""
+
+
+def beside_gpu(task: Task, grade: Grade, run: on_gpu.GpuRun) -> Grade:
+    """The grade with the run on a real GPU in it; neither pass nor fail where the two differ in whether the program runs."""
+    grade = replace(grade, sandbox={**grade.sandbox, "gpu_run": run.facts()})
+    enough = sum(row.passed is True for row in grade.criteria) >= (task.rubric.min_passed or 0)
+    why = run.error or _not_the_contract(run.stdout)
+    if run.says is None or not enough or grade.runs is not bool(why) or str(grade.error).startswith(OPTION_GONE):
+        return grade
+    here = f"on the pretended GPU {f'it ends with {grade.error}' if grade.error else 'it runs to its end'}"
+    told = f"{here}, on {run.device} {f'with {why}' if why else 'it runs to its end'}"
+    return replace(grade, passed=None, runs=None, failure_category="", error=told)
 
 
 def _memory(facts: Mapping[str, Any] | None, starter: Mapping[str, float]) -> dict[str, Any]:

@@ -15,12 +15,13 @@ overshoot up to the address-space limit per process, and kernel memory (sockets,
 disk bandwidth and side channels. The interpreter's installation path, kernel version and host CPU can be seen from
 inside. Kernels before 5.14 count `processes` per user, not per sandbox. Warm runs of one parent share its address
 layout and hash seed. `process` isolates nothing: it refuses to start without ALLOW_UNSAFE_SANDBOX=1, and each of its
-results says so. The docker backend has no test that runs it.
+results says so. The docker backend has no test that runs it. A run with a GPU (`on_gpu=True`) can reach the driver and all
+of the GPU's memory, and has no limit on its address space.
 """
 
 from __future__ import annotations
 
 from graders.sandbox.result import Limits, Result, SandboxError
-from graders.sandbox.run import choose_backend, health, run
+from graders.sandbox.run import choose_backend, has_gpu, health, run
 
-__all__ = ["Limits", "Result", "SandboxError", "choose_backend", "health", "run"]
+__all__ = ["Limits", "Result", "SandboxError", "choose_backend", "has_gpu", "health", "run"]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from graders.sandbox import gpu as gpus
 from graders.sandbox.result import Limits
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -29,7 +30,6 @@ ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alterna
 WORK = "/workspace"  # the name tells nothing to who looks for a sandbox
 UNSAFE_VARIABLE = "ALLOW_UNSAFE_SANDBOX"
 IMAGE_VARIABLE = "SANDBOX_IMAGE"
-GPUS_VARIABLE = "SANDBOX_GPUS"  # what `docker run --gpus` takes: all, device=0, ...
 DOCKER_ENVIRONMENT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
 FIRST_UID, UIDS = 1_000_000_000, 500_000_000
 MIB = 1 << 20
@@ -64,17 +64,18 @@ def interpreter() -> str:
 # --- bwrap ------------------------------------------------------------------------------------------------
 
 
-def wrap_bwrap(limits: Limits, *, keep_uid: bool) -> Wrapped:
+def wrap_bwrap(limits: Limits, *, keep_uid: bool, gpu: bool = False) -> Wrapped:
     """The bwrap call. As root we drop to a uid that nobody has, unless `keep_uid`; else we stay who we are."""
     drops = os.geteuid() == 0 and not keep_uid
     python = interpreter()
     argv = [
         *(_bwrap("CAP_SETUID", "CAP_SETGID") if drops else _bwrap()),
         *("--die-with-parent", "--clearenv", "--proc", "/proc"),
-        *_filesystem(limits.disk_mb),
+        *_filesystem(limits.disk_mb, gpus.device_files() if gpu else ()),
         *(python, "-I", "-S", "-B", "-c", LAUNCHER),
     ]
-    return Wrapped(argv, fresh_uid() if drops else 0, WORK, python, inner_env(WORK))
+    env = inner_env(WORK) | (gpus.environment() if gpu else {})
+    return Wrapped(argv, fresh_uid() if drops else 0, WORK, python, env)
 
 
 def wrap_warm_parent(control: int, modules: Sequence[str], *, keep_uid: bool) -> Wrapped:
@@ -105,9 +106,10 @@ def _bwrap(*capabilities: str) -> list[str]:
     ]
 
 
-def _filesystem(disk_mb: int) -> list[str]:
+def _filesystem(disk_mb: int, devices: Sequence[str] = ()) -> list[str]:
     return [
         *("--dev", "/dev"),
+        *(part for path in devices for part in ("--dev-bind", path, path)),
         *_scratch("/dev/shm", disk_mb),  # noqa: S108
         *_scratch("/tmp", disk_mb),  # noqa: S108
         *_scratch(WORK, disk_mb),
@@ -124,6 +126,7 @@ def _mounts() -> list[str]:
             args += ["--symlink", os.readlink(path), name]
         elif path.is_dir():
             args += ["--ro-bind", name, name]
+    args += _open_folder("/etc")
     for name in ETC:
         args += ["--ro-bind-try", name, name]
     bound = [Path(name) for name in ("/usr", "/bin", "/sbin", "/lib", "/lib64")]
@@ -133,10 +136,15 @@ def _mounts() -> list[str]:
     paths = _interpreter_paths()
     for parent in dict.fromkeys(parent for path in paths for parent in reversed(path.parents)):
         if parent != Path("/") and not _in_system(parent):
-            args += ["--perms", "0755", "--dir", str(parent)]  # left to itself, bwrap makes them for its own uid only
+            args += _open_folder(str(parent))
     for path in paths:
         args += ["--ro-bind", str(path), str(path)]
     return args
+
+
+def _open_folder(path: str) -> list[str]:
+    """Left to itself, bwrap makes the folders above a mount for its own uid only."""
+    return ["--perms", "0755", "--dir", path]
 
 
 def _interpreter_paths() -> list[Path]:
@@ -181,10 +189,10 @@ def refuse_bwrap() -> str:
 # --- docker -----------------------------------------------------------------------------------------------
 
 
-def wrap_docker(limits: Limits, image: str, name: str) -> Wrapped:
+def wrap_docker(limits: Limits, image: str, name: str, *, gpu: bool = False) -> Wrapped:
     """The docker call. The image must hold Python 3.11 with the versions of requirements.txt."""
     size = limits.disk_mb
-    gpus = os.environ.get(GPUS_VARIABLE)
+    given = gpus.for_docker() if gpu else ""
     argv = [
         *(
             "docker",
@@ -193,7 +201,7 @@ def wrap_docker(limits: Limits, image: str, name: str) -> Wrapped:
             "-i",
             "--name",
             name,
-            *(("--gpus", gpus) if gpus else ()),
+            *(("--gpus", given) if given else ()),
             "--network",
             "none",
             "--read-only",
@@ -239,10 +247,11 @@ def _quiet(argv: list[str]) -> bool:
 # --- process ----------------------------------------------------------------------------------------------
 
 
-def wrap_process(folder: str) -> Wrapped:
+def wrap_process(folder: str, *, gpu: bool = False) -> Wrapped:
     """No isolation: limits, a session and a folder of its own. For development only."""
     python = interpreter()
-    return Wrapped([python, "-I", "-S", "-B", "-c", LAUNCHER], 0, folder, python, inner_env(folder), is_alone=False)
+    env = inner_env(folder) | (gpus.environment() if gpu else {})
+    return Wrapped([python, "-I", "-S", "-B", "-c", LAUNCHER], 0, folder, python, env, is_alone=False)
 
 
 def refuse_process() -> str:

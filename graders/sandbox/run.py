@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
-from graders.sandbox import backends, seccomp
+from graders.sandbox import backends, gpu, seccomp
 from graders.sandbox import warm as warm_parent
 from graders.sandbox.backends import Wrapped
 from graders.sandbox.cgroup import Cgroup, cgroup_of
@@ -44,6 +44,7 @@ class Job:
     limits: Limits
     stdin: bytes = b""
     collect: Sequence[str] = ()
+    on_gpu: bool = False
 
 
 def run(
@@ -56,20 +57,23 @@ def run(
     collect: Sequence[str] = (),
     warm: bool = False,
     preload: Sequence[str] = (),
+    on_gpu: bool = False,
 ) -> Result:
     """Run `command` in a fresh sandbox whose work folder holds `files`; "python" is this interpreter.
 
     The command may write to descriptor 3 (Result.channel); `collect` names files to hand back. `warm`: a command
     `python FILE...` is forked from a parent that has torch and the modules `preload` imported, where that can be done;
     Result.warm tells. A command started so may fork workers of its own, which then have them too.
+    `on_gpu`: it is given the GPUs that runs may have (`has_gpu`), and address space without a limit, as CUDA reserves
+    far more than it uses.
     Raises SandboxError when no backend can be used or the sandbox itself fails; a command that
     crashes, hangs or breaks a limit is a Result.
     """
     limits = limits or Limits()
     _check_names([*files, *collect])
     chosen = choose_backend(backend)
-    job = Job(files, command, limits, stdin, collect)
-    why_cold = _why_cold(chosen, command) if warm else ""
+    job = Job(files, command, limits, stdin, collect, on_gpu)
+    why_cold = _why_cold(chosen, job) if warm else ""
     for _ in range(WARM_TRIES if warm and not why_cold else 0):
         try:
             return _run_warm(chosen, job, preload)
@@ -84,7 +88,7 @@ def _run_cold(backend: str, job: Job, why_cold: str) -> Result:
     started = time.monotonic()
     while True:
         try:
-            with _wrapped(backend, job.limits) as wrapped, _cgroup(backend, job.limits) as cgroup:
+            with _wrapped(backend, job) as wrapped, _cgroup(backend, job.limits) as cgroup:
                 report = _talk(wrapped, _order(wrapped, job), job.limits, backend, cgroup)
                 return _result(backend, report, job.limits, cgroup, why_cold=why_cold)
         except SandboxError:
@@ -112,6 +116,11 @@ def choose_backend(backend: str = "auto") -> str:
         f"no sandbox to run untrusted code in. Install bubblewrap ({backends.INSTALL_HINT}), or start docker and set "
         f"{backends.IMAGE_VARIABLE}, or for development set {backends.UNSAFE_VARIABLE}=1. Tried: {told}"
     )
+
+
+def has_gpu(backend: str = "auto") -> bool:
+    """May a run be given a GPU here? Whether torch can use it shows when one is run. Raises SandboxError."""
+    return bool(gpu.for_docker()) if choose_backend(backend) == "docker" else bool(gpu.device_files())
 
 
 def health() -> dict[str, Any]:
@@ -175,18 +184,18 @@ def _tried_bwrap_mode() -> bool:
 
 
 @contextlib.contextmanager
-def _wrapped(backend: str, limits: Limits) -> Iterator[Wrapped]:
+def _wrapped(backend: str, job: Job) -> Iterator[Wrapped]:
     if backend == "bwrap":
-        yield backends.wrap_bwrap(limits, keep_uid=_bwrap_mode()[0])
+        yield backends.wrap_bwrap(job.limits, keep_uid=_bwrap_mode()[0], gpu=job.on_gpu)
     elif backend == "docker":
         name = f"touchstone-{secrets.token_hex(8)}"
         try:
-            yield backends.wrap_docker(limits, os.environ[backends.IMAGE_VARIABLE], name)
+            yield backends.wrap_docker(job.limits, os.environ[backends.IMAGE_VARIABLE], name, gpu=job.on_gpu)
         finally:
             backends.remove_container(name)
     else:
         with tempfile.TemporaryDirectory(prefix="unsafe-sandbox-", ignore_cleanup_errors=True) as folder:
-            yield backends.wrap_process(os.path.realpath(folder))
+            yield backends.wrap_process(os.path.realpath(folder), gpu=job.on_gpu)
 
 
 def _cgroup(backend: str, limits: Limits) -> contextlib.AbstractContextManager[Cgroup | None]:
@@ -221,7 +230,7 @@ def _order(wrapped: Wrapped, job: Job) -> dict[str, Any]:
         "collect_bytes": limits.collect_mb * MIB,
         "rlimits": {
             "RLIMIT_CPU": cpu_s,
-            "RLIMIT_AS": limits.address_space_mb * MIB,
+            **({} if job.on_gpu else {"RLIMIT_AS": limits.address_space_mb * MIB}),
             "RLIMIT_FSIZE": limits.file_mb * MIB,
             "RLIMIT_CORE": 0,
             "RLIMIT_NOFILE": 1024,
@@ -288,10 +297,12 @@ def _run_warm(backend: str, job: Job, preload: Sequence[str]) -> Result:
         return _result(backend, report, job.limits, cgroup, warm=True)
 
 
-def _why_cold(backend: str, command: Sequence[str]) -> str:
+def _why_cold(backend: str, job: Job) -> str:
+    if job.on_gpu:
+        return "a warm parent is given no GPU"
     if backend != "bwrap":
         return f"the {backend} backend has no warm start"
-    if not warm_parent.can_fork(command):
+    if not warm_parent.can_fork(job.command):
         return "the command is not a Python file"
     return warm_parent.why_not()
 

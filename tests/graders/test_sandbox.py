@@ -504,12 +504,20 @@ def test_the_process_backend_kills_what_is_left(no_programs, monkeypatch):
     assert [p for p in Path("/proc").glob("[0-9]*/cmdline") if _holds(p, mark)] == []
 
 
+def test_programs_find_libraries_by_the_linkers_cache():
+    code = "import subprocess; print(subprocess.run(['/sbin/ldconfig', '-p'], capture_output=True, text=True).stdout)"
+    for is_warm in (False, True):
+        assert "libc.so.6" in graders.sandbox.run({"m.py": code}, ["python", "m.py"], QUICK, warm=is_warm).stdout
+
+
 def test_docker_is_called_without_network_rights_or_room(monkeypatch):
     monkeypatch.setenv("SANDBOX_GPUS", "all")
-    call = " ".join(backends.wrap_docker(Limits(memory_mb=100, processes=8, disk_mb=5), "image", "name").argv)
+    limits = Limits(memory_mb=100, processes=8, disk_mb=5)
+    call = " ".join(backends.wrap_docker(limits, "image", "name", gpu=True).argv)
     for words in ("--network none", "--read-only", "--cap-drop ALL", "no-new-privileges", "--user 65534", "--pids-limit 16"):
         assert words in call
     assert "--memory 164m" in call and "--memory-swap 164m" in call and "--gpus all" in call and "size=5m" in call
+    assert "--gpus" not in backends.wrap_docker(limits, "image", "name").argv
 
 
 def test_an_unknown_backend_is_named_with_those_allowed():

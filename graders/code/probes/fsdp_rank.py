@@ -81,6 +81,8 @@ class Place:
 def run_rank(place: Place) -> None:
     """Never returns."""
     code = 1
+    # torch makes its pool of threads anew after a fork, at the first call that needs it; two threads at once abort there.
+    torch.set_num_threads(1)
     try:
         _streams(place)
         rec = Recorder(place.events, place.path, place.mends, place.key)

@@ -387,4 +387,6 @@ def is_unit(module: Any) -> bool:
         return "_handle" in vars(module)
     is_fsdp2 = isinstance(module, fsdp.FSDPModule)
     state = fully_shard_state(module) if is_fsdp2 else None
-    return state is not None and (bool(state._fsdp_param_groups) or all(isinstance(p, DTensor) for p in module.parameters()))
+    # the one of torch 2.13, the other of those before
+    groups = getattr(state, "_fsdp_param_groups", None) or getattr(state, "_fsdp_param_group", None)
+    return state is not None and (bool(groups) or all(isinstance(p, DTensor) for p in module.parameters()))
