@@ -170,6 +170,8 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 # A process of the pool that was killed blocks its place this long.
 CELERY_WORKER_LOST_WAIT = 2
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# Graders whose gradings wait for a worker with a GPU (queue grade-gpu); else they are in grade-cpu, on whatever machine.
+GPU_GRADERS = env_list("GPU_GRADERS")
 JOB_LEASE_S = float(env_text("JOB_LEASE_S", "60"))
 JOB_SWEEP_S = float(env_text("JOB_SWEEP_S", "5"))
 # A worker asked to stop gives its jobs this long to end, then hands them back.

@@ -154,7 +154,9 @@ def enqueue_rewards(grader: Grader, arguments: Mapping[str, Mapping[str, Any]], 
 
 
 def _queue_for(grader: Grader) -> str:
-    return wakeups.JUDGE if grader.kind == Grader.Kind.LLM_JUDGE else ""
+    if grader.kind == Grader.Kind.LLM_JUDGE:
+        return wakeups.JUDGE
+    return wakeups.GPU if grader.name in settings.GPU_GRADERS else ""
 
 
 def claim(job_id: int, worker: str, token: str = "") -> Job | None:
@@ -284,7 +286,8 @@ def _queue_again(jobs: QuerySet[Job], fields: Mapping[str, Any]) -> int:
 def sweep() -> dict[str, int]:
     """Give up jobs that ended no claim, and send the wake-ups that may have been lost. Any number may run at once."""
     gave_up = _give_up()
-    return {"gave_up": gave_up, "woken": sum(_top_up(queue) for queue in dict.fromkeys([*wakeups.QUEUE_OF.values(), wakeups.JUDGE]))}
+    queues = {*wakeups.QUEUE_OF.values(), wakeups.JUDGE, wakeups.GPU}
+    return {"gave_up": gave_up, "woken": sum(_top_up(queue) for queue in sorted(queues))}
 
 
 def _give_up() -> int:

@@ -14,6 +14,7 @@ QUEUE_OF = {
     **{Job.Kind.GRADE: "grade-cpu", Job.Kind.REWARD: "grade-cpu", Job.Kind.IMPORT: "export", Job.Kind.EXPORT: "export"},
     Job.Kind.ROLLOUT: "rollout",
 }
+GPU = "grade-gpu"
 # Gradings and rollouts wait for a model and not for a processor: one process does hundreds of them at once (jobs/together.py).
 JUDGE = "judge"
 ROLLOUT = "rollout"

@@ -76,11 +76,17 @@ def bars_of(log: Mapping[str, Any], duration_s: float | None) -> list[Bar]:
 
 
 def _gpu_bars(sandbox: Mapping[str, Any]) -> list[Bar]:
-    """The peak of GPU memory against the starter's, both measured on the same pretended GPU."""
-    peak, starter = float(sandbox.get("gpu_peak_mb") or 0.0), float(sandbox.get("starter_gpu_peak_mb") or 0.0)
-    if not peak or not starter:
-        return []
-    return [_bar("GPU memory", peak, max(peak, starter), f"{peak:,.0f} MB at its peak; the starter needs {starter:,.0f} MB")]
+    """Peaks of GPU memory against the starter's: on the pretended GPU, and on a real one where the grader had one."""
+    real = sandbox.get("gpu_run") or {}
+    peaks = [
+        ("GPU memory", sandbox.get("gpu_peak_mb"), sandbox.get("starter_gpu_peak_mb")),
+        (str(real.get("device")), real.get("peak_mb"), real.get("starter_peak_mb")),
+    ]
+    told = [(title, float(peak), float(starter)) for title, peak, starter in peaks if peak and starter]
+    return [
+        _bar(title, peak, max(peak, starter), f"{peak:,.0f} MB at its peak; the starter needs {starter:,.0f} MB")
+        for title, peak, starter in told
+    ]
 
 
 def _bar(title: str, value: float, most: float, text: str) -> Bar:

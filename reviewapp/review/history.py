@@ -90,6 +90,7 @@ def _report(grade: Grade, log: dict[str, Any]) -> Report:
         ("Time", f"{grade.duration_s:.1f} s" if grade.duration_s is not None and not bars else ""),
         ("Cost", f"${grade.cost_usd:.4f}" if grade.cost_usd else ""),
         ("Sandbox", str(sandbox.get("backend", ""))),
+        ("On the GPU", _gpu_text(sandbox.get("gpu_run") or {})),
         ("Model", str(judge.get("model", ""))),
         ("Votes", _votes_text(judge)),
     ]
@@ -105,6 +106,13 @@ def _report(grade: Grade, log: dict[str, Any]) -> Report:
         bars=bars,
         course=course_of(log),
     )
+
+
+def _gpu_text(run: Mapping[str, Any]) -> str:
+    """What became of a program on the real GPU, where the grader had one."""
+    if run.get("runs"):
+        return f"{run['device']}: it ran to its end in {run['wall_s']:.0f} s"
+    return f"{run['device']}{run['device'] and ': '}{run['error']}" if run else ""
 
 
 def _votes_text(judge: Mapping[str, Any]) -> str:

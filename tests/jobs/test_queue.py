@@ -193,6 +193,14 @@ def test_many_gradings_are_asked_for_in_few_queries(db, django_assert_max_num_qu
     assert sorted(again.open) == sorted(asked.new)
 
 
+def test_gradings_of_graders_that_use_a_gpu_wait_for_a_worker_that_has_one(db, settings):
+    settings.GPU_GRADERS = ["memory_optimization"]
+    made = [enqueue("grade", output=make_output(), grader=make_grader(name, kind="code")) for name in ("memory_optimization", "text_match")]
+    assert [job.queue for job in made] == ["grade-gpu", ""]
+    Job.objects.update(woken_at=None)
+    assert sweep()["woken"] == 2
+
+
 def test_only_what_stopped_is_queued_again_and_again_means_a_new_attempt(db):
     grader = make_grader()
     jobs = [enqueue("grade", output=make_output(), grader=grader) for _ in range(3)]

@@ -194,6 +194,17 @@ def test_a_runs_gpu_memory_stands_beside_the_starters(as_viewer):
     assert "36 MB at its peak; the starter needs 288 MB" in html
 
 
+GPU_RUN = {"device": "NVIDIA H100", "runs": True, "error": "", "peak_mb": 161.4, "starter_peak_mb": 402.9, "wall_s": 9.2}
+
+
+def test_what_a_real_gpu_said_stands_beside_the_pretended_one(as_viewer):
+    html = page(as_viewer, graded_code("bwrap", gpu={"gpu_run": GPU_RUN}), "?tab=evidence")
+    assert "NVIDIA H100: it ran to its end in 9 s" in html and "161 MB at its peak; the starter needs 403 MB" in html
+    crash = {**GPU_RUN, "runs": False, "error": "RuntimeError: <b>no kernel</b> (line 3)"}
+    html = page(as_viewer, graded_code("bwrap", gpu={"gpu_run": crash}), "?tab=evidence")
+    assert "NVIDIA H100: RuntimeError: &lt;b&gt;no kernel&lt;/b&gt; (line 3)" in html
+
+
 def test_a_run_that_told_nothing_of_its_memory_has_no_plot(as_viewer):
     html = page(as_viewer, graded_code("bwrap", course={"state_norm": [1.0], "other": [1.0, 2.0]}), "?tab=evidence")
     assert "Memory over the tokens" not in html
