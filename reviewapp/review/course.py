@@ -79,7 +79,7 @@ def _gpu_bars(sandbox: Mapping[str, Any]) -> list[Bar]:
     """Peaks of GPU memory against the starter's: on the pretended GPU, and on a real one where the grader had one."""
     real = sandbox.get("gpu_run") or {}
     peaks = [
-        ("GPU memory", sandbox.get("gpu_peak_mb"), sandbox.get("starter_gpu_peak_mb")),
+        ("Pretended GPU", sandbox.get("gpu_peak_mb"), sandbox.get("starter_gpu_peak_mb")),
         (str(real.get("device")), real.get("peak_mb"), real.get("starter_peak_mb")),
     ]
     told = [(title, float(peak), float(starter)) for title, peak, starter in peaks if peak and starter]
