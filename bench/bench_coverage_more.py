@@ -13,7 +13,7 @@ What `bench_coverage` and `bench_coverage_figures` leave out, with their studies
   judge differ;
 - "label k more": how near the interval after k more labels comes to what was foretold.
 
-Cells and words are those of `bench_coverage_figures`.
+Cells and words are those of `bench_coverage_figures`, and so is the second look at those in doubt (`coverage_again`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
+from bench import coverage_again
 from bench.bench_coverage import (
     HIGHEST,
     JUDGES,
@@ -48,17 +49,19 @@ from bench.bench_coverage_figures import (
     ROUNDING,
     WORDS,
     Cell,
+    Figures,
     Study,
     Tried,
+    made_of,
     make_study,
     where_shortened,
     word_of,
 )
-from bench.coverage_again import together
-from graders.calibration import by_chance, errors, probes
+from bench.coverage_again import Said, judged_again, made_again, together
+from bench.coverage_drawn import PASS, SCALE, SPAN, figures_by_chance, figures_of_draw
+from graders.calibration import errors, probes
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
-from graders.calibration.drawn import Population
 from graders.calibration.means import mean_score
 from graders.calibration.passes import clopper_pearson, pass_at_k
 from graders.calibration.planning import estimate_from, plan_labels
@@ -68,11 +71,9 @@ from graders.calibration.reliability import reliability_bins
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
 from graders.calibration.sampling import Sample, draw, predicted_error, score_strata
-from graders.calibration.weighted import weighted_mean, weighted_rate
 
 POPULATION, DRAWN_FROM, NEW = 100_000, 1_000, 5_000
 ONE, LEVEL = "one prediction", 0.95
-SCALE, SPAN, PASS = (1.0, 5.0), 4.0, 4.0
 ALONE, PROMPTS = "", "prompts of 5"
 EXACT = "rate (Clopper-Pearson)"  # made to hold the truth at least 95 times in 100 at every rate: it is held to that
 POLICIES = ("random", "stratified", "active")
@@ -83,13 +84,10 @@ OF_MAP = {"error before", "error after", "bias before", "bias after", "log-loss 
 PILOT, SIMULATIONS, PLANS = 0.1, 20, 60  # of label plans there are one study in so many
 
 Where = tuple[str, int, str, str, str]  # group, labels, rate, judge, how they come
+Key = tuple[str, str, int, str, str]  # figure, group, labels, rate, how they come
 Truths = dict[str, Callable[[float], float]]  # by the rate of a pass
 # With the truth; None: that of `truths`; of one prediction, the shares of `Shares`.
 Found = dict[str, tuple[Estimate, float | tuple[float, float] | Callable[[Truths, float], float] | None]]
-
-
-def made_of(figures: dict[str, Callable[[], Estimate]], only: Collection[str]) -> dict[str, Estimate]:
-    return {name: make() for name, make in figures.items() if not only or name in only}
 
 
 def figures_of_people_and_judge(study: Study, draws: Resamples, only: Collection[str] = ()) -> dict[str, Estimate]:
@@ -98,7 +96,7 @@ def figures_of_people_and_judge(study: Study, draws: Resamples, only: Collection
     length = np.log1p(study.length) - 5
     own, marked, flagged = (length > 0.5).astype(float), np.expm1(np.maximum(length, 0)), (length > 1.28).astype(float)
     longest = np.searchsorted((-0.5, 0.5), length)
-    figures: dict[str, Callable[[], Estimate]] = {
+    figures: Figures = {
         "mean human score": lambda: mean_score(study.human, draws, SCALE),
         "points for its own family": lambda: probes.self_preference(judge, mean, own, prompt),
         "points for formatting": lambda: probes.formatting_bias(judge, mean, marked, prompt),
@@ -136,53 +134,6 @@ def figures_of_map(study: Study, new: Study, draws: Resamples, rng: np.random.Ge
 def _loss(stated: Floats, passed: Floats, n: int) -> float:
     p = np.clip(stated, 1 / (2 * n + 2), 1 - 1 / (2 * n + 2))
     return float(-(passed * np.log(p) + (1 - passed) * np.log(1 - p)).mean())
-
-
-def figures_of_draw(study: Study, sample: Sample, prompt: Ints | None, only: Collection[str] = ()) -> dict[str, Estimate]:
-    """Labels by a policy, of outputs that the judge scored all."""
-    n, drawn = len(study.judge), np.sort(sample.indices)
-    mean, judge = np.full(n, np.nan), study.judge
-    mean[drawn] = study.human[drawn].mean(axis=1)
-    verdict, passed = (judge >= PASS).astype(float), np.full(n, np.nan)
-    passed[drawn] = majority((study.human[drawn] >= PASS).astype(float))
-    nobody, same = np.full(n, np.nan), np.where(np.isnan(passed), np.nan, passed == verdict)
-    chances = {"strata": sample.strata} if sample.policy == "stratified" else {}
-    if sample.policy == "active":
-        chances = {"weights": 1 / sample.probabilities}
-    given = chances | ({} if prompt is None else {"clusters": prompt})
-    figures: dict[str, Callable[[], Estimate]] = {
-        "same verdict by chances": lambda: weighted_rate(nobody, same, **given),
-        "mean by chances": lambda: weighted_mean(nobody, mean, SCALE, **given),
-        "mean by chances and judge": lambda: weighted_mean(judge, mean, SCALE, **given),
-        "rate by chances": lambda: weighted_rate(nobody, passed, **given),
-        "rate by chances and judge": lambda: weighted_rate(verdict, passed, **given),
-    }
-    found = made_of(figures, only)
-    if sample.policy == "random":
-        return found
-    draws = Resamples(np.arange(len(drawn)) if prompt is None else prompt[drawn], rng=np.random.default_rng(0))
-    chances = {"weights": 1 / sample.probabilities[drawn]}
-    if sample.policy == "stratified":
-        chances["population"] = Population(sample.strata, np.arange(n) if prompt is None else prompt, drawn)
-    return found | figures_by_chance(judge[drawn], study.human[drawn], chances, draws, only)
-
-
-def figures_by_chance(
-    judge: Floats, people: Floats, chances: dict[str, Any], draws: Resamples, only: Collection[str] = ()
-) -> dict[str, Estimate]:
-    apart, given = judge - people.mean(axis=1), chances | {"resamples": draws}
-    figures: dict[str, Callable[[], Estimate]] = {
-        "bias by chances": lambda: by_chance.mean_by_chance(apart, kind="points", **given),
-        "error by chances": lambda: by_chance.mean_by_chance(np.abs(apart), kind="size", **given),
-        "squared error by chances": lambda: by_chance.mean_by_chance(apart**2, kind="mean", most=SPAN**2, **given),
-        "kappa by chances": lambda: by_chance.kappa_by_chance(judge, people, LABELS, **given),
-        "AC2 by chances": lambda: by_chance.ac2_by_chance(judge, people, LABELS, **given),
-        "alpha by chances": lambda: by_chance.alpha_by_chance(people, "ordinal", labels=LABELS, **given),
-        "alpha of the judge by chances": lambda: by_chance.alpha_by_chance(people, "ordinal", labels=LABELS, judge=judge, **given),
-        "Pearson by chances": lambda: by_chance.correlation_by_chance("pearson", judge, people, **given),
-        "Spearman by chances": lambda: by_chance.correlation_by_chance("spearman", judge, people, **given),
-    }
-    return made_of(figures, only)
 
 
 def bins_of(study: Study) -> Found:
@@ -294,6 +245,7 @@ def games_group(where: Where, rng: np.random.Generator, _: Collection[str]) -> t
     return 0.0, found
 
 
+Made = dict[Where, dict[str, "Tried | Shares"]]
 Group = Callable[[Where, np.random.Generator, Collection[str]], tuple[float, Found]]
 GROUPS: dict[str, tuple[Group, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {  # rates, judges, how labels come
     "study": (study_group, tuple(RATES), tuple(JUDGES), (ALONE, PROMPTS)),
@@ -347,27 +299,53 @@ def _true(truth: Any, name: str, where: Where, at: float, population: int) -> fl
     return float(rates[name](at) if truth is None else truth(rates, at))
 
 
-def said_of(parts: list[Tried | Shares], rate: str, every: dict[tuple[str, str], Tried | Shares]) -> tuple[Cell, str, str]:
-    """The cell of these judges together, what is said of it, and what shows that where it is above 97.
-
-    `every` is that of each range and judge with as many labels.
-    """
+def said_of(name: str, rate: str, every: dict[tuple[str, str], Tried | Shares]) -> Said:
+    """What is said of the cell of this range; `every` is that of each range and judge with as many labels."""
+    parts = [found for at, found in every.items() if at[0] == rate]
     shares, tried = [p for p in parts if isinstance(p, Shares)], [p for p in parts if isinstance(p, Tried)]
     if shares:
         every_share = together(shares)
         cell, known = every_share.cell, float(every_share.known.mean()) if len(every_share.known) else 0.0
-        word = word_of(cell)
-        if word != "above":
-            return cell, word, ""
-        return cell, "as near as can be" if known > HIGHEST else "cautious", f"shortest that hold 95 {100 * known:.1f}"
-    whole = together(tried)
-    if (word := word_of(whole.cell)) != "above":
-        return whole.cell, word, ""
-    of_each = [known_length(Errors(p.error, p.reach, p.reach, p.truth)) for p in tried if len(p.reach)]
-    known = float(np.average(of_each, weights=[len(p.reach) for p in tried if len(p.reach)]))
-    if known > HIGHEST:
-        return whole.cell, "as near as can be", f"known length {100 * known:.1f}"
-    return whole.cell, *where_shortened(whole, rate, {at: found for at, found in every.items() if isinstance(found, Tried)})
+        if (word := word_of(cell)) == "above":
+            word = "as near as can be" if known > HIGHEST else "cautious"
+        return Said(cell.held, word, f"shortest that hold 95 {100 * known:.1f}", cell.with_interval)
+    whole, why = together(tried), ""
+    if (word := word_of(whole.cell)) == "above":
+        of_each = [known_length(Errors(p.error, p.reach, p.reach, p.truth)) for p in tried if len(p.reach)]
+        known = float(np.average(of_each, weights=[len(p.reach) for p in tried if len(p.reach)]))
+        word, why = where_shortened(whole, rate, {at: found for at, found in every.items() if isinstance(found, Tried)})
+        if known > HIGHEST:
+            word, why = "as near as can be", f"known length {100 * known:.1f}"
+    if name == EXACT and whole.cell.held > HIGHEST:
+        word = "exact by design"
+    return Said(whole.cell.held, word, why, whole.cell.with_interval)
+
+
+def said_of_all(made: Made) -> dict[Key, Said]:
+    said: dict[Key, Said] = {}
+    for name, group, how in dict.fromkeys((name, where[0], where[4]) for where, found in made.items() for name in found):
+        for n, rate in product(SIZES, GROUPS[group][1]):
+            every = {at[2:4]: found[name] for at, found in made.items() if (at[0], at[1], at[4]) == (group, n, how) and name in found}
+            if any(at[0] == rate for at in every):
+                said[name, group, n, rate, how] = said_of(name, rate, every)
+    return said
+
+
+def said_again(pool: Executor | None, doubtful: list[Key], studies: int = coverage_again.STUDIES) -> dict[Key, Said]:
+    """What is said of these cells of `studies` new studies, shared among the judges."""
+    made: Made = {}
+    for judges, mine in groupby(sorted(doubtful, key=judges_of), key=judges_of):
+        wanted: dict[Where, set[str]] = {}
+        for name, group, n, _, how in mine:
+            for rate, judge in product(GROUPS[group][1], judges):
+                wanted.setdefault((group, n, rate, judge, how), set()).add(name)
+        made |= made_again(pool, simulate, wanted, -(-studies // len(judges)))
+    said = said_of_all(made)
+    return {key: said[key] for key in doubtful}
+
+
+def judges_of(key: Key) -> tuple[str, ...]:
+    return GROUPS[key[1]][2]
 
 
 def plans(n: int, rate: str, judge: str, studies: int) -> list[float]:
@@ -387,7 +365,7 @@ def plans(n: int, rate: str, judge: str, studies: int) -> list[float]:
     return ratios
 
 
-def _of_one(group: str, rate: str, judge: str, studies: int) -> dict[Where, dict[str, Tried | Shares]]:
+def _of_one(group: str, rate: str, judge: str, studies: int) -> Made:
     """The cells of one range and judge, whose truths are the same."""
     wheres = [(group, n, rate, judge, how) for n, how in product(SIZES, GROUPS[group][3])]
     return {where: simulate(where, max(studies // len(GROUPS[group][2]), 1)) for where in wheres}
@@ -395,37 +373,34 @@ def _of_one(group: str, rate: str, judge: str, studies: int) -> dict[Where, dict
 
 def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
     """The sizes are those of the requirement: n, the outputs of the workspace, does not matter."""
-    made: dict[Where, dict[str, Tried | Shares]] = {}
+    made: Made = {}
     tasks = [(group, rate, judge) for group, (_, rates, judges, _) in GROUPS.items() for rate, judge in product(rates, judges)]
     with ProcessPoolExecutor(2) as pool:
         for found in pool.map(_of_one, *zip(*tasks, strict=True), [studies] * len(tasks)):
             made |= found
         cells = list(product((20, 50), RATES, JUDGES))
         ratios = dict(zip(cells, pool.map(plans, *zip(*cells, strict=True), [studies // PLANS] * len(cells)), strict=True))
-    return [*_plan_rows(ratios), *rows_of(made)]
+        said = judged_again(said_of_all(made), partial(said_again, pool))
+    return [*_plan_rows(ratios), *rows_of(made, said)]
 
 
-def rows_of(made: dict[Where, dict[str, Tried | Shares]]) -> Iterator[dict[str, Any]]:
+def rows_of(made: Made, said: dict[Key, Said]) -> Iterator[dict[str, Any]]:
     counted: Counter[str] = Counter()
     of_judges: Counter[str] = Counter()
-    for name, group, how in dict.fromkeys((name, where[0], where[4]) for where, found in made.items() for name in found):
-        rates, judges = GROUPS[group][1:3]
-        mine = {where[1:4]: found[name] for where, found in made.items() if (where[0], where[4]) == (group, how) and name in found}
+    for (name, group, how), mine in groupby(said, key=lambda key: (key[0], key[1], key[4])):
         words: Counter[str] = Counter()
         lowest, label = (1.0, ""), f"{name}{', ' if how else ''}{how}"
-        for n, rate in product(SIZES, rates):
-            parts = [mine[n, rate, judge] for judge in judges if (n, rate, judge) in mine]
-            if not parts:
-                continue
-            cell, word, why = said_of(parts, rate, {at[1:]: found for at, found in mine.items() if at[0] == n})
-            word = "exact by design" if name == EXACT and cell.held > HIGHEST else word
-            words[word] += 1
-            of_judges.update(word_of(part.cell) for part in parts)
-            each = " ".join(f"{100 * part.cell.held:.1f}" for part in parts)
-            said = f"{100 * cell.held:.1f} ({each}) {word} {why}, {100 * cell.with_interval:.0f} with"
-            print(f"    {label}, n {n}, {rate}: {said}", file=sys.stderr, flush=True)
-            if word != "none":
-                lowest = min(lowest, (cell.held, f"n {n}, {rate}"))
+        for key in mine:
+            (n, rate), one = key[2:4], said[key]
+            wheres = [(group, n, rate, judge, how) for judge in GROUPS[group][2]]
+            parts = [made[where][name].cell for where in wheres if name in made[where]]
+            words[one.word] += 1
+            of_judges.update(word_of(part) for part in parts)
+            each = " ".join(f"{100 * part.held:.1f}" for part in parts)
+            text = f"{100 * one.held:.1f} ({each}) {one.word} {one.why}, {100 * one.with_interval:.0f} with"
+            print(f"    {label}, n {n}, {rate}: {text}", file=sys.stderr, flush=True)
+            if one.word != "none":
+                lowest = min(lowest, (one.held, f"n {n}, {rate}"))
         counted += words
         yield {"name": f"{label}, lowest ({lowest[1]})", "value": 100 * lowest[0], "unit": "%", "better": "higher"}
         rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
