@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.core.cache import cache
 from django.db import connections, transaction
@@ -17,16 +19,38 @@ settings.load_profile("suite")
 
 # What migrations have put in the database.
 KEPT = ("django_migrations", "django_content_type", "auth_permission")
+# Modules that grade with the same warm process, which takes some seconds to import torch: they go to one test process.
+TOGETHER = {
+    "graders/test_neural": "neural memory", "graders/test_samples": "neural memory", "graders/test_fsdp": "fsdp",
+    "graders/test_memory_optimization": "training", "graders/test_fsdp_attacks": "training",
+}  # fmt: skip
 # The longest first, so that no process is left with one at the end.
 LONG = (
-    "jobs/test_worker", "graders/test_fsdp_stopped", "graders/test_fsdp_training", "graders/test_memory_optimization",
-    "graders/test_fsdp_elsewhere", "graders/test_neural_causes", "graders/test_neural_state", "graders/test_neural_memory",
-    "graders/test_neural_memory_flow", "graders/test_neural_gate", "graders/test_neural_blend", "graders/test_fsdp_attacks",
-    "browser/test_calibration", "browser/test_reviewing", "graders/test_samples", "browser/test_hostile_outputs",
-    "browser/test_outputs_list", "queues/test_queues", "calibration/test_labels", "test_architecture",
-    "calibration/test_compare_page", "jobs/test_judging", "outputs/test_filters",
-    "tasks/test_agent", "interchange/test_import_properties",
+    "jobs/test_worker", "graders/test_fsdp_stopped", "graders/test_neural_causes", "graders/test_memory_optimization",
+    "browser/test_reviewing", "graders/test_attacks", "browser/test_calibration", "rewards/test_two_writers",
+    "calibration/test_page", "graders/test_sandbox", "graders/calibration/test_coverage", "interchange/test_import_properties",
+    "browser/test_hostile_outputs", "graders/test_live_judge", "jobs/test_judging", "outputs/test_paging", "calibration/test_labels",
+    "outputs/test_filters", "browser/test_outputs_list", "calibration/test_study", "test_architecture", "outputs/test_search",
+    "browser/test_main_job", "queues/test_gold", "queues/test_queues", "outputs/test_page", "api/test_reward",
+    "calibration/test_published_figures", "runs/test_graded", "browser/test_frame", "tasks/test_agent", "judges/test_money",
+    "calibration/test_compare_page",
 )  # fmt: skip
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As --dist loadfile does it, but what stands TOGETHER is not parted."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByWarmProcess(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            found = [name for name in TOGETHER if file.removeprefix("tests/").startswith(name)]
+            return TOGETHER[max(found, key=len)] if found else file
+
+    return ByWarmProcess(config, log)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The whole suite, on both pairs of engines: SQLite with the embedded broker, then PostgreSQL with Redis
-# (without the tests of graders/, tasks/ and llm/, which know no database, and of screens that ask nothing unlike of it).
+# (without the tests of graders/, tasks/ and llm/, which know no database, and of screens and figures that ask nothing unlike of it).
 # A missing program skips its part by name, with the line that installs it; with CI=true it fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
+unset PYTHONDONTWRITEBYTECODE  # else each of some hundred processes compiles the project and the tests anew
 
 # Three processes on two cores: tests wait for browsers, workers and sandboxes. Modules go out in the order of tests/conftest.py.
 spread="-n ${TEST_PROCESSES:-3} --dist loadfile --no-loadscope-reorder"
@@ -36,7 +37,9 @@ as_postgres "$postgres/initdb" -D "$folder/pg" -U touchstone --auth=trust >/dev/
 as_postgres "$postgres/pg_ctl" -D "$folder/pg" -w -o "-p $pg_port -k $folder -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200" -l "$folder/pg/log" start >/dev/null
 redis-server --port "$redis_port" --bind 127.0.0.1 --save "" --dir "$folder" >/dev/null &
 redis_pid=$!
-browser="ablations calibration datasets_builder frame hostile_outputs outputs_list tokens"
-without="graders tasks llm corpus test_architecture.py $(printf 'browser/test_%s.py ' $browser)"
+browser="ablations calibration datasets_builder frame hostile_outputs outputs_list reviewing tokens"
+figures="compare_page labels published_figures study"  # of the same grades, which test_page and test_reading get from the database
+without="graders tasks llm corpus test_architecture.py $(printf 'browser/test_%s.py ' $browser) $(printf 'calibration/test_%s.py ' $figures)
+    runs/test_ablations.py review/test_rendering.py review/test_size.py api/test_guide.py"
 DATABASE_URL="postgres://touchstone@127.0.0.1:$pg_port/postgres" CELERY_BROKER_URL="redis://127.0.0.1:$redis_port/0" \
     "$python" -m pytest $spread $(printf -- "--ignore tests/%s " $without) "$@"
