@@ -94,7 +94,10 @@ def pass_at_k(n: Sequence[int], passes: Sequence[int], k: int, resamples: Resamp
 
 
 def _with_interval(chances: Floats, value: float, resamples: Resamples, n_dropped: int) -> Estimate:
-    """Return the mean of the chances with its interval: that of the chance that none passes, whose spread grows with it."""
+    """Return the mean of the chances with its interval: that of the chance that none passes, whose spread grows with it.
+
+    Its upper end allows for half a prompt more (`jackknife.ends_of`), with half of that chance: half of the scale, as of other means.
+    """
     n, (_, number) = len(chances), np.unique(resamples.clusters, return_inverse=True)
     n_prompts = int(number.max()) + 1
     if value in (0, 1):
@@ -104,7 +107,7 @@ def _with_interval(chances: Floats, value: float, resamples: Resamples, n_droppe
         return Estimate(value, None, None, n, why_missing="all outputs belong to one prompt", n_dropped=n_dropped)
     misses, each = np.bincount(number, weights=1 - chances), np.bincount(number)
     without = (misses.sum() - misses) / (n - each)
-    unseen = np.array([((1 - value) * n + UNSEEN) / (n + UNSEEN)])
+    unseen = np.array([((1 - value) * n + UNSEEN / 2) / (n + UNSEEN)])
     ends = ends_of(1 - value, without, "mean", resamples.level, unseen)
     if ends is None:
         return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)

@@ -1,11 +1,12 @@
 """Does something other than quality move the judge? Regressions of judge less human on what should not matter.
 
-Up to 200 prompts, slopes have the interval that comes from the fits without each (`jackknife`). With more, errors are
-cluster-robust by prompt (CR1, Student with prompts - 1 degrees of freedom): those of statsmodels'
-OLS(...).fit(cov_type="cluster"), which the tests compare; it is not imported here (1.5 s).
-Of a flag that few outputs have, these few make the error, however many others there are: Student's quantile has the degrees of
-freedom of Bell and McCaffrey (2002, Survey Methodology 28:169-181), for the variance of the jackknife (Hansen 2025, Jackknife Standard
-Errors for Clustered Regression), and there is no interval for fewer than three.
+With more than 200 prompts, errors are cluster-robust by prompt (CR1, Student with prompts - 1 degrees of freedom): those of
+statsmodels' OLS(...).fit(cov_type="cluster"), which the tests compare; it is not imported here (1.5 s).
+Up to 200, and of a flag that few have, the residuals of each prompt are made up for how far they draw the fit to themselves (CR2),
+and Student's quantile has the degrees of freedom that the design leaves (Bell and McCaffrey 2002, Survey Methodology 28:169-181;
+Pustejovsky and Tipton 2018, Journal of Business & Economic Statistics 36:672-683): a slope hangs on the few prompts that are
+unlike the others, such as those with a flag or much formatting, however many others there are. It has fewer where a few of
+them make most of what is seen (`jackknife.spread_of`). Of a flag there is no interval for fewer than three.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from dataclasses import replace
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_level, cluster_numbers, mean_human, score_array
-from graders.calibration.jackknife import ends_of, spread_of
+from graders.calibration.jackknife import NEGLIGIBLE, ends_of, spread_of
 from graders.calibration.resample import FEW_PROMPTS, HINGES, ROUNDING, Mask, all_agree
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
 
 ONE_PROMPT = "all outputs belong to one prompt"
-FEWEST_FLAGGED, FEW_FLAGGED = 3, 30  # prompts with the rarer value: for an interval; up to which each prompt is left out
+FEWEST_FLAGGED, FEW_FLAGGED = 3, 30  # prompts with the rarer value: for an interval; up to which CR2 is used
 TOO_FEW_FLAGGED = f"no interval: fewer than {FEWEST_FLAGGED} prompts have one of the two kinds of output"
 
 
@@ -215,50 +216,57 @@ def _fit(outcome: Floats, design: Floats, place: int, groups: Ints, *, level: fl
     if rarer is not None and rarer < FEWEST_FLAGGED:
         return Estimate(value, None, None, n, why_missing=TOO_FEW_FLAGGED, n_dropped=n_dropped)
     if n_prompts <= FEW_PROMPTS or (rarer is not None and rarer <= FEW_FLAGGED):
-        return _without_each(outcome, design, place, numbers, level=level, n_dropped=n_dropped, rarer=rarer)
+        return _of_few(outcome, design, place, numbers, level=level, n_dropped=n_dropped)
     by_prompt = np.stack([np.bincount(numbers, weights=s) for s in scores.T], axis=1)
     spread = n_prompts / (n_prompts - 1) * (n - 1) / (n - k)
     variance = spread * float(inverse[place] @ (by_prompt.T @ by_prompt) @ inverse[place])
     return _with_error(value, variance, n, n_prompts, level=level, n_dropped=n_dropped)
 
 
-def _without_each(
-    outcome: Floats, design: Floats, place: int, numbers: Ints, *, level: float, n_dropped: int, rarer: int | None
-) -> Estimate:
-    """Return one coefficient with its interval from the fits without each prompt: CR1 is too short where these are few.
+def _of_few(outcome: Floats, design: Floats, place: int, numbers: Ints, *, level: float, n_dropped: int) -> Estimate:
+    """Return one coefficient of a least-squares fit with its CR2 interval: CR1 is too short where prompts are few.
 
-    Of a flag, Student's quantile has at most the degrees of freedom that few prompts with its rarer value leave (`_degrees`).
+    The residuals e_g of a prompt are multiplied by the root of the inverse of (I - H)_gg, H the hat matrix: their covariance
+    then is right where errors are independent and alike. With A = (X'X)^-1 and S_g = X_g'X_g that root works on (k, k)
+    matrices: (I - H)_gg^-1/2 X_g A = X_g R (I - R S_g R)^-1/2 R, R the root of A.
     """
     n, k = design.shape
-    products = np.concatenate([(design[:, :, None] * design[:, None, :]).reshape(n, k * k), design * outcome[:, None]], axis=1)
-    by_prompt = np.stack([np.bincount(numbers, weights=column) for column in products.T], axis=1)
-    whole = by_prompt.sum(axis=0)
-    value = float(np.linalg.solve(whole[: k * k].reshape(k, k), whole[k * k :])[place])
-    rest = whole - by_prompt
-    normal, right = rest[:, : k * k].reshape(-1, k, k), rest[:, k * k :, None]
-    if np.linalg.matrix_rank(normal, hermitian=True).min() < k:
+    products = (design[:, :, None] * design[:, None, :]).reshape(n, k * k)
+    squares = np.stack([np.bincount(numbers, column) for column in products.T], axis=1).reshape(-1, k, k).astype(np.float64)
+    inverse = np.linalg.inv(squares.sum(axis=0))
+    root = _root(inverse)
+    coefficients = inverse @ (design.T @ outcome)
+    value = float(coefficients[place])
+    drawn, axes = np.linalg.eigh(root @ squares @ root)
+    if drawn.max() > 1 - NEGLIGIBLE:
         return Estimate(value, None, None, n, why_missing=HINGES, n_dropped=n_dropped)
-    spread = spread_of(np.linalg.solve(normal, right)[:, place, 0])
-    if spread.error <= ROUNDING * max(1.0, abs(value)):
+    reach = np.einsum("gij,gj,gkj,k->gi", axes, (1 - drawn) ** -0.5, axes, root[place]) @ root
+    residual = outcome - design @ coefficients
+    scores = np.stack([np.bincount(numbers, column * residual) for column in design.T], axis=1)
+    added = (scores * reach).sum(axis=1)
+    error = float((added**2).sum()) ** 0.5
+    if error <= ROUNDING * max(1.0, abs(value)):
         return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
-    degrees = spread.degrees if rarer is None else min(spread.degrees, _degrees(design, place, numbers, normal))
-    half = spread.error * student_quantile(max(degrees, 1.0), (1 + level) / 2)
-    method = f"least squares, each of {len(rest)} prompts left out once"
+    degrees = min(spread_of(added).degrees, _degrees(squares, inverse, reach))
+    half = error * student_quantile(max(degrees, 1.0), (1 + level) / 2)
+    method = f"least squares, errors by {len(added)} prompts (CR2)"
     return Estimate(value, value - half, value + half, n, method=method, n_dropped=n_dropped)
 
 
-def _degrees(design: Floats, place: int, numbers: Ints, normal: Floats) -> float:
-    """Return the degrees of freedom of a coefficient's jackknife variance, were all errors independent and alike (Satterthwaite).
+def _root(matrix: Floats) -> Floats:
+    """Return the symmetric root of a positive matrix."""
+    values, axes = np.linalg.eigh(matrix)
+    return np.asarray(axes * np.sqrt(values) @ axes.T)
 
-    What each prompt adds to it is the square of a linear form of the errors: of their quadratic forms' matrix, the trace squared
-    over the trace of the square. `normal` (C, k, k) is the matrix of the normal equations without each prompt.
+
+def _degrees(squares: Floats, inverse: Floats, reach: Floats) -> float:
+    """Return the degrees of freedom of a CR2 variance, were all errors independent and alike (Bell and McCaffrey).
+
+    What each prompt adds to it is the square of a linear form of the errors: of their quadratic form's matrix, the trace squared
+    over the trace of the square. `reach` (C, k) is what each prompt's X_g'e_g is multiplied by.
     """
-    inverse, one = np.linalg.inv(design.T @ design), np.eye(design.shape[1])[place]
-    each = np.linalg.solve(normal, np.broadcast_to(one[:, None], (*normal.shape[:2], 1)))[:, :, 0]
-    reach = (design * each[numbers]).sum(axis=1)
-    own = np.bincount(numbers, reach**2)
-    sums = np.stack([np.bincount(numbers, column * reach) for column in design.T], axis=1)
-    shared = inverse @ (sums.T @ sums)
+    sums = np.einsum("gij,gj->gi", squares, reach)
+    own, shared = (sums * reach).sum(axis=1), inverse @ (sums.T @ sums)
     trace = float(own.sum() - np.trace(shared))
     square = float((own**2).sum() - 2 * (own * ((sums @ inverse) * sums).sum(axis=1)).sum() + np.trace(shared @ shared))
     return trace**2 / square

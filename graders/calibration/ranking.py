@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, score_array
-from graders.calibration.jackknife import ends_of
-from graders.calibration.resample import NO_RESAMPLES, Resamples, all_agree
+from graders.calibration.jackknife import spread_of
+from graders.calibration.resample import FEW_PROMPTS, NO_RESAMPLES, ROUNDING, Resamples, all_agree
 from graders.calibration.result import Estimate
+from graders.calibration.student import student_quantile
 
 PRIOR_TIES = 0.5  # of each player with a made-up average one, so that who never lost has a finite strength
 MAX_PLAYERS = 200
@@ -51,16 +52,17 @@ def bradley_terry(first: Sequence[str], second: Sequence[str], outcome: Scores, 
 
     Notes
     -----
-    Intervals come from what each prompt adds to a strength (its influence, as in a sandwich variance), with the degrees of
-    freedom that these show (`jackknife.spread_of`). The end towards which the half ties have drawn a strength away is moved
-    out by what they are seen to do: as much as twice as many would draw it further (Richardson's extrapolation to none).
-    The interval of `beats_average` is that of the strength, on its scale.
+    Intervals come from what each prompt adds to a strength (its influence, as in a sandwich variance). Student's quantile has
+    the degrees of freedom that the comparisons leave, were their results as the fit says (McCaffrey and Bell); with more
+    than 200 prompts those that the parts show (`jackknife.spread_of`). The interval of `beats_average` is that of the
+    strength, on its scale.
 
     References
     ----------
     Bradley and Terry (1952), Biometrika 39:324-345. Newman (2023), Journal of Machine Learning Research 24(238):1-25, for
     the fit. White (1982), Econometrica 50:1-25, for the sandwich; MacKinnon and White (1985), Journal of Econometrics
-    29:305-325, HC2, for its use with few comparisons. Ustalov (2025), Reliable, Reproducible, and Really Fast
+    29:305-325, HC2, for its use with few comparisons. McCaffrey and Bell (2006), Statistics in Medicine 25:4081-4098, for
+    the degrees of freedom. Ustalov (2025), Reliable, Reproducible, and Really Fast
     Leaderboards with Evalica, COLING.
 
     Examples
@@ -90,12 +92,11 @@ def bradley_terry(first: Sequence[str], second: Sequence[str], outcome: Scores, 
     games = _Games(x, y, results[used], len(players))
     values = games.strengths()
     part = None if resamples is None else resamples.of(used)
-    added = None if part is None else _added(games, values, part)
-    unshrunk = 2 * values - games.strengths(prior=2 * PRIOR_TIES)
+    found = None if part is None else _added(games, values, part)
     ratings = []
     for name, i in place.items():
-        column, moved = None if added is None else added[:, i], unshrunk[i : i + 1]
-        strength = _with_interval(float(values[i]), column, moved, int(counts[i]), n_dropped=n_dropped, level=part.level if part else 0.95)
+        added = None if found is None else (found[0][:, i], float(found[1][i]))
+        strength = _with_interval(float(values[i]), added, int(counts[i]), n_dropped=n_dropped, level=part.level if part else 0.95)
         ratings.append(Rating(name, strength, _as_chance(strength)))
     return tuple(sorted(ratings, key=lambda r: -(r.strength.value or 0.0)))
 
@@ -106,7 +107,7 @@ class _Games:
     def __init__(self, x: Ints, y: Ints, outcome: Floats, n_players: int) -> None:
         self.x, self.y, self.outcome, self.n_players = x, y, outcome, n_players
 
-    def strengths(self, prior: float = PRIOR_TIES) -> Floats:
+    def strengths(self) -> Floats:
         """Log strengths that sum to 0 (n_players,)."""
         import evalica  # noqa: PLC0415 - brings pandas, 1 s to import
 
@@ -116,7 +117,7 @@ class _Games:
             (kinds // 3 // n).tolist() + list(range(n)),
             (kinds // 3 % n).tolist() + [n] * n,
             [winner[r] for r in (kinds % 3).tolist()] + [evalica.Winner.Draw] * n,
-            weights=times.tolist() + [prior] * n,
+            weights=times.tolist() + [PRIOR_TIES] * n,
             tolerance=1e-8,
             limit=MAX_STEPS,
         )
@@ -124,31 +125,56 @@ class _Games:
         return np.asarray(logs - logs.mean())
 
 
-def _added(games: _Games, values: Floats, resamples: Resamples) -> Floats:
-    """Return what each prompt adds to each strength, to first order (prompts, players): scores times the inverse information.
+def _added(games: _Games, values: Floats, resamples: Resamples) -> tuple[Floats, Floats]:
+    """Return what each prompt adds to each strength, to first order (prompts, players), and each strength's degrees of freedom.
 
-    A comparison draws the strengths towards itself, so it seems less off than it is: by the root of 1 less its leverage.
+    What is added are scores times the inverse information. A comparison draws the strengths towards itself, so it seems less
+    off than it is: by the root of 1 less its leverage.
     """
     n, (_, number) = len(games.x), np.unique(resamples.clusters, return_inverse=True)
     rows, sides = np.arange(n), np.zeros((n, games.n_players))
     sides[rows, games.x], sides[rows, games.y] = 1.0, -1.0
     expected, of_average = (1 / (1 + np.exp(-gap)) for gap in (values[games.x] - values[games.y], values))
-    information = sides.T @ (sides * (expected * (1 - expected))[:, None])
-    information += np.diag(PRIOR_TIES * of_average * (1 - of_average))
-    inverse = np.linalg.inv(information)
-    leverage = expected * (1 - expected) * np.einsum("ij,jk,ik->i", sides, inverse, sides)
-    scores = sides * ((games.outcome - expected) / np.sqrt(np.maximum(1 - leverage, 0.1)))[:, None]
-    added = np.stack([np.bincount(number, weights=column) for column in scores.T], axis=1) @ inverse
-    return np.asarray(added - added.mean(axis=1, keepdims=True))
+    spread = expected * (1 - expected)
+    information = sides.T @ (sides * spread[:, None])
+    inverse = np.linalg.inv(information + np.diag(PRIOR_TIES * of_average * (1 - of_average)))
+    leverage = np.minimum(spread * np.einsum("ij,jk,ik->i", sides, inverse, sides), 0.9)
+    reach = sides @ (inverse - inverse.mean(axis=1, keepdims=True)) / np.sqrt(1 - leverage)[:, None]
+    added = _by_prompt(reach * (games.outcome - expected)[:, None], number)
+    if len(added) > FEW_PROMPTS:
+        return added, np.array([spread_of(column).degrees for column in added.T])
+    pulled = np.asarray(2 * inverse - inverse @ information @ inverse, dtype=np.float64)
+    return added, np.array([_degrees(column, sides, spread, number, pulled) for column in reach.T])
 
 
-def _with_interval(value: float, added: Floats | None, unshrunk: Floats, n: int, *, n_dropped: int, level: float) -> Estimate:
-    if added is None or len(added) < 2:
-        return Estimate(value, None, None, n, why_missing=NO_RESAMPLES if added is None else ONE_PROMPT, n_dropped=n_dropped)
-    ends = ends_of(value, value - added * len(added) / (len(added) - 1), "points", level, unshrunk)
-    if ends is None:
+def _by_prompt(columns: Floats, number: Ints) -> Floats:
+    return np.stack([np.bincount(number, column) for column in columns.T], axis=1)
+
+
+def _degrees(reach: Floats, sides: Floats, spread: Floats, number: Ints, pulled: Floats) -> float:
+    """Return the degrees of freedom of a strength's variance, were the results as the fit says (Satterthwaite's, as in `probes`).
+
+    What each prompt adds is a linear form of the results less expected, whose variances are `spread`; `pulled` (players, players)
+    is how these go together as the fit follows them.
+    """
+    own, sums = np.bincount(number, reach**2 * spread), _by_prompt(sides * (reach * spread)[:, None], number)
+    shared = pulled @ (sums.T @ sums)
+    trace = float(own.sum() - np.trace(shared))
+    square = float((own**2).sum() - 2 * (own * ((sums @ pulled) * sums).sum(axis=1)).sum() + np.trace(shared @ shared))
+    return trace**2 / square
+
+
+def _with_interval(value: float, found: tuple[Floats, float] | None, n: int, *, n_dropped: int, level: float) -> Estimate:
+    """Return a strength with its interval from what each prompt adds to it, and its degrees of freedom."""
+    if found is None or len(found[0]) < 2:
+        return Estimate(value, None, None, n, why_missing=NO_RESAMPLES if found is None else ONE_PROMPT, n_dropped=n_dropped)
+    added, degrees = found
+    error = spread_of(value - added * len(added) / (len(added) - 1)).error
+    if error <= ROUNDING * max(1.0, abs(value)):
         return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
-    return Estimate(value, *ends, n, method=f"what each of {len(added)} prompts adds", n_dropped=n_dropped)
+    half = error * student_quantile(max(degrees, 1.0), (1 + level) / 2)
+    method = f"what each of {len(added)} prompts adds"
+    return Estimate(value, value - half, value + half, n, method=method, n_dropped=n_dropped)
 
 
 def _why_undefined(x: Ints, y: Ints, n_players: int) -> str:

@@ -147,6 +147,19 @@ def test_slopes_and_their_errors_are_those_of_statsmodels():
     assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.params[1], *theirs.conf_int()[1]), abs=1e-9)
 
 
+def test_with_few_outputs_the_points_of_a_flag_have_the_error_of_welch_and_the_degrees_that_its_few_outputs_leave():
+    from scipy.stats import t as student
+    from scipy.stats import ttest_ind
+
+    flagged, judge = np.repeat([1, 0], [4, 16]), np.r_[3.5, 2.5, 3.7, 2.3, np.resize([2.0, 3.0, 2.2, 2.8], 16)]
+    ours = probes.injection_bias(judge, np.full(20, 3.0), flagged, range(20))
+    theirs = ttest_ind(judge[:4], judge[4:], equal_var=False)
+    degrees = (1 / 4 + 1 / 16) ** 2 / (1 / 4**2 / 3 + 1 / 16**2 / 15)  # Welch's, were both kinds equally spread
+    error = (judge[:4].var(ddof=1) / 4 + judge[4:].var(ddof=1) / 16) ** 0.5
+    assert ours.value == pytest.approx(theirs.statistic * error)
+    assert ours.high - ours.value == pytest.approx(error * student.ppf(0.975, degrees))
+
+
 def test_severities_of_reviewers_are_those_of_a_regression_on_outputs_and_reviewers():
     import statsmodels.api as sm
 
