@@ -54,9 +54,9 @@ ELSEWHERE = {
     ),
     "the forward pass of a plain copy": (
         {
+            **FSDP2,
             "top": "import copy",
             "wrap": "plain = copy.deepcopy(model)\n" + FSDP2["wrap"] + "\nmodel.forward = plain.forward",
-            "gather": FSDP2["gather"],
         },
         {"wrap_policy": "runs none of its blocks", "full_state_dict": "none of its blocks", "runs_multi_node": "none of its blocks"},
     ),

@@ -25,7 +25,7 @@ LOUD = {
         "lone_gather",
     ),
     "a pass of the sharded model by one rank": (
-        {"wrap": FSDP2["wrap"], "gather": FSDP2["gather"], "begin": FSDP1["begin"] + SAMPLED},
+        {**FSDP2, "begin": FSDP1["begin"] + SAMPLED},
         {"runs_multi_node": ""},
         "",
     ),
@@ -55,7 +55,7 @@ LOUD = {
         "shuffle_and_sampler",
     ),
     "destroyed before the gather": (
-        {"wrap": FSDP2["wrap"], "gather": "dist.destroy_process_group()\n" + FSDP2["gather"], "end": "pass"},
+        {**FSDP2, "gather": "dist.destroy_process_group()\n" + FSDP2["gather"], "end": "pass"},
         {"init_destroy": "destroyed before the last gather", "runs_multi_node": "destroyed before this collective"},
         "early_destroy",
     ),
