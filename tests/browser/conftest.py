@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.conf import settings
+from django.test import Client
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from reviewapp.models import User
 from tests.make import make_user
 from tests.programs import require_program
 
@@ -50,7 +53,7 @@ def page(browser: Browser, live_server, transactional_db) -> Iterator[Page]:
     context.set_default_timeout(10_000)
     page = context.new_page()
     watched = Watched(page, live_server.url)
-    page.watched = watched
+    page.watched, page.origin = watched, live_server.url
     yield page
     context.close()
     assert not watched.elsewhere
@@ -60,13 +63,21 @@ def page(browser: Browser, live_server, transactional_db) -> Iterator[Page]:
 
 @pytest.fixture
 def signed_in(page: Page) -> Page:
-    """The page, signed in as the reviewer ana."""
+    """The page, signed in as the reviewer ana, before it has opened anything."""
     make_user("ana")
     sign_in(page, "ana")
     return page
 
 
 def sign_in(page: Page, username: str) -> None:
+    """By its cookie, which takes a second less than the form."""
+    client = Client()
+    client.force_login(User.objects.get(username=username))
+    name = settings.SESSION_COOKIE_NAME
+    page.context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": page.origin}])
+
+
+def sign_in_by_form(page: Page, username: str) -> None:
     page.goto("/login/")
     page.get_by_label("Username").fill(username)
     page.get_by_label("Password").fill(PASSWORD)

@@ -75,6 +75,7 @@ def test_a_sentence_opens_the_figures_behind_it(viewer):
 
 
 def test_the_keys_g_c_open_it(viewer):
+    viewer.goto("/")
     viewer.keyboard.press("g")
     viewer.keyboard.press("c")
     viewer.wait_for_url("**/calibration/")

@@ -2,16 +2,19 @@
 
 import pytest
 
-from tests.browser.conftest import keep_screenshot
+from tests.browser.conftest import keep_screenshot, sign_in_by_form
+from tests.make import make_user
 
 pytestmark = pytest.mark.browser
 
 
-def test_signing_in_leads_home_and_the_theme_is_kept(signed_in):
-    signed_in.get_by_role("button", name="Switch between light and dark").click()
-    theme = signed_in.locator("html").get_attribute("data-theme")
-    signed_in.goto("/tasks/")
-    assert signed_in.locator("html").get_attribute("data-theme") == theme
+def test_signing_in_leads_home_and_the_theme_is_kept(page):
+    make_user("ana")
+    sign_in_by_form(page, "ana")
+    page.get_by_role("button", name="Switch between light and dark").click()
+    theme = page.locator("html").get_attribute("data-theme")
+    page.goto("/tasks/")
+    assert page.locator("html").get_attribute("data-theme") == theme
 
 
 def test_an_empty_workspace_shows_whole_pages_without_errors(signed_in):

@@ -69,6 +69,7 @@ def test_a_reviewer_scores_blind_overrides_the_judge_and_exports_it(signed_in, i
 
 
 def open_the_idea(page: Page) -> None:
+    page.goto("/")
     page.get_by_role("link", name="Outputs").click()
     expect(page.get_by_text("output-", exact=False).first).to_be_visible()
     page.goto("/outputs/?task=idea_proposal")

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import keep_screenshot, sign_in
+from tests.browser.conftest import keep_screenshot, sign_in, sign_in_by_form
 from tests.make import make_output, make_task, make_user
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -78,7 +78,7 @@ def test_it_all_works_without_javascript(browser, live_server):
     make_many()
     context = browser.new_context(base_url=live_server.url, java_script_enabled=False)
     page = context.new_page()
-    sign_in(page, "root")
+    sign_in_by_form(page, "root")
     page.goto("/outputs/")
     page.get_by_role("link", name="More outputs").click()
     expect(rows(page).first).to_have_text("o69")

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.browser
 
 def test_a_token_is_made_copied_and_revoked(signed_in):
     signed_in.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    signed_in.goto("/")
     signed_in.get_by_label("Account of ana").click()
     signed_in.get_by_role("link", name="Tokens").click()
     signed_in.get_by_role("textbox", name="Name").fill("my script")
