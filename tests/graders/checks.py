@@ -11,6 +11,7 @@ import subprocess
 import sys
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from graders.code.channel import PROBES, Answer
 from graders.code.neural_memory import NeuralMemoryGrader, check_report
@@ -115,16 +116,26 @@ def _warm() -> subprocess.Popen[str]:
 
 
 @cache
-def grade(source: str) -> Grade:
-    """The grade of a program of ours, probed without a sandbox."""
+def report(source: str) -> dict[str, Any]:
+    """What the probe says of a program of ours, without a sandbox."""
     process = _warm()
     assert process.stdin and process.stdout
     process.stdin.write(json.dumps(source) + "\n")
     process.stdin.flush()
-    report = json.loads(process.stdout.readline())
-    assert check_report(report) == ""
+    found: dict[str, Any] = json.loads(process.stdout.readline())
+    assert check_report(found) == ""
+    return found
+
+
+@cache
+def grade(source: str) -> Grade:
+    return grade_by(source, report(source))
+
+
+def grade_by(source: str, found: dict[str, Any]) -> Grade:
+    """The grade of a program with this text of which the probe said this."""
     result = Result("none", 0, None, False, "", 0.0, 0.0, 0.0, "", "")
-    return NeuralMemoryGrader()._grade_of(task(), read_source(source), Answer(result, report))
+    return NeuralMemoryGrader()._grade_of(task(), read_source(source), Answer(result, found))
 
 
 def score(source: str, criterion: str) -> CriterionScore:

@@ -1,32 +1,10 @@
-"""The blend of memory and attention of neural_memory: what passes in any style, and near misses that must not."""
+"""Near misses of neural_memory, two criteria in a program: blends, decays and gates that are none."""
+
+from itertools import zip_longest
 
 import pytest
 
-from tests.graders.checks import check_fails, check_never_passes, check_passes, grade, program
-
-BLENDS = {
-    "other way round": "x = x + g * m + (1 - g) * a",
-    "lerp": "x = x + torch.lerp(m, a, g)",
-    "difference": "x = x + m + g * (a - m)",
-    "without residual": "x = g * a + (1 - g) * m",
-    "stream after attention": "x = x + a\nx = g * x + (1 - g) * m",
-    "norm after": "x = self.ln(x + (1.0 - g) * m + g * a)",
-    "three terms": "x = x + a + g * m - g * a",
-    "named complement": "h2 = 1 - g\nx = x + g * a + h2 * m",
-    "gate of both": "g = torch.sigmoid(self.gc(torch.cat([a, m], -1)))\nx = x + g * a + (1 - g) * m",
-    "scalar gate": "g = torch.sigmoid(self.two(h))[..., :1]\nx = x + g * a + (1 - g) * m",
-    "addcmul": "x = x + torch.addcmul(m, g, a - m)",
-    "projected": "x = x + self.g2(g * a + (1 - g) * m)",
-    "softmax of two": "g = torch.softmax(self.two(h), -1)\nx = x + g[..., :1] * a + g[..., 1:] * m",
-    "one learned rate": "g = torch.sigmoid(self.alpha)\nx = x + g * a + (1 - g) * m",
-    "memory of attended stream": "y = x + a\nm = self.mem(self.ln(y))\nx = y + g * a + (1 - g) * m",
-}
-
-
-@pytest.mark.parametrize("fuse", BLENDS.values(), ids=BLENDS)
-def test_one_gate_and_its_complement_pass_in_every_way_of_writing(fuse):
-    check_passes(program(fuse=fuse), "memory_attention_gating")
-
+from tests.graders.checks import PARTS, check_fails, check_never_passes, grade, program
 
 FUSIONS = {
     "plain sum": ("x = x + a + m", "residual_fusion"),
@@ -37,13 +15,25 @@ FUSIONS = {
     "gated concatenation": ("x = x + self.cat(torch.cat([g * a, g * m], -1))", "concat_fusion"),
     "unused blend": ("y = g * a + (1 - g) * m\nx = x + a + m", "residual_fusion"),
 }
+# Beside each, where there are as many, a decay that can't learn: the two are told apart.
+NO_DECAY = {
+    "constant": ("0.95", "constant 0.95"),
+    "none": ("1.0", "not scaled"),
+    "read with item": ("torch.sigmoid(self.decay).item()", "constant"),
+    "detached": ("torch.sigmoid(self.decay).detach()", "detached"),
+    "data": ("torch.sigmoid(self.decay.data)", ""),
+}
 
 
-@pytest.mark.parametrize(("fuse", "category"), FUSIONS.values(), ids=FUSIONS)
-def test_other_fusions_fail_and_are_named(fuse, category):
-    source = program(fuse=fuse)
+@pytest.mark.parametrize(("fusion", "decay"), list(zip_longest(FUSIONS.values(), NO_DECAY.values())), ids=FUSIONS)
+def test_other_fusions_and_decays_that_can_not_learn_fail_and_are_named(fusion, decay):
+    (fuse, category), (rate, because) = fusion, decay or (PARTS["decay"], "")
+    source = program(fuse=fuse, decay=rate)
     check_fails(source, "memory_attention_gating", because="not blended by a gate")
+    if decay:
+        check_fails(source, "learnable_decay", because=because)
     assert grade(source).failure_category == category
+    assert sum(c.passed is True for c in grade(source).criteria) == (4 if decay else 5)
 
 
 def test_concatenation_of_complements_does_not_pass():
@@ -52,15 +42,31 @@ def test_concatenation_of_complements_does_not_pass():
 
 NO_BLEND = {
     "constant gate": ("torch.full_like(h, 0.5)", "x = x + g * a + (1 - g) * m"),
-    "gate stuck at one": ("torch.sigmoid(self.g(h) + 30)", "x = x + g * a + (1 - g) * m"),
     "show blend": ("torch.sigmoid(self.g(h))", "x = x + a + m + 1e-6 * (g * a + (1 - g) * m)"),
     "no gradient": ("torch.sigmoid(self.g(h)).detach()", "x = x + g * a + (1 - g) * m"),
 }
+NO_SURPRISE = {
+    "error computed and multiplied by zero": "torch.sigmoid(self.net(x[:, t] + 0 * (v[:, t] - r)))",
+    "error made faint": "torch.sigmoid(self.net(x[:, t] + 1e-9 * (v[:, t] - r)))",
+    "fixed threshold": "((v[:, t] - r).norm(dim=-1, keepdim=True) > 1).float()",
+    "no learned part": "torch.sigmoid((v[:, t] - r).norm(dim=-1, keepdim=True))",
+    "no gradient": "torch.sigmoid(self.net(v[:, t] - r)).detach()",
+    "mean of the state": "torch.sigmoid(self.net(x[:, t]) + M.mean(dim=(1, 2)).unsqueeze(-1))",
+}
 
 
-@pytest.mark.parametrize(("gate", "fuse"), NO_BLEND.values(), ids=NO_BLEND)
-def test_what_only_looks_like_a_blend_does_not_pass(gate, fuse):
-    check_never_passes(program(blend_gate=gate, fuse=fuse), "memory_attention_gating")
+@pytest.mark.parametrize(("gate", "blend"), list(zip_longest(NO_SURPRISE.values(), NO_BLEND.values())), ids=NO_SURPRISE)
+def test_what_only_looks_like_surprise_or_a_blend_does_not_pass(gate, blend):
+    blend_gate, fuse = blend or (PARTS["blend_gate"], PARTS["fuse"])
+    source = program(gate=gate, blend_gate=blend_gate, fuse=fuse)
+    check_never_passes(source, "surprise_gate")
+    if blend:
+        check_never_passes(source, "memory_attention_gating")
+    assert sum(c.passed is True for c in grade(source).criteria) == (4 if blend else 5)
+
+
+def test_a_gate_that_stands_at_one_leaves_nothing_of_the_memory():
+    check_never_passes(program(blend_gate="torch.sigmoid(self.g(h) + 30)"), "memory_attention_gating")
 
 
 def test_a_blend_with_the_stream_before_attention_fails():

@@ -1,30 +1,8 @@
-"""The surprise gate of neural_memory: what passes in any style, and near misses that must not."""
-
-import pytest
+"""The surprise gate of neural_memory: what passes in other styles, and near misses that must not."""
 
 from tests.graders.checks import check_fails, check_never_passes, check_passes, grade, program
 
 ALL = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
-
-
-SURPRISE = {
-    "error of the value": "torch.sigmoid(self.net(v[:, t] - r))",
-    "error squared": "torch.sigmoid(self.net((r - v[:, t]) ** 2))",
-    "two layers": "torch.sigmoid(self.net(torch.tanh(v[:, t] - r)))",
-    "mean of a wide gate": "torch.sigmoid(self.k(v[:, t] - r)).mean(-1, keepdim=True)",
-    "functional linear": "F.linear(v[:, t] - r, self.net.weight).sigmoid()",
-    "norm through a learned scale": "torch.sigmoid(self.net.bias * (v[:, t] - r).norm(dim=-1, keepdim=True))",
-}
-
-
-@pytest.mark.parametrize("gate", SURPRISE.values(), ids=SURPRISE)
-def test_a_gate_that_compares_input_and_retrieved_value_is_a_surprise_gate(gate):
-    check_passes(program(gate=gate), "surprise_gate")
-
-
-@pytest.mark.parametrize("read", ["(M * k[:, t].unsqueeze(1)).sum(-1)", "(M @ k[:, t].unsqueeze(-1)).squeeze(-1)"])
-def test_the_way_of_reading_makes_no_difference(read):
-    check_passes(program(gate=f"torch.sigmoid(self.net(v[:, t] - {read}))"), "surprise_gate")
 
 
 def test_a_gate_on_the_value_before_the_product_scales_the_write():
@@ -54,39 +32,12 @@ def test_a_delta_rule_with_a_generic_gate_fails():
     check_fails(source, "surprise_gate", because="sees the input alone")
 
 
-NO_SURPRISE = {
-    "error computed and multiplied by zero": "torch.sigmoid(self.net(x[:, t] + 0 * (v[:, t] - r)))",
-    "error made faint": "torch.sigmoid(self.net(x[:, t] + 1e-9 * (v[:, t] - r)))",
-    "fixed threshold": "((v[:, t] - r).norm(dim=-1, keepdim=True) > 1).float()",
-    "no learned part": "torch.sigmoid((v[:, t] - r).norm(dim=-1, keepdim=True))",
-    "no gradient": "torch.sigmoid(self.net(v[:, t] - r)).detach()",
-    "mean of the state": "torch.sigmoid(self.net(x[:, t]) + M.mean(dim=(1, 2)).unsqueeze(-1))",
-}
-
-
-@pytest.mark.parametrize("gate", NO_SURPRISE.values(), ids=NO_SURPRISE)
-def test_what_only_looks_like_surprise_does_not_pass(gate):
-    check_never_passes(program(gate=gate), "surprise_gate")
-
-
 def test_a_surprise_that_scales_the_read_does_not_pass():
     check_never_passes(program(update="M = f * M + w", read="s * torch.einsum('bij,bj->bi', M, q[:, t])"), "surprise_gate")
 
 
 def test_a_surprise_that_only_forgets_does_not_pass():
     check_never_passes(program(update="M = f * (1 - s).unsqueeze(-1) * M + w"), "surprise_gate")
-
-
-HAND_WRITTEN = {
-    "exponential": "1 / (1 + torch.exp(-self.net(v[:, t] - r)))",
-    "tanh": "0.5 * (torch.tanh(self.net(v[:, t] - r)) + 1)",
-    "softmax of two": "torch.softmax(torch.cat([self.net(v[:, t] - r), torch.zeros(B, 1)], -1), -1)[..., :1]",
-}
-
-
-@pytest.mark.parametrize("gate", HAND_WRITTEN.values(), ids=HAND_WRITTEN)
-def test_a_sigmoid_is_what_computes_one(gate):
-    check_passes(program(gate=gate), "surprise_gate")
 
 
 def test_momentum_over_gated_writes_is_decided():

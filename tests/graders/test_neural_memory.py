@@ -3,7 +3,7 @@
 import pytest
 
 from tests.graders import styles
-from tests.graders.checks import PARTS, check_fails, check_never_passes, check_passes, grade, program
+from tests.graders.checks import PARTS, check_fails, check_never_passes, check_passes, grade, grade_by, program, report
 
 ALL = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "recurrent_update", "memory_attention_gating")
 
@@ -116,9 +116,14 @@ DOUBTFUL = (
 
 @pytest.mark.parametrize("line", DOUBTFUL)
 def test_a_program_with_means_to_alter_its_trace_gets_no_pass(line):
-    found = grade(program() + "\n" + line + "\n")
+    found = grade_by(program() + "\n" + line + "\n", report(program()))  # the line does nothing to the run
     assert found.passed is None
     assert not any(c.passed for c in found.criteria)
+
+
+def test_a_doubtful_line_in_a_program_that_is_run():
+    found = grade("import ctypes\n" + program())
+    assert found.passed is None and not any(c.passed for c in found.criteria)
 
 
 def test_replaced_torch_functions_are_noticed_whatever_the_way():
