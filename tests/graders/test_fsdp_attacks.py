@@ -21,21 +21,6 @@ ATTACKS = {
         f"        open(fd, 'wb', closefd=False).write(b'{EVENT}\\n')\n    except Exception:\n        pass"
     },
     "killing the conductor": {"early": "os.kill(os.getppid(), 9)"},
-    "replacing torch.distributed": {"top": "def patch(space):\n    space.get_rank = lambda *a: 0\npatch(dist)"},
-    "a class that only looks like FSDP": {
-        "top": "class Fake(FSDP):\n    def __init__(self, module, **kw):\n        nn.Module.__init__(self)\n"
-        "        self._fsdp_wrapped_module = module\n    def forward(self, *a):\n        return self._fsdp_wrapped_module(*a)\n",
-        "wrap": "for i, b in enumerate(model.blocks):\n    model.blocks[i] = Fake(b)\nmodel = Fake(model)",
-        "gather": "state = {k.replace('_fsdp_wrapped_module.', ''): v.cpu() for k, v in model.named_parameters()}",
-    },
-    "a group of one rank": {
-        "wrap": "groups = [dist.new_group([r]) for r in range(world)]\n"
-        "model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device, process_group=groups[rank])"
-    },
-    "right only where the options are large": {
-        "wrap": "if args.n_samples > 99:\n    model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device)",
-        "gather": "state = {k: v.cpu() for k, v in model.state_dict().items()}",
-    },
 }
 
 
@@ -49,8 +34,7 @@ def graded(source: str, timeout_s: float = 90) -> Grade:
 def test_an_attack_is_no_pass(parts):
     found = graded(program(**parts))
     assert found.passed is not True
-    if parts is not ATTACKS["replacing torch.distributed"]:  # it trains, and fails by what every rank writes and prints
-        assert next(c for c in found.criteria if c.key == "runs_multi_node").passed is not True
+    assert next(c for c in found.criteria if c.key == "runs_multi_node").passed is not True
 
 
 def test_an_honest_script_passes_in_the_sandbox_and_says_how_it_was_run():

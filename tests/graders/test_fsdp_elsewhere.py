@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.graders.fsdp_programs import FSDP1, FSDP2, program, score, verdicts
+from tests.graders.fsdp_programs import FSDP1, FSDP2, grade, program, score, verdicts
 
 LOADER = "\nloader = DataLoader(dataset, args.batch_size, sampler=sampler, drop_last=True)"
 # Programs that are right where a short look is taken: each with all that fails then.
@@ -99,3 +99,29 @@ def test_a_program_that_asks_whose_functions_it_has_is_told_what_it_is_told_else
         FSDP2, top=asked, wrap="if not (real(fully_shard) and real(dist.all_reduce)):\n    " + FSDP2["wrap"].replace("\n", "\n    ")
     )
     assert score(source, "wrap_policy").passed is False
+
+
+DISGUISES = {
+    "replacing torch.distributed": {"top": "def patch(space):\n    space.get_rank = lambda *a: 0\npatch(dist)"},
+    "a class that only looks like FSDP": {
+        "top": "class Fake(FSDP):\n    def __init__(self, module, **kw):\n        nn.Module.__init__(self)\n"
+        "        self._fsdp_wrapped_module = module\n    def forward(self, *a):\n        return self._fsdp_wrapped_module(*a)\n",
+        "wrap": "for i, b in enumerate(model.blocks):\n    model.blocks[i] = Fake(b)\nmodel = Fake(model)",
+        "gather": "state = {k.replace('_fsdp_wrapped_module.', ''): v.cpu() for k, v in model.named_parameters()}",
+    },
+    "a group of one rank": {
+        "wrap": "groups = [dist.new_group([r]) for r in range(world)]\n"
+        "model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device, process_group=groups[rank])"
+    },
+    "right only where the options are large": {
+        "wrap": "if args.n_samples > 99:\n    model = FSDP(model, auto_wrap_policy=ModuleWrapPolicy({Block}), device_id=device)",
+        "gather": "state = {k: v.cpu() for k, v in model.state_dict().items()}",
+    },
+}
+
+
+@pytest.mark.parametrize("parts", DISGUISES.values(), ids=DISGUISES)
+def test_a_disguise_is_no_pass(parts):
+    assert grade(program(**parts)).passed is not True
+    if parts is not DISGUISES["replacing torch.distributed"]:  # it trains, and fails by what every rank writes and prints
+        assert score(program(**parts), "runs_multi_node").passed is not True
