@@ -7,13 +7,14 @@ from django.test.utils import CaptureQueriesContext
 
 from reviewapp.models import Output
 from tests.conftest import signed_in
-from tests.make import make_human_grade, make_judge_grade, make_output, make_task, make_user
+from tests.make import at_once, make_human_grade, make_judge_grade, make_output, make_task, make_user
 from tests.outputs.listing import names, page
 
 pytestmark = pytest.mark.django_db
 SCORES = dict(zip(("viability", "upside", "success", "novelty"), (6.0, 8.0, 4.0, 7.0), strict=True))
 
 
+@at_once
 def make_judged(n=1, prefix="o", **fields):
     task = make_task()
     outputs = [make_output(task, external_id=f"{prefix}{i}", **fields) for i in range(n)]

@@ -2,6 +2,7 @@
 
 import random
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 
 import pytest
 
@@ -54,8 +55,14 @@ def expected(rows, sort):
     return [row.external_id for row in in_order + gaps]
 
 
-@pytest.mark.parametrize("sort", SORTS)
-@pytest.mark.parametrize("query", ["", "task=ideas&", "model=model-a&sample=no&"])
+# Each order of all outputs, and each with a filter: of one task, or of a model.
+WALKS = [
+    *zip(SORTS, cycle([""])),
+    *zip(SORTS, cycle(["task=ideas&", "model=model-a&sample=no&", "model=model-a&sample=no&", "task=ideas&"])),
+]
+
+
+@pytest.mark.parametrize(("sort", "query"), WALKS)
 def test_every_order_shows_each_row_once_and_those_without_a_value_last(task, as_admin, sort, query):
     rows = make_many(task)
     pages = walk(as_admin, f"{query}sort={sort}")
