@@ -19,10 +19,11 @@ settings.load_profile("suite")
 
 # What migrations have put in the database.
 KEPT = ("django_migrations", "django_content_type", "auth_permission")
-# Modules that grade with the same warm process, which takes some seconds to import torch: they go to one test process.
+# Modules that grade with the same warm process, which takes some seconds to import torch, or that import other large libraries:
+# they go to one test process.
 TOGETHER = {
     "graders/test_neural": "neural memory", "graders/test_samples": "neural memory", "graders/test_fsdp": "fsdp",
-    "graders/test_memory_optimization": "training", "graders/test_fsdp_attacks": "training",
+    "graders/test_memory_optimization": "training", "graders/test_fsdp_attacks": "training", "graders/calibration": "other libraries",
 }  # fmt: skip
 # The longest first, so that no process is left with one at the end.
 LONG = (

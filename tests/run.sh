@@ -7,11 +7,12 @@ cd "$(dirname "$0")/.."
 python=.venv/bin/python
 unset PYTHONDONTWRITEBYTECODE  # else each of some hundred processes compiles the project and the tests anew
 
-# Three processes on two cores: tests wait for browsers, workers and sandboxes. Modules go out in the order of tests/conftest.py.
-spread="-n ${TEST_PROCESSES:-3} --dist loadfile --no-loadscope-reorder"
+# Three processes on two cores: tests wait for browsers, workers and sandboxes; four with PostgreSQL, which they wait for too.
+# Modules go out in the order of tests/conftest.py.
+spread="--dist loadfile --no-loadscope-reorder"
 
 echo "== SQLite, embedded broker"
-"$python" -m pytest $spread "$@"
+"$python" -m pytest -n "${TEST_PROCESSES:-3}" $spread "$@"
 
 postgres=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
 if [ -z "$postgres" ] || ! command -v redis-server >/dev/null; then
@@ -42,4 +43,4 @@ figures="compare_page labels published_figures study"  # of the same grades, whi
 without="graders tasks llm corpus test_architecture.py $(printf 'browser/test_%s.py ' $browser) $(printf 'calibration/test_%s.py ' $figures)
     runs/test_ablations.py review/test_rendering.py review/test_size.py api/test_guide.py"
 DATABASE_URL="postgres://touchstone@127.0.0.1:$pg_port/postgres" CELERY_BROKER_URL="redis://127.0.0.1:$redis_port/0" \
-    "$python" -m pytest $spread $(printf -- "--ignore tests/%s " $without) "$@"
+    "$python" -m pytest -n "${TEST_PROCESSES:-4}" $spread $(printf -- "--ignore tests/%s " $without) "$@"

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 from graders.calibration.ranking import bradley_terry
 from graders.calibration.resample import Resamples
@@ -47,6 +46,8 @@ def test_strengths_are_those_of_a_logistic_regression():
         gap = b[x] - b[y]
         games = outcome * np.logaddexp(0, -gap) + (1 - outcome) * np.logaddexp(0, gap)
         return games.sum() + 0.25 * (np.logaddexp(0, -b) + np.logaddexp(0, b)).sum()  # the half tie with an average player
+
+    from scipy.optimize import minimize
 
     expected = minimize(loss, np.zeros(4)).x
     found = {r.name: r.strength.value for r in bradley_terry(first, second, outcome)}

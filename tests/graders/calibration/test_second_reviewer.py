@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from graders.calibration.rank import second_reviewer
 from graders.calibration.resample import Resamples
@@ -18,6 +17,8 @@ def make_panel(noise: float, n: int = 200, seed: int = 0) -> tuple[np.ndarray, n
 def test_judge_and_person_are_held_to_the_mean_of_the_other_people():
     judge, human = make_panel(1.5)
     rest = [np.delete(human, person, axis=1).mean(axis=1) for person in range(3)]
+    from scipy.stats import spearmanr
+
     by_scipy = [np.mean([spearmanr(side(i), rest[i]).statistic for i in range(3)]) for side in (lambda i: judge, lambda i: human[:, i])]
     found = second_reviewer(judge, human, np.zeros(len(judge), dtype=int))
     assert (found.judge.value, found.people.value) == pytest.approx(by_scipy)

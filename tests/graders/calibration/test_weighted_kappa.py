@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import cohen_kappa_score
 
 from graders.calibration.agreement import cohen_kappa, weighted_kappa
 
@@ -28,6 +27,12 @@ def make_scores(rng, *, prompts=60, size=1, closeness=0.6, likeness=0.0, cuts=CU
     return np.searchsorted(cuts, judge) + 1.0, np.searchsorted(cuts, human) + 1.0, prompt
 
 
+def theirs(*scores, **options):
+    from sklearn.metrics import cohen_kappa_score  # here, as it takes a second that each process of tests would pay
+
+    return cohen_kappa_score(*scores, **options)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(42)
@@ -45,13 +50,13 @@ def test_kappa_by_hand(rng):
 def test_kappa_is_that_of_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     judge, human, _ = make_scores(rng)
-    theirs = cohen_kappa_score(judge, human, weights="quadratic", labels=SCALE)
-    assert weighted_kappa(judge, human, SCALE, rng=rng, n_boot=10).value == pytest.approx(theirs, abs=1e-12)
+    expected = theirs(judge, human, weights="quadratic", labels=SCALE)
+    assert weighted_kappa(judge, human, SCALE, rng=rng, n_boot=10).value == pytest.approx(expected, abs=1e-12)
 
 
 def test_pass_fail_kappa_is_that_of_scikit_learn(rng):
     judge, human = rng.integers(0, 2, 80), rng.integers(0, 2, 80)
-    assert cohen_kappa(judge, human, rng=rng, n_boot=10).value == pytest.approx(cohen_kappa_score(judge, human))
+    assert cohen_kappa(judge, human, rng=rng, n_boot=10).value == pytest.approx(theirs(judge, human))
 
 
 def test_kappa_is_the_concordance_coefficient_of_lin(rng):
@@ -148,7 +153,7 @@ def test_outputs_without_both_scores_are_left_out_and_counted(rng):
 def test_interval_covers_the_true_kappa_as_often_as_it_says():
     rng, covered = np.random.default_rng(10), []
     for closeness in (0.0, 0.6, 0.9):
-        true = cohen_kappa_score(*make_scores(rng, prompts=500_000, closeness=closeness)[:2], weights="quadratic")
+        true = theirs(*make_scores(rng, prompts=500_000, closeness=closeness)[:2], weights="quadratic")
         for _ in range(500):
             judge, human, _ = make_scores(rng, closeness=closeness)
             kappa = weighted_kappa(judge, human, SCALE, rng=rng, n_boot=300)
@@ -158,7 +163,7 @@ def test_interval_covers_the_true_kappa_as_often_as_it_says():
 
 def test_interval_by_prompts_covers_where_the_one_by_outputs_does_not():
     rng, cuts = np.random.default_rng(11), np.array([0.0])
-    true = cohen_kappa_score(*make_scores(rng, prompts=500_000, cuts=cuts)[:2])
+    true = theirs(*make_scores(rng, prompts=500_000, cuts=cuts)[:2])
     by_prompt, by_output = [], []
     for _ in range(300):
         judge, human, prompt = make_scores(rng, prompts=30, size=8, likeness=0.8, cuts=cuts)
