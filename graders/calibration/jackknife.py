@@ -19,7 +19,7 @@ from graders.calibration.wilson import wilson_bounds
 # A mean or a difference; a figure from -1 to 1; a share of outputs; a mean of numbers from 0 to 1; a size of 0 or more.
 Kind = Literal["points", "correlation", "share", "mean", "size"]
 FEWEST_DEGREES = 2.0
-UNSEEN, UNSEEN_SPREAD = 0.5, 1 / 6  # of an output more; of figures in which a large difference counts by its square, less
+UNSEEN, UNSEEN_SPREAD = 0.5, 0.25  # of an output more; of figures in which a large difference counts by its square, less
 EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
 NEGLIGIBLE = 1e-9
 
@@ -88,9 +88,10 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
-        Of a correlation or a mean: what it would be with half an output more (or a sixth), to which everybody gives the
+        Of a correlation or a mean: what it would be with half an output more (or a quarter), to which everybody gives the
         same of m scores. Where that would move it by much, outputs of a kind that would show it are too rare to have been
-        seen, and the upper end is moved out by the root of the mean square of that.
+        seen, and the upper end is moved out by the root of the mean square of that: of a correlation times the normal quantile,
+        as a part of an error that is not estimated has no degrees of freedom to lose (Satterthwaite), of a mean times Student's.
 
     References
     ----------
@@ -151,7 +152,7 @@ def _on_fishers_scale(value: float, spread: Spread, level: float, unseen: Floats
     rise = 0.0
     if unseen is not None and len(unseen := unseen[np.isfinite(unseen)]):
         raised = np.arctanh(np.clip(unseen, -1 + EDGE, 1 - EDGE)) - middle
-        rise = float(np.mean(np.maximum(raised, 0.0) ** 2)) * student_quantile(spread.degrees, (1 + level) / 2) ** 2
+        rise = float(np.mean(np.maximum(raised, 0.0) ** 2)) * NormalDist().inv_cdf((1 + level) / 2) ** 2
     return float(np.tanh(middle - half)), float(np.tanh(middle + (half**2 + rise) ** 0.5))
 
 
