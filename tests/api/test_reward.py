@@ -16,7 +16,7 @@ from tasks.task import SHIPPED_TASKS, load_task
 from tests.api.calling import Caller, caller_for, working
 from tests.graders.checks import program
 from tests.jobs.judged import judges, make_idea_task
-from tests.make import make_human_grade, make_judge_grade, make_output, make_user
+from tests.make import at_once, make_human_grade, make_judge_grade, make_output, make_user
 from tests.messages_api import MessagesApi, Says, Status
 
 # Words that the keyword grader looks for: three of six, and none.
@@ -211,6 +211,7 @@ def judge_api(monkeypatch, tmp_path):
     registry.all_graders.cache_clear()
 
 
+@at_once
 def label_20(task, person):
     """The judge says 2 to 9, the person two points less."""
     row = save_plain_grader(registry.get("judge"))

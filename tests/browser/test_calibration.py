@@ -7,12 +7,13 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import keep_screenshot, sign_in
-from tests.make import make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
+from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
 KEYS = ("viability", "upside", "success", "novelty")
 PAGE = "/calibration/ideas/"
 
 
+@at_once
 def grade_outputs(n: int = 24) -> None:
     task, judge = make_task(), make_grader()
     people = [make_user("pat"), make_user("ben")]

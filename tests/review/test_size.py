@@ -8,13 +8,14 @@ from statistics import median
 import pytest
 from django.urls import reverse
 
-from tests.make import make_grader, make_human_grade, make_judge_grade, make_output, make_user
+from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_user
 from tests.review.reviewing import IDEA, answers, post, submit
 
 SCORES = {key: float(value) for key, value in IDEA.items()}
 PROSE = "## Part\n\nSome *prose* with `code`, [a link](https://a.example) and $x^2$ in it.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n" * 40
 
 
+@at_once
 def grade_much(output, times: int) -> None:
     for n in range(times):
         make_judge_grade(output, SCORES, make_grader(f"judge-{n}"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reviewapp.models import Task
 from reviewapp.rewards.splits import MIN_SHARED_CHARS, SharedTexts, SplitError, Splitter, parse_split, prompt_key
-from tests.make import make_human_grade, make_output, make_task
+from tests.make import at_once, make_human_grade, make_output, make_task
 from tests.rewards.reading import export, make_prompt, manifest_of, rows_of
 
 LONG = "The same long answer to whatever was asked, word for word."
@@ -72,6 +72,7 @@ def test_shares_are_met_over_many_prompts_and_a_seed_makes_another_split():
 
 
 @pytest.fixture
+@at_once
 def many_prompts(db, reviewer):
     task = make_task()
     for number in range(12):

@@ -1,6 +1,7 @@
 """A large export is written by two processes, and nobody can tell from its files."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,13 +15,14 @@ from reviewapp.rewards.export import write_export
 from reviewapp.rewards.labels import Label
 from reviewapp.rewards.spec import Spec
 from tests.jobs.workers import database_url
-from tests.make import make_human_grade, make_judge_grade, make_output, make_task, make_user
+from tests.make import at_once, make_human_grade, make_judge_grade, make_output, make_task, make_user
 from tests.rewards.reading import make_prompt
 
 OUTPUTS = 120
 
 
 @pytest.fixture
+@at_once
 def study(transactional_db, monkeypatch):
     """Outputs of two tasks, some by one prompt, some without a label, enough with both for a calibrator.
 
@@ -109,7 +111,9 @@ def test_an_export_that_is_stopped_takes_its_second_process_along(study, tmp_pat
 
     with pytest.raises(Stopped):
         write_export(Spec(), tmp_path / "out", stop)
-    running = subprocess.run(["pgrep", "-f", "reviewapp.rewards"], capture_output=True, text=True, check=False).stdout
+    running = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "reviewapp.rewards"], capture_output=True, text=True, check=False
+    ).stdout
     assert not running and list(tmp_path.iterdir()) == []
 
 

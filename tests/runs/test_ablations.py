@@ -9,13 +9,14 @@ from django.test.utils import CaptureQueriesContext
 
 import tasks.task as spec
 from reviewapp.catalog.sync import save_variant
-from tests.make import code_rubric, idea_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task
+from tests.make import at_once, code_rubric, idea_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task
 
 PASSES = {"memory_class": 10, "surprise_gate": 10, "learnable_decay": 10}
 NO_GATE = {"memory_class": 10, "surprise_gate": 0, "learnable_decay": 10}
 URL = "/runs/ablations/"
 
 
+@at_once
 def graded(task, variant, model, *passed, grader=None):
     """One output for each verdict: the failures lack the gate."""
     outputs = []
