@@ -8,6 +8,7 @@ Not told by the real one: a lack of memory, which others on the same GPU may hav
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -15,12 +16,12 @@ from typing import Any
 
 from graders.code.channel import ask_probe
 from graders.code.scores import wrong_fields
-from graders.grade import GraderError
 from graders.sandbox import Limits
 
 PROBE, MODULES = "gpu_probe.py", ("seal.py",)
 # CUDA maps gigabytes of libraries, and starts threads of its own. The first run of a compiled program compiles.
 MEMORY_MB, PROCESSES, LONGEST_S = 12288, 256, 180.0
+KEPT_S = 1800  # how long the starter's run stands, good or bad
 # What others on the GPU, the driver or the compilers of this machine may have to answer for.
 NOT_OF_THE_PROGRAM = ("out of memory", "OutOfMemoryError", "CUDA-capable device", "CUDA driver", "InductorError", "BackendCompilerFailed")
 
@@ -55,24 +56,17 @@ class GpuRun:
 
 def run(source: str, starter: str, backend: str) -> GpuRun:
     """Run it where runs get a GPU (`sandbox.has_gpu`). Raises SandboxError when no sandbox can be used."""
-    try:
-        starters = _starter_on_gpu(starter, backend).peak_mb
-    except UnusableGpuError as error:
-        return GpuRun("", str(error), 0.0, 0.0, 0.0, 0.0, "", ended=False)
-    return _run(source, starters, backend)
-
-
-class UnusableGpuError(GraderError):
-    """There is a GPU, but the starter does not run on it."""
+    starters = _starter_on_gpu(starter, backend, int(time.monotonic() // KEPT_S))
+    if not starters.says:
+        why = f"the task's starter does not run on the GPU here: {starters.error or 'it did not end'}"
+        return GpuRun("", why, 0.0, 0.0, 0.0, 0.0, "", ended=False)
+    return _run(source, starters.peak_mb, backend)
 
 
 @lru_cache(maxsize=4)
-def _starter_on_gpu(starter: str, backend: str) -> GpuRun:
-    """The starter's own run, made once; a failure is not kept, as it may pass. Raises UnusableGpuError."""
-    found = _run(starter, 0.0, backend)
-    if not found.says:
-        raise UnusableGpuError(f"the task's starter does not run on the GPU here: {found.error or 'it did not end'}")
-    return found
+def _starter_on_gpu(starter: str, backend: str, period: int) -> GpuRun:
+    """The starter's own run, once in a while: a GPU that is full or broken may be well later. `period` keys the cache."""
+    return _run(starter, 0.0, backend)
 
 
 def _run(source: str, starter_peak_mb: float, backend: str) -> GpuRun:
