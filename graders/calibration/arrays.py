@@ -54,6 +54,11 @@ def cluster_numbers(name: str, clusters: Iterable[Hashable], length: int) -> Int
     return numbers
 
 
+def sums_by(numbers: Ints, columns: Floats, n: int = 0) -> Floats:
+    """Return the sums of columns (items, k) over the items of each number: (n or as many as there are, k)."""
+    return np.stack([np.bincount(numbers, column, n) for column in columns.T], axis=1).astype(np.float64, copy=False)
+
+
 def stratum_numbers(name: str, strata: Iterable[Hashable], length: int) -> Ints:
     """Return strata as whole numbers from 0; those that are whole numbers keep their order, so that neighbours stay so."""
     named = strata if isinstance(strata, np.ndarray) else list(strata)

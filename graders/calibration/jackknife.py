@@ -71,6 +71,23 @@ def spread_of(without: Floats, lessened: float = 2.0) -> Spread:
     return Spread(error, n, min(max(degrees, FEWEST_DEGREES), n - 1.0))
 
 
+def degrees_left(own: Floats, sums: Floats, together: Floats) -> float:
+    """Return the degrees of freedom of a variance made of one square a prompt, by what the design alone says (Satterthwaite).
+
+    Each square is that of a linear form of the errors: of their quadratic form's matrix, the trace squared over the trace of
+    the square. The form of a prompt has the variance own (C,) - s'Ts and with another the covariance -s'Tu, with s and u the rows
+    of sums (C, k), and T together (k, k).
+
+    References
+    ----------
+    Bell and McCaffrey (2002), Survey Methodology 28:169-181; McCaffrey and Bell (2006), Statistics in Medicine 25:4081-4098.
+    """
+    shared = together @ (sums.T @ sums)
+    trace = float(own.sum() - np.trace(shared))
+    square = float((own**2).sum() - 2 * (own * ((sums @ together) * sums).sum(axis=1)).sum() + np.trace(shared @ shared))
+    return trace**2 / square
+
+
 def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Floats | None = None) -> Ends | None:
     """Return the interval of a figure, None where it is the same without each prompt.
 

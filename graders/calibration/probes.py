@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, check_level, cluster_numbers, mean_human, score_array
-from graders.calibration.jackknife import NEGLIGIBLE, ends_of, spread_of
+from graders.calibration.arrays import Floats, Ints, Scores, check_level, cluster_numbers, mean_human, score_array, sums_by
+from graders.calibration.jackknife import NEGLIGIBLE, degrees_left, ends_of, spread_of
 from graders.calibration.resample import FEW_PROMPTS, HINGES, ROUNDING, Mask, all_agree
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
@@ -205,9 +205,9 @@ def _fit(outcome: Floats, design: Floats, place: int, groups: Ints, *, level: fl
     Of a flag, `rarer` is how many prompts have the rarer of its values: what is known of the coefficient hangs on these.
     """
     n, k = design.shape
-    inverse = np.linalg.inv(design.T @ design)
+    inverse = np.asarray(np.linalg.inv(design.T @ design), dtype=np.float64)
     coefficients = inverse @ (design.T @ outcome)
-    scores = design * (outcome - design @ coefficients)[:, None]
+    residual = outcome - design @ coefficients
     numbers = np.unique(groups, return_inverse=True)[1]
     n_prompts = int(numbers.max()) + 1
     value = float(coefficients[place])
@@ -216,14 +216,16 @@ def _fit(outcome: Floats, design: Floats, place: int, groups: Ints, *, level: fl
     if rarer is not None and rarer < FEWEST_FLAGGED:
         return Estimate(value, None, None, n, why_missing=TOO_FEW_FLAGGED, n_dropped=n_dropped)
     if n_prompts <= FEW_PROMPTS or (rarer is not None and rarer <= FEW_FLAGGED):
-        return _of_few(outcome, design, place, numbers, level=level, n_dropped=n_dropped)
-    by_prompt = np.stack([np.bincount(numbers, weights=s) for s in scores.T], axis=1)
+        return _of_few(value, residual, design, inverse, numbers, place=place, level=level, n_dropped=n_dropped)
+    by_prompt = sums_by(numbers, design * residual[:, None])
     spread = n_prompts / (n_prompts - 1) * (n - 1) / (n - k)
     variance = spread * float(inverse[place] @ (by_prompt.T @ by_prompt) @ inverse[place])
     return _with_error(value, variance, n, n_prompts, level=level, n_dropped=n_dropped)
 
 
-def _of_few(outcome: Floats, design: Floats, place: int, numbers: Ints, *, level: float, n_dropped: int) -> Estimate:
+def _of_few(
+    value: float, residual: Floats, design: Floats, inverse: Floats, numbers: Ints, *, place: int, level: float, n_dropped: int
+) -> Estimate:
     """Return one coefficient of a least-squares fit with its CR2 interval: CR1 is too short where prompts are few.
 
     The residuals e_g of a prompt are multiplied by the root of the inverse of (I - H)_gg, H the hat matrix: their covariance
@@ -232,22 +234,17 @@ def _of_few(outcome: Floats, design: Floats, place: int, numbers: Ints, *, level
     """
     n, k = design.shape
     products = (design[:, :, None] * design[:, None, :]).reshape(n, k * k)
-    squares = np.stack([np.bincount(numbers, column) for column in products.T], axis=1).reshape(-1, k, k).astype(np.float64)
-    inverse = np.linalg.inv(squares.sum(axis=0))
-    root = _root(inverse)
-    coefficients = inverse @ (design.T @ outcome)
-    value = float(coefficients[place])
+    squares, root = sums_by(numbers, products).reshape(-1, k, k), _root(inverse)
     drawn, axes = np.linalg.eigh(root @ squares @ root)
     if drawn.max() > 1 - NEGLIGIBLE:
         return Estimate(value, None, None, n, why_missing=HINGES, n_dropped=n_dropped)
     reach = np.einsum("gij,gj,gkj,k->gi", axes, (1 - drawn) ** -0.5, axes, root[place]) @ root
-    residual = outcome - design @ coefficients
-    scores = np.stack([np.bincount(numbers, column * residual) for column in design.T], axis=1)
-    added = (scores * reach).sum(axis=1)
+    added = (sums_by(numbers, design * residual[:, None]) * reach).sum(axis=1)
     error = float((added**2).sum()) ** 0.5
     if error <= ROUNDING * max(1.0, abs(value)):
         return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
-    degrees = min(spread_of(added).degrees, _degrees(squares, inverse, reach))
+    sums = np.einsum("gij,gj->gi", squares, reach)
+    degrees = min(spread_of(added).degrees, degrees_left((sums * reach).sum(axis=1), sums, inverse))
     half = error * student_quantile(max(degrees, 1.0), (1 + level) / 2)
     method = f"least squares, errors by {len(added)} prompts (CR2)"
     return Estimate(value, value - half, value + half, n, method=method, n_dropped=n_dropped)
@@ -257,19 +254,6 @@ def _root(matrix: Floats) -> Floats:
     """Return the symmetric root of a positive matrix."""
     values, axes = np.linalg.eigh(matrix)
     return np.asarray(axes * np.sqrt(values) @ axes.T)
-
-
-def _degrees(squares: Floats, inverse: Floats, reach: Floats) -> float:
-    """Return the degrees of freedom of a CR2 variance, were all errors independent and alike (Bell and McCaffrey).
-
-    What each prompt adds to it is the square of a linear form of the errors: of their quadratic form's matrix, the trace squared
-    over the trace of the square. `reach` (C, k) is what each prompt's X_g'e_g is multiplied by.
-    """
-    sums = np.einsum("gij,gj->gi", squares, reach)
-    own, shared = (sums * reach).sum(axis=1), inverse @ (sums.T @ sums)
-    trace = float(own.sum() - np.trace(shared))
-    square = float((own**2).sum() - 2 * (own * ((sums @ inverse) * sums).sum(axis=1)).sum() + np.trace(shared @ shared))
-    return trace**2 / square
 
 
 def _with_error(value: float, variance: float, n: int, n_prompts: int, *, level: float, n_dropped: int = 0) -> Estimate:
@@ -301,7 +285,7 @@ def _two_way(table: Floats, given: Mask, groups: Ints) -> tuple[Floats, Floats]:
     values = inverse @ mine.sum(axis=0)
     residual = np.where(given, mine - values - np.where(given, -values, 0.0).sum(axis=1, keepdims=True) / count, 0.0)
     numbers = np.unique(groups, return_inverse=True)[1]
-    by_prompt = np.stack([np.bincount(numbers, weights=r) for r in residual.T], axis=1)
+    by_prompt = sums_by(numbers, residual)
     return values, np.asarray(by_prompt @ inverse, dtype=np.float64)
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, score_array
-from graders.calibration.jackknife import spread_of
+from graders.calibration.arrays import Floats, Ints, Scores, score_array, sums_by
+from graders.calibration.jackknife import degrees_left, spread_of
 from graders.calibration.resample import FEW_PROMPTS, NO_RESAMPLES, ROUNDING, Resamples, all_agree
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
@@ -140,28 +140,21 @@ def _added(games: _Games, values: Floats, resamples: Resamples) -> tuple[Floats,
     inverse = np.linalg.inv(information + np.diag(PRIOR_TIES * of_average * (1 - of_average)))
     leverage = np.minimum(spread * np.einsum("ij,jk,ik->i", sides, inverse, sides), 0.9)
     reach = sides @ (inverse - inverse.mean(axis=1, keepdims=True)) / np.sqrt(1 - leverage)[:, None]
-    added = _by_prompt(reach * (games.outcome - expected)[:, None], number)
+    added = sums_by(number, reach * (games.outcome - expected)[:, None])
     if len(added) > FEW_PROMPTS:
         return added, np.array([spread_of(column).degrees for column in added.T])
     pulled = np.asarray(2 * inverse - inverse @ information @ inverse, dtype=np.float64)
     return added, np.array([_degrees(column, sides, spread, number, pulled) for column in reach.T])
 
 
-def _by_prompt(columns: Floats, number: Ints) -> Floats:
-    return np.stack([np.bincount(number, column) for column in columns.T], axis=1)
-
-
 def _degrees(reach: Floats, sides: Floats, spread: Floats, number: Ints, pulled: Floats) -> float:
-    """Return the degrees of freedom of a strength's variance, were the results as the fit says (Satterthwaite's, as in `probes`).
+    """Return the degrees of freedom of a strength's variance, were the results as the fit says.
 
     What each prompt adds is a linear form of the results less expected, whose variances are `spread`; `pulled` (players, players)
     is how these go together as the fit follows them.
     """
-    own, sums = np.bincount(number, reach**2 * spread), _by_prompt(sides * (reach * spread)[:, None], number)
-    shared = pulled @ (sums.T @ sums)
-    trace = float(own.sum() - np.trace(shared))
-    square = float((own**2).sum() - 2 * (own * ((sums @ pulled) * sums).sum(axis=1)).sum() + np.trace(shared @ shared))
-    return trace**2 / square
+    own = np.asarray(np.bincount(number, reach**2 * spread), dtype=np.float64)
+    return degrees_left(own, sums_by(number, sides * (reach * spread)[:, None]), pulled)
 
 
 def _with_interval(value: float, found: tuple[Floats, float] | None, n: int, *, n_dropped: int, level: float) -> Estimate:

@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from graders.calibration.arrays import Floats, Ints, check_level, cluster_numbers
+from graders.calibration.arrays import Floats, Ints, check_level, cluster_numbers, sums_by
 from graders.calibration.jackknife import Kind, ends_of
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
@@ -105,8 +105,7 @@ class Resamples:
     def sums(self, columns: Floats) -> Floats:
         """Return the sums of columns (n, k) over the items of each resample: (n_boot, k)."""
         n_prompts = self.counts.shape[1]
-        by_prompt = np.stack([np.bincount(self.clusters, weights=c, minlength=n_prompts) for c in columns.T], axis=1)
-        return self._weigh(by_prompt.astype(np.float64, copy=False))
+        return self._weigh(sums_by(self.clusters, columns, n_prompts))
 
     def sums_by_kind(self, kind: Ints, columns: Floats) -> Floats:
         """Return the sums over the items of each resample: (n_boot, k). `kind` (n,) is each item's row of columns (kinds, k)."""
