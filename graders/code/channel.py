@@ -69,7 +69,7 @@ def ask_probe(
     files[name] = source
     told = json.dumps({**(order or {}), "nonce": nonce, "path": name}).encode()
     command = ["python", "-B", "run/main.py"]
-    result = sandbox.run(files, command, limits, backend, stdin=told, warm=not on_gpu, preload=preload, on_gpu=on_gpu)
+    result = sandbox.run(files, command, limits, backend, stdin=told, warm=True, preload=preload, on_gpu=on_gpu)
     if not result.channel:
         return Answer(result, None)
     return _read(result, nonce, check)

@@ -23,6 +23,7 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from reviewapp.celery import QUEUES
 from reviewapp.jobs import wakeups
 from reviewapp.models import Grader, Job, Output, Run, User
 from reviewapp.rewards import labels
@@ -286,8 +287,7 @@ def _queue_again(jobs: QuerySet[Job], fields: Mapping[str, Any]) -> int:
 def sweep() -> dict[str, int]:
     """Give up jobs that ended no claim, and send the wake-ups that may have been lost. Any number may run at once."""
     gave_up = _give_up()
-    queues = {*wakeups.QUEUE_OF.values(), wakeups.JUDGE, wakeups.GPU}
-    return {"gave_up": gave_up, "woken": sum(_top_up(queue) for queue in sorted(queues))}
+    return {"gave_up": gave_up, "woken": sum(_top_up(queue) for queue in QUEUES)}
 
 
 def _give_up() -> int:
