@@ -59,3 +59,21 @@ def test_a_state_that_all_sequences_share_is_not_recurrent():
     ).replace('"bij,bj->bi", M, k', '"ij,bj->bi", M, k')
     check_fails(source, "recurrent_update", because="one sequence of a batch")
     check_fails(source, "outer_product", because="rank")
+
+
+def test_a_forget_gates_complement_beside_the_surprise_takes_nothing_from_it():
+    """`lerp` writes (1 - f) of the product, and the surprise its own share of the same one."""
+    for forget in ("self.forget(x[:, t])", "self.k(x[:, t])"):  # one for the state, one for each row
+        decay = f"torch.sigmoid({forget}).unsqueeze(-1)"
+        for criterion in ALL:
+            check_passes(program(decay=decay, update="M = M.lerp(w, 1 - f) + s.unsqueeze(-1) * w"), criterion)
+
+
+def test_another_product_beside_the_gated_one_is_not_scaled_by_the_gate():
+    other = "torch.einsum('bi,bj->bij', q[:, t], k[:, t])"
+    check_fails(program(update=f"M = M.lerp({other}, 1 - f) + s.unsqueeze(-1) * w"), "surprise_gate", because="no gate")
+
+
+def test_a_lerp_beside_a_gate_of_the_input_alone_is_generic():
+    source = program(gate="torch.sigmoid(self.net(x[:, t]))", update="M = M.lerp(w, 1 - f) + s.unsqueeze(-1) * w")
+    check_fails(source, "surprise_gate", because="sees the input alone")

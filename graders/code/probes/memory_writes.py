@@ -8,7 +8,7 @@ from memory_chain import Chain, Step, carries
 from memory_facts import Trace, attends_over_past, by_steps, mixes, mixes_before
 from oplog import Graph, Node
 from ops import ADDS, PRODUCTS, SOFT, SUMS, base, core, is_a, param_operand
-from replay import Replay, doubled, rms, share_of
+from replay import Replay, doubled, rms
 from verdicts import Verdict, no, unsure, yes
 
 FELT = 1e-4  # the least change of a gate that counts, see `felt`
@@ -244,7 +244,11 @@ def scales_write(step: Step, gate: Node) -> bool:
 
 
 def _is_multiple(nothing: torch.Tensor, full: torch.Tensor) -> bool:
-    """Is what is written with the gate at either end a multiple of one and the same?"""
+    """Is what is written with the gate at either end a multiple of one and the same?
+
+    Of another number in each matrix, and of another one above zero in each row or column, where a forget gate's complement
+    stands beside the gate, as `lerp` puts it there.
+    """
     nothing, full = doubled(nothing), doubled(full)
     if not (torch.isfinite(nothing).all() and torch.isfinite(full).all()):
         return False
@@ -252,8 +256,21 @@ def _is_multiple(nothing: torch.Tensor, full: torch.Tensor) -> bool:
     size = rms(by_gate)
     if size < 1e-9 or size < 1e-3 * max(rms(nothing), rms(full)):
         return False
-    share = share_of(nothing, by_gate)
-    return bool(rms(nothing - share * by_gate) < 1e-3 * size and abs(share) < 20)
+    by_matrix, *by_lines = [(-2, -1), (-1,), (-2,)] if by_gate.dim() > 2 else [tuple(range(by_gate.dim()))]
+
+    def fits(shares: torch.Tensor) -> bool:
+        return bool(rms(nothing - shares * by_gate) < 1e-3 * size and float(shares.abs().max()) < 20)
+
+    if fits(_shares(nothing, by_gate, by_matrix)):
+        return True
+    return any(float((shares := _shares(nothing, by_gate, dims)).min()) >= 0 and fits(shares) for dims in by_lines)
+
+
+def _shares(x: torch.Tensor, of: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    """The numbers by which the one comes nearest to the other along these dimensions; 0 where there is next to none of the other."""
+    norms = of.abs().pow(2).sum(dims, keepdim=True)
+    shares = (x * of.conj()).sum(dims, keepdim=True).real / norms.clamp_min(1e-20)
+    return shares * (norms > 1e-6 * norms.max())
 
 
 def _write_follows(step: Step, gate: Node) -> bool:
