@@ -252,14 +252,16 @@ def _not_the_training(figures: Mapping[str, float], starter: Mapping[str, float]
 
 
 def beside_gpu(task: Task, grade: Grade, run: on_gpu.GpuRun) -> Grade:
-    """The grade with the run on a real GPU in it; neither pass nor fail where the two differ in whether the program runs."""
+    """The grade with the run on a real GPU in it; neither pass nor fail where the two differ in whether the program trains there."""
     grade = replace(grade, sandbox={**grade.sandbox, "gpu_run": run.facts()})
     enough = sum(row.passed is True for row in grade.criteria) >= (task.rubric.min_passed or 0)
-    why = run.error or _not_the_contract(run.stdout)
+    why = f"it ends with {run.error}" if run.error else _not_the_contract(run.stdout)
+    if not why and not run.peak_mb:
+        why = "it runs to its end and uses none of the GPU's memory"
     if run.says is None or not enough or grade.runs is not bool(why) or str(grade.error).startswith(OPTION_GONE):
         return grade
-    here = f"on the pretended GPU {f'it ends with {grade.error}' if grade.error else 'it runs to its end'}"
-    told = f"{here}, on {run.device} {f'with {why}' if why else 'it runs to its end'}"
+    here = f"it ends with {grade.error}" if grade.error else "it runs to its end"
+    told = f"on the pretended GPU {here}, on {run.device} {why or 'it runs to its end'}"
     return replace(grade, passed=None, runs=None, failure_category="", error=told)
 
 

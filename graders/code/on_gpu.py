@@ -1,7 +1,8 @@
 """A memory_optimization submission on a real GPU, where this machine has one: does it run there, and what is its peak?
 
 The eighteen techniques are decided on the pretended GPU, the same on every machine. The real one stands beside it as
-evidence, and as a second opinion: where the two differ in whether a program runs, the grade gives neither pass nor fail.
+evidence, and as a second opinion: where the two differ in whether a program runs, or its process leaves the real one
+empty, the grade gives neither pass nor fail.
 Not told by the real one: a lack of memory, which others on the same GPU may have caused, and a run over its time.
 """
 

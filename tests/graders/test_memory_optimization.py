@@ -306,6 +306,12 @@ def test_a_name_put_together_that_leads_to_the_probe_gives_no_pass(name):
     assert found.passed is None and {c.passed for c in found.criteria} == {None, False}
 
 
+def test_a_program_that_waits_for_one_that_it_started_gets_no_pass():
+    """What it does then may hang on how the other fared, which our limits decide: it may have been meant to train."""
+    found = lean(("    model =", "    import subprocess; subprocess.run(['true'])\n    model ="))
+    assert found.passed is None and {c.passed for c in found.criteria} == {None, False}
+
+
 def test_a_doubtful_program_that_fails_anyway_is_told_as_it_was_seen():
     found = seen(("import argparse\n", "import argparse, ctypes\n"), (OPTIMIZER, "lr=args.lr, fused=True"))
     assert {key for key, passed in found.items() if passed} == {"low_memory_optimizer"} and None not in found.values()

@@ -31,7 +31,8 @@ def two_gpus(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     monkeypatch.setattr(gpu, "DEV", tmp_path)
     monkeypatch.delenv(gpu.GPUS_VARIABLE, raising=False)
-    return tmp_path
+    yield tmp_path
+    on_gpu._starter_on_gpu.cache_clear()  # what the starter did on these says nothing of a real GPU
 
 
 def names(files: tuple[str, ...]) -> set[str]:
@@ -88,12 +89,17 @@ def test_where_both_say_the_same_the_grade_stands_and_keeps_the_true_peak():
 def test_a_program_that_ends_on_the_real_gpu_alone_neither_passes_nor_fails():
     found = beside_gpu(task(), grade(runs=True), CRASH)
     assert found.passed is None and found.runs is None
-    assert found.error == "on the pretended GPU it runs to its end, on NVIDIA H100 with RuntimeError: no kernel (line 3)"
+    assert found.error == "on the pretended GPU it runs to its end, on NVIDIA H100 it ends with RuntimeError: no kernel (line 3)"
 
 
 def test_one_that_prints_no_final_loss_there_is_no_pass_either():
     found = beside_gpu(task(), grade(runs=True), replace(TOLD, stdout="done\n"))
     assert found.passed is None and "without the line `final loss: X`" in (found.error or "")
+
+
+def test_one_that_leaves_the_real_gpu_empty_is_no_pass_either():
+    found = beside_gpu(task(), grade(runs=True), replace(TOLD, peak_mb=0.0))  # another process did the training, or none
+    assert found.passed is None and "on NVIDIA H100 it runs to its end and uses none of the GPU's memory" in (found.error or "")
 
 
 def test_a_program_that_runs_on_the_real_gpu_alone_neither_passes_nor_fails():

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from types import FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 CHANNEL_FD = 3
@@ -33,6 +33,8 @@ REACHING = {
 }  # fmt: skip
 # Namespaces of a program: what its own functions are made of is no secret to it, and reading it alters nothing.
 OWN: list[dict[str, Any]] = []
+# Of the probe's functions, those that stand in a library's place and hand a program's step on: it is the program's all the same.
+HANDING_ON: set[CodeType] = set()
 # What the library does on behalf of plain programs: annotations as text (compiling alone runs nothing), named tuples,
 # dataclasses, enums, type variables, warnings, logs.
 PLAIN = {
@@ -137,6 +139,9 @@ def _suspicious(event: str, frame: FrameType | None) -> FrameType | None:
     """The frame of the submission that stands behind this event, or None when it is the library's own doing."""
     while frame is not None:
         name = frame.f_code.co_filename
+        if frame.f_code in HANDING_ON:
+            frame = frame.f_back
+            continue
         if name.startswith((HERE, IMPORTING, *PACKAGES)):
             return None
         if not name.startswith((LIBRARY, "<frozen ")):

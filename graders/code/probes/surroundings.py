@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import plain_host
+import seal
 import torch
 from pretend_gpu import CARD, CPU, CUDA, GIB, GPU, HOST, PretendGpu, Stream, Tensor
 from torch.nn.attention.bias import CausalBias
@@ -209,9 +210,12 @@ def _driver() -> None:
     def _text(options: dict[str, Any], text: str = told) -> str | bytes:
         return text if any(options.get(name) for name in ("text", "encoding", "universal_newlines")) else text.encode()
 
+    def told_by(command: Any, *args: Any, **options: Any) -> Any:
+        return _text(options) if is_asked(command) else check_output(command, *args, **options)
+
     real: Any = subprocess
-    real.run = ran
-    real.check_output = lambda command, *args, **options: _text(options) if is_asked(command) else check_output(command, *args, **options)
+    real.run, real.check_output = ran, told_by
+    seal.HANDING_ON.update((ran.__code__, told_by.__code__))
     vars(shutil)["which"] = lambda cmd, *args, **options: "/usr/bin/nvidia-smi" if cmd == "nvidia-smi" else which(cmd, *args, **options)
 
 
