@@ -3,11 +3,15 @@
 Runs get theirs below SANDBOX_CGROUP, or below the cgroup that this process stands in. It counts what sampling can't:
 kernel memory, files in memory, and a burst between two looks. The command joins by a descriptor that is opened here, so
 that it needs no sight of /sys and no right of its own; the launcher stays outside and lives to report.
+
+The descriptor is locked as long as anybody has it open: a cgroup without a lock is one of a grader that was killed, and
+the next process that makes cgroups removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import time
@@ -20,6 +24,7 @@ from graders.sandbox.result import Limits
 
 CGROUP_VARIABLE = "SANDBOX_CGROUP"
 NEEDED = frozenset({"memory", "pids"})
+OURS = "sandbox-"
 MIB = 1 << 20
 REMOVE_S = 2.0
 
@@ -67,7 +72,10 @@ def home() -> Path | None:
         enabled = (folder / "cgroup.subtree_control").read_text().split()
     except OSError:
         return None
-    return folder if set(enabled) >= NEEDED else None
+    if not set(enabled) >= NEEDED:
+        return None
+    _remove_what_is_left_in(folder)
+    return folder
 
 
 def _own() -> Path | None:
@@ -84,16 +92,36 @@ def _make(limits: Limits) -> Cgroup | None:
     parent = home()
     if parent is None:
         return None
-    folder = parent / f"sandbox-{secrets.token_hex(8)}"
+    folder = parent / f"{OURS}{secrets.token_hex(8)}"
     try:
         folder.mkdir()
         for name, value in _bounds(limits).items():
             if (folder / name).exists():
                 (folder / name).write_text(str(value))
-        return Cgroup(folder, os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+        return Cgroup(folder, _locked_door(folder))
     except OSError:
         _remove(folder)
         return None
+
+
+def _locked_door(folder: Path) -> int:
+    """Raises OSError where another has it open, or has just removed the cgroup."""
+    door = os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(door, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(folder)
+    except OSError:
+        os.close(door)
+        raise
+    return door
+
+
+def _remove_what_is_left_in(parent: Path) -> None:
+    for folder in parent.glob(f"{OURS}*"):
+        with contextlib.suppress(OSError):
+            door = _locked_door(folder)
+            _remove(folder)
+            os.close(door)
 
 
 def _bounds(limits: Limits) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -418,6 +419,24 @@ def test_where_cgroups_can_be_made_each_run_has_its_own_and_it_is_gone_afterward
     result = run(code)
     assert result.cgroup and "0::/" in result.stdout and "sandbox-" in result.stdout.split("0::")[1]
     assert set(os.listdir(below_a_cgroup)) - before == set()
+
+
+def test_the_cgroup_of_a_grader_that_was_killed_is_gone_when_the_next_one_starts_and_those_in_use_stay(below_a_cgroup):
+    made = "from graders.sandbox import Limits, cgroup\ncgroup.NEEDED = frozenset()\nmade = cgroup.cgroup_of(Limits())\n"
+    command = [sys.executable, "-c", f"{made}print(made.__enter__().folder.name, flush=True)\nimport time; time.sleep(60)"]
+    killed, alive = (subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    try:
+        names = [process.stdout.readline().strip() for process in (killed, alive) if process.stdout]
+        killed.kill()
+        killed.wait()
+        assert run("print(1)").cgroup
+        assert [name in os.listdir(below_a_cgroup) for name in names] == [False, True]
+    finally:
+        alive.kill()
+        alive.wait()
+        cgroup.home.cache_clear()
+        cgroup.home()
+    assert not set(names) & set(os.listdir(below_a_cgroup))
 
 
 # --- results ---
