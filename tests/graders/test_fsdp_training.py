@@ -52,11 +52,13 @@ def test_other_right_ways_pass_too():
     assert grade(source).passed, [c.rationale for c in grade(source).criteria if not c.passed]
 
 
-def test_tools_of_a_gpu_blocks_without_a_list_and_options_of_a_class_change_nothing():
+def test_tools_of_a_gpu_a_group_of_hosts_blocks_without_a_list_and_options_of_a_class_change_nothing():
     source = program(
         FSDP2,
         top="class Config:\n    rate = 1",
-        early="dice = torch.Generator(device='cuda').manual_seed(1)",
+        early="dice = torch.Generator(device='cuda').manual_seed(1)\nhosts = dist.new_group(backend='gloo')\n"
+        "dist.monitored_barrier(hosts)\ndist.all_reduce(torch.ones(1), group=hosts)\n"
+        "assert (dist.get_backend(), dist.get_backend(hosts)) == ('nccl', 'gloo')",
         save='if rank == 0:\n    torch.save({"model": state, "config": Config(), "torch": torch.__version__}, args.out)',
         wrap="for part in model.children():\n    if isinstance(part, Block):\n        part.compile()\n        fully_shard(part)\n"
         "fully_shard(model)",

@@ -34,6 +34,7 @@ class Group:
     def __init__(self, rec: Recorder, gpus: Gpus, env: Mapping[str, str]) -> None:
         self.rec, self.gpus, self.env = rec, gpus, dict(env)
         self.backend = "nccl"
+        self.of_hosts: list[Any] = []  # groups beside the default one that are asked for with gloo
 
     def install(self) -> None:
         replace = self.rec.replace
@@ -121,7 +122,7 @@ class Group:
     def _get_backend(self, real: Any) -> Callable[..., Any]:
         def get_backend(group: Any = None) -> Any:
             found = real(group)
-            return found if called_by_torch() else self.backend
+            return found if called_by_torch() or self._is_of_hosts((group,), {}) else self.backend
 
         return get_backend
 
@@ -133,18 +134,28 @@ class Group:
             if name == "barrier":
                 kwargs.pop("device_ids", None)
             if name == "new_group":
-                kwargs.pop("backend", None)
-                return real(*args, **{**kwargs, "timeout": TIMEOUT})
+                return self._new_group(real, args, kwargs)
             if not name.endswith(("object", "object_list")):
                 self._on_a_gpu(name, args, kwargs)
             return self._averaged(real, name, args, kwargs)
 
         return collective
 
+    def _new_group(self, real: Any, args: Any, kwargs: Any) -> Any:
+        backend = args[2] if len(args) > 2 else kwargs.get("backend")
+        made = real(*args[:1], **{**kwargs, "timeout": TIMEOUT, "backend": "gloo"})
+        if "gloo" in str(backend).lower():
+            self.of_hosts.append(made)
+        return made
+
+    def _is_of_hosts(self, args: Any, kwargs: Any) -> bool:
+        return any(group is one for group in self.of_hosts for one in (*args, *kwargs.values()))
+
     def _monitored(self, real: Any) -> Callable[..., Any]:
         def monitored_barrier(*args: Any, **kwargs: Any) -> Any:
             error = "monitored_barrier is only implemented for GLOO backend"
-            if self.backend != "gloo" and not called_by_torch() and not self.rec.mends_it("placement", error):
+            is_right = self.backend == "gloo" or called_by_torch() or self._is_of_hosts(args, kwargs)
+            if not is_right and not self.rec.mends_it("placement", error):
                 raise ValueError(error)
             return real(*args, **kwargs)
 
@@ -152,7 +163,7 @@ class Group:
 
     def _on_a_gpu(self, name: str, args: Any, kwargs: Any) -> None:
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)][:1]
-        if tensors and site_of(tensors[0]) == "cpu" and "gloo" not in self.backend and self.backend == "nccl":
+        if tensors and site_of(tensors[0]) == "cpu" and self.backend == "nccl" and not self._is_of_hosts(args, kwargs):
             error = f"No backend type associated with device type cpu (in {name})"
             if not self.rec.mends_it("placement", error):
                 raise RuntimeError(error)
