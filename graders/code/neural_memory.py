@@ -33,6 +33,8 @@ BESIDE = (
     "trial",
     "another_day",
     "hidden_flow",
+    "threads",
+    "plain_host",
     "thresholds",
     "modes",
     "repair",
@@ -51,6 +53,12 @@ KEYS = ("memory_class", "surprise_gate", "learnable_decay", "outer_product", "re
 CATEGORIES = ("kv_cache", "not_recurrent", "residual_fusion", "concat_fusion", "generic_gate", "fixed_decay")  # the first that fits
 TIMEOUT_S = 120.0  # 512 channels in six layers take a quarter of it on a busy machine
 COURSE = ("state_norm", "write_gate", "blend_gate")  # series over the tokens
+# Why no pass is given, and what to change
+ALTERS = (
+    "with which a program can alter its own trace, so no pass is given: take it out; what only the script itself needs may stand under"
+    " `if __name__ == '__main__':`"
+)
+REPLACED = "its trace can't be relied on, so no pass is given: leave that as it is, and give what is yours a name of its own"
 SAYS = {"yes": True, "no": False, "undecided": None}
 
 
@@ -189,17 +197,17 @@ def _doubt(text: Source, facts: Mapping[str, Any]) -> str:
     seen of the others stands. Only what the probe itself stands on must be as it was.
     """
     if facts["tampered"]:
-        return f"the program replaced {facts['tampered'][0]}: its trace can't be relied on"
+        return f"the program replaced {facts['tampered'][0]}: {REPLACED}"
     if any(v["says"] == "no" for v in facts["verdicts"].values()):
         return ""
     if facts["doubts"]:
-        return f"{facts['doubts'][0]}, with which a program can alter its own trace"
+        return f"{facts['doubts'][0]}, {ALTERS}"
     if facts["replaced"]:
-        return f"the program replaced {facts['replaced'][0]}: its trace can't be relied on"
+        return f"the program replaced {facts['replaced'][0]}: {REPLACED}"
     if not facts["runs"]:  # it does not pass, and one that alters its trace would see to that it runs
         return ""
     if found := doubts(text, heard=True):
-        return f"line {found[0].line} uses {found[0].text}, with which a program can alter its own trace"
+        return f"line {found[0].line} uses {found[0].text}, {ALTERS}"
     return ""
 
 

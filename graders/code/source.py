@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from graders.code.plain_parts import plain_uses
+from graders.code.plain_parts import other_use, plain_uses
 from graders.code.probes import names as odd
 from graders.code.probes.names import odd_dunder, unsafe_attribute
 
@@ -69,6 +69,10 @@ HEARD_OF = {
     "sys": {"setrecursionlimit", "getrecursionlimit", "getsizeof", "exc_info"},
     "os": {"urandom", "sched_getaffinity"},
 }
+GIVEN = ("__name__", "getattr", "setattr", "delattr", "vars", "globals")  # what a probe puts there to hear of it has to stay there
+# What globals() may be asked and given there
+ASKED_OF_GLOBALS = {"get", "keys", "values", "items", "update", "setdefault", "pop"}
+TAKES_GLOBALS = {"list", "sorted", "set", "tuple", "dict", "len"}
 WRITERS = {"open", "write_text", "write_bytes", "save", "savetxt", "tofile", "memmap", "dump", "copyfile", "mkstemp", "NamedTemporaryFile"}
 
 
@@ -120,7 +124,7 @@ def doubts(source: Source, *, heard: bool = False) -> list[Doubt]:
     if source.tree is None:
         return []
     nodes = list(_reached(source.tree))
-    plain = set(_plain(nodes)) | set(_own_names(source.tree)) | set(plain_uses(nodes, _safe_module))
+    plain = set(_plain(nodes)) | set(_own_names(source.tree)) | set(plain_uses(nodes, _safe_module, heard=heard))
     if heard:
         plain |= set(_plain_where_heard(nodes))
     else:
@@ -129,7 +133,10 @@ def doubts(source: Source, *, heard: bool = False) -> list[Doubt]:
     modules = {a.asname or a.name.partition(".")[0]: a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
     attributes = [n for n in nodes if isinstance(n, ast.Attribute) and id(n) not in plain]
     found = [Doubt(n.lineno, why) for n in attributes if (why := _private_of(n, set(modules)))]
-    found += [Doubt(getattr(n, "lineno", 0), why) for n in nodes if id(n) not in plain and (why := _doubt(n, heard))]
+    for node in [n for n in nodes if id(n) not in plain]:
+        if why := _doubt(node, heard):
+            used = other_use(node, nodes) if heard and isinstance(node, ast.Import | ast.ImportFrom) else None
+            found.append(Doubt(*(used or (getattr(node, "lineno", 0), why))))
     found += [] if heard else [Doubt(n.lineno, "getattr as a value") for n in loose]
     found += list(_loose_modules(nodes, {name for name, module in modules.items() if module in SAFE_OF}, plain))
     return sorted(found, key=lambda d: d.line)
@@ -164,6 +171,7 @@ def _plain_where_heard(nodes: list[ast.AST]) -> Iterator[int]:
     in_use = {id(n.value) for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.attr in HEARD_OF["gc"]}
     loose_gc = any(isinstance(n, ast.Name) and n.id == "gc" and id(n) not in in_use for n in nodes)
     words = {n.attr if isinstance(n, ast.Attribute) else n.id for n in nodes if isinstance(n, (ast.Attribute, ast.Name))}
+    yield from (id(call.func) for node in nodes for call in _looked_through(node) if _is_call_of_globals(call))
     for node in nodes:
         if isinstance(node, ast.Import) and all(a.name in HEARD_IMPORTS for a in node.names):
             if not any(a.name == "gc" and (a.asname or loose_gc) for a in node.names):
@@ -177,6 +185,26 @@ def _plain_where_heard(nodes: list[ast.AST]) -> Iterator[int]:
             yield from (id(n) for n in ast.walk(node) if isinstance(n, ast.Name) and n.id == "locals")
         elif isinstance(node, ast.Try) and not words & WRITERS:  # a package that may be installed: none that is not can be put there
             yield from (id(n) for n in node.body if isinstance(n, ast.Import | ast.ImportFrom) and not _is_installed(n))
+
+
+def _looked_through(node: ast.AST) -> Iterator[ast.Call]:
+    """Calls whose result is asked for names, given some or gone through, and is in nobody's hands otherwise."""
+    found: list[ast.expr] = []
+    if isinstance(node, ast.Subscript):
+        found = [node.value]
+    elif isinstance(node, ast.For | ast.comprehension):
+        found = [node.iter]
+    elif isinstance(node, ast.Compare) and all(isinstance(op, ast.In | ast.NotIn) for op in node.ops):
+        found = node.comparators
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ASKED_OF_GLOBALS:
+        found = [node.func.value]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in TAKES_GLOBALS:
+        found = node.args
+    yield from (n for n in found if isinstance(n, ast.Call))
+
+
+def _is_call_of_globals(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "globals" and not call.args and not call.keywords
 
 
 def _is_installed(node: ast.Import | ast.ImportFrom) -> bool:
@@ -239,10 +267,8 @@ def _doubt(node: ast.AST, heard: bool = False) -> str:
     if isinstance(node, ast.ImportFrom):
         return _doubt_from(node, HEARD_TORCH if heard else set())
     known = HEARD if heard else set()
-    if isinstance(node, ast.Name):
-        if isinstance(node.ctx, ast.Store) and node.id in ("__name__", "getattr", "setattr", "vars"):
-            return f"{node.id} = ..."
-        return node.id if (node.id in UNSAFE_NAMES or odd_dunder(node.id)) and node.id not in known else ""
+    if isinstance(node, ast.Name | ast.ExceptHandler):
+        return _doubt_name(node, known)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return f"the definition of {node.name}" if odd_dunder(node.name) and node.name not in known else ""
     if isinstance(node, ast.Attribute):
@@ -254,6 +280,14 @@ def _doubt(node: ast.AST, heard: bool = False) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return f"the text {node.value}" if node.value.startswith("__torch_") or odd_dunder(node.value) else ""
     return ""
+
+
+def _doubt_name(node: ast.Name | ast.ExceptHandler, known: set[str]) -> str:
+    if isinstance(node, ast.ExceptHandler):  # the name is deleted at its end
+        return f"as {node.name}" if node.name in GIVEN else ""
+    if not isinstance(node.ctx, ast.Load) and node.id in GIVEN:
+        return f"{node.id} = ..." if isinstance(node.ctx, ast.Store) else f"del {node.id}"
+    return node.id if (node.id in UNSAFE_NAMES or odd_dunder(node.id)) and node.id not in known else ""
 
 
 def _is_own_dict(node: ast.Attribute) -> bool:

@@ -6,13 +6,15 @@ functions, so that what it does reach for is known: numbering its own layers is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
 from types import ModuleType
 from typing import Any
 
 from names import unsafe_computed
 
 OWN = "submission"
+NOT_ITS_OWN = frozenset({"getattr", "setattr", "delattr", "vars", "globals", "__builtins__", "__loader__", "__spec__"})
 
 
 def watched(tell: Callable[[str], None]) -> dict[str, Callable[..., Any]]:
@@ -44,7 +46,54 @@ def watched(tell: Callable[[str], None]) -> dict[str, Callable[..., Any]]:
             tell("vars of a module")
         return real_vars(*owner)
 
-    return {"getattr": get, "setattr": put, "delattr": drop, "vars": names_of}
+    return {"getattr": get, "setattr": put, "delattr": drop, "vars": names_of, "globals": _globals(tell)}
+
+
+def _globals(tell: Callable[[str], None]) -> Callable[[], MutableMapping[str, Any]]:
+    line = sys._getframe
+
+    def own_globals() -> MutableMapping[str, Any]:
+        return own_names(line(1).f_globals, tell)
+
+    return own_globals
+
+
+def own_names(real: dict[str, Any], tell: Callable[[str], None]) -> MutableMapping[str, Any]:
+    """A program's own names as globals() gives them, without what stands there for the probe.
+
+    Without modules too: what is used of them could not be seen. One that it asks for by its name it gets, and it is told of.
+    """
+    hidden = NOT_ITS_OWN  # in a closure, not a name that could be looked up
+
+    def changed(name: object) -> None:
+        if type(name) is not str or name in hidden or name.startswith("__"):
+            tell(f"globals()[{name!r}]"[:80])
+
+    class Names(MutableMapping[str, Any]):  # holds nothing itself: whoever has one has no way to the names but these
+        def __getitem__(self, name: str) -> Any:
+            found = real[name]
+            if type(name) is not str or name in hidden or isinstance(found, ModuleType):
+                tell(f"globals()[{name!r}]"[:80])
+            return found
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            changed(name)
+            real[name] = value
+
+        def __delitem__(self, name: str) -> None:
+            changed(name)
+            del real[name]
+
+        def __iter__(self) -> Iterator[str]:
+            return iter([name for name, value in real.items() if name not in hidden and not isinstance(value, ModuleType)])
+
+        def __len__(self) -> int:
+            return sum(1 for _ in self)
+
+        def __contains__(self, name: object) -> bool:
+            return name in real and name not in hidden
+
+    return Names()
 
 
 def is_foreign(owner: object) -> bool:

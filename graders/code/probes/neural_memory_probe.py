@@ -27,7 +27,9 @@ from hidden_flow import past_the_record
 from memory_course import course
 from memory_fusion import Fusion
 from modes import TRAINING, Mode
+from plain_host import limits_of_a_shell
 from repair import Repair, line_of, with_arguments
+from threads import THREADS
 from thresholds import ANSWER, led, led_otherwise
 from trial import CHANCE, CONTRACT, Broken, Trial, check_logits, last_try
 from unseen import keep_unseen
@@ -260,13 +262,16 @@ def unrunnable(path: str, given: dict[str, Any], seed: int, guard: Guard, error:
         repair.close()
 
 
-def examine(path: str, watch: Callable[[], Callable[[str], None]] | None = None, seed: int = 0) -> dict[str, Any]:
+def examine(path: str, watch: Callable[[], Callable[..., None]] | None = None, seed: int = 0) -> dict[str, Any]:
     """The report: runs, error, verdicts, tampered, trace_error."""
     report: dict[str, Any] = {"runs": False, "error": None, "trace_error": None, "n_parameters": 0, "course": {}}
     keep_unseen()
+    limits_of_a_shell()
     leave, os._exit = os._exit, told_exit
     guard = Guard()
-    given = asked.watched(watch()) if watch else {}
+    tell = watch() if watch else None
+    seal.BOTTOMS.append(THREADS.follow(tell))
+    given = asked.watched(tell) if tell else {}
     found: Six = ()
     stopped: BaseException | None = None
     try:

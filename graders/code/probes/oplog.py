@@ -10,8 +10,10 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from _thread import get_ident
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from threading import RLock
 from types import CodeType, FrameType
 from typing import Any
 from weakref import ReferenceType, ref
@@ -93,6 +95,7 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.memories: dict[int, int] = {}
         self.overflow = False
         self.ends: FrameType | None = sys._getframe(1)
+        self.main, self.lock = get_ident(), RLock()  # threads of the program come here too (threads.py)
         self.functions: dict[FrameType, int] = {}
 
     @classmethod
@@ -147,7 +150,7 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(self.nodes) > self.limit:
             self.overflow = True
             return func(*args, **kwargs)
-        with torch._C.DisableTorchFunctionSubclass():
+        with self.lock, torch._C.DisableTorchFunctionSubclass():
             return self._recorded(func, args, kwargs)
 
     def _recorded(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -193,12 +196,25 @@ class OpLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if name == self.path and frame.f_lineno:  # code made by hand may have no lines
                     lines.append(frame.f_lineno)
                 place.append((frame.f_code.co_firstlineno, _instruction(frame.f_code, frame.f_lasti)))
-            if memory is None and (ours or frame.f_code.co_name == "_call_impl"):
-                owner = frame.f_locals.get("self")
-                if owner is not None and self.is_memory(owner):
-                    memory = self.memories.setdefault(id(owner), len(self.memories))
+            memory = self._memory_at(frame) if memory is None else memory
             frame = frame.f_back
+        if memory is None and get_ident() != self.main:  # a thread works for whoever waits for it
+            memory = self._memory_above(sys._current_frames()[self.main])
         return tuple(lines), tuple(dict.fromkeys(place)), memory, fused  # a function that calls itself is in one place however deep
+
+    def _memory_at(self, frame: FrameType) -> int | None:
+        """The number of the memory whose method this is."""
+        if frame.f_code.co_name != "_call_impl" and frame.f_code.co_filename.startswith(OTHERS):
+            return None
+        owner = frame.f_locals.get("self")
+        return self.memories.setdefault(id(owner), len(self.memories)) if owner is not None and self.is_memory(owner) else None
+
+    def _memory_above(self, frame: FrameType | None) -> int | None:
+        while frame is not None and frame is not self.ends:
+            if (memory := self._memory_at(frame)) is not None:
+                return memory
+            frame = frame.f_back
+        return None
 
 
 @cache
@@ -222,7 +238,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.names: list[object] = []
+        self.main, self._here, self._elsewhere = get_ident(), list[object](), list[object]()
         self.makers: dict[int, tuple[ReferenceType[torch.Tensor], object]] = {}
 
     @classmethod
@@ -236,12 +252,16 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if isinstance(x, torch.Tensor):
                     known, maker = self.makers.get(id(x), NO_MAKER)
                     made[maker if known is not None and known() is x else None] = None
-        self.names.append((func, *made))
+        (self._here if get_ident() == self.main else self._elsewhere).append((func, *made))
         result = func(*args, **kwargs) if kwargs else func(*args)
         for out in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(out, torch.Tensor):
                 self.makers[id(out)] = ref(out), func
         return result
+
+    def names(self) -> list[object]:
+        """In the order in which they ran; those of threads, which have none, after the others."""
+        return [*self._here, *sorted(self._elsewhere, key=str)]
 
 
 def flattened(values: Sequence[Any]) -> tuple[list[Any], list[int]]:

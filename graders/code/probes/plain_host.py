@@ -47,7 +47,7 @@ CONFINED = (
 
 def like_a_shells(folder: str, argv: list[str]) -> None:
     """Once, before the program is loaded. `folder`: of the program."""
-    _limits()
+    limits_of_a_shell()
     _process()
     _disks()
     _interpreter(folder, argv)
@@ -61,7 +61,8 @@ def like_a_shells(folder: str, argv: list[str]) -> None:
     os.environ.update(SHELL="/bin/bash", TERM="xterm-256color", SHLVL="1", PWD=folder)
 
 
-def _limits() -> None:
+def limits_of_a_shell() -> None:
+    """Nobody limits a program there, and what it asks to be limited to changes nothing."""
     told = {getattr(resource, name): value for name, value in LIMITS.items()}
 
     def limit(which: int, *rest: Any) -> tuple[int, int]:

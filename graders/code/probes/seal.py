@@ -33,6 +33,8 @@ REACHING = {
 }  # fmt: skip
 # Namespaces of a program: what its own functions are made of is no secret to it, and reading it alters nothing.
 OWN: list[dict[str, Any]] = []
+# Code of ours at the bottom of a program's threads (threads.py): what stands on nothing else there is the program's doing.
+BOTTOMS: list[CodeType] = []
 # Of the probe's functions, those that stand in a library's place and hand a program's step on: it is the program's all the same.
 HANDING_ON: set[CodeType] = set()
 # What the library does on behalf of plain programs: annotations as text (compiling alone runs nothing), named tuples,
@@ -46,6 +48,8 @@ PLAIN = {
     "logging/__init__.py": {"sys._getframe", "object.__getattr__"},
     "functools.py": {"object.__getattr__"},
     "copyreg.py": {"object.__getattr__"},
+    "asyncio/selector_events.py": {"socket.__new__"},  # a pair by which a loop wakes itself
+    "asyncio/coroutines.py": {"object.__getattr__"},  # a coroutine as text
 }
 
 
@@ -70,9 +74,10 @@ def _reporter(nonce: str) -> Callable[[dict[str, Any]], None]:
     return report
 
 
-def watch(*modules: str) -> Callable[[str], None]:
-    """From now on, tell of each step that no honest submission takes. It can't be undone. Returns a function that tells of one.
+def watch(*modules: str) -> Callable[..., None]:
+    """From now on, tell of each step that no honest submission takes. It can't be undone.
 
+    Returns a function that tells of one: what it is, and the frame it is seen in where that is not the caller's.
     `modules`: the probe's own, which are no longer found by name; sys.modules stays in the submission's reach.
     """
     hook, tell = _hook()
@@ -83,7 +88,7 @@ def watch(*modules: str) -> Callable[[str], None]:
     return tell
 
 
-def _hook() -> tuple[Callable[[str, tuple[Any, ...]], None], Callable[[str], None]]:
+def _hook() -> tuple[Callable[[str, tuple[Any, ...]], None], Callable[..., None]]:
     ident, getframe, suspicious, message, is_reaching, send = (
         _thread.get_ident,
         sys._getframe,
@@ -107,9 +112,9 @@ def _hook() -> tuple[Callable[[str, tuple[Any, ...]], None], Callable[[str], Non
         finally:
             busy.discard(me)
 
-    def tell(what: str) -> None:
-        frame = getframe(1)
-        while frame.f_back and frame.f_code.co_filename.startswith(HERE):
+    def tell(what: str, frame: FrameType | None = None) -> None:
+        frame = frame or getframe(1)
+        while frame.f_back and frame.f_code.co_filename.startswith((HERE, LIBRARY, "<frozen ", *PACKAGES)):
             frame = frame.f_back
         send(message(what, (), frame))
 
@@ -139,6 +144,8 @@ def _suspicious(event: str, frame: FrameType | None) -> FrameType | None:
     """The frame of the submission that stands behind this event, or None when it is the library's own doing."""
     while frame is not None:
         name = frame.f_code.co_filename
+        if frame.f_code in BOTTOMS:
+            break
         if frame.f_code in HANDING_ON:
             frame = frame.f_back
             continue

@@ -19,6 +19,7 @@ from lenient import called, logits_in
 from memory_facts import Trace
 from modes import TRAINING, Mode
 from oplog import Counter, Graph, OpLog
+from threads import THREADS
 from torch.nn.functional import cross_entropy
 from torch.nn.parameter import is_lazy
 
@@ -123,7 +124,7 @@ class Trial:
             log.leaf(p, "param", name)
         for name, b in self.model.named_buffers():
             log.leaf(b, "const", name)
-        with self._somewhere(), log:
+        with self._somewhere(), THREADS.recorded_by(log):
             logits = self._logits(tokens)
         if log.overflow:
             raise OverflowError("more operations than can be read")
@@ -212,9 +213,10 @@ class Trial:
     def course(self, batch: int, length: int) -> list[object]:
         """The operations of one pass; none where the program does not run there."""
         tokens = self.tokens(batch, length)
-        with torch.no_grad(), Counter() as counter, suppress(Exception), self._somewhere():
+        counter = Counter()
+        with torch.no_grad(), THREADS.recorded_by(counter), suppress(Exception), self._somewhere():
             self.model(tokens)
-            return list(counter.names)
+            return list(counter.names())
         return []
 
     @contextmanager
@@ -232,6 +234,7 @@ class Trial:
         finally:
             if asked:
                 setattr(*asked, real)
+            THREADS.settle()
 
     def steps_stop(self) -> int:
         """A length beyond `long` at which the work has stopped growing, or 0. `odd_length`: one at which other things are done."""
@@ -250,10 +253,10 @@ class Trial:
         return 0
 
     def _operations(self, length: int) -> list[object]:
-        with torch.no_grad(), Counter() as counter:
+        counter = Counter()
+        with torch.no_grad(), THREADS.recorded_by(counter):
             self.run(1, length)
-        names: list[object] = counter.names
-        return names
+        return list(counter.names())
 
     def calm(self) -> None:
         """Make weights and scales smaller, so that a gate that stands at its end for inputs as large as those at first can move."""

@@ -1,0 +1,107 @@
+"""What programs of neural_memory do beside their tensors: threads, pools, event loops, limits, names by globals()."""
+
+from __future__ import annotations
+
+import pytest
+
+from graders.code.source import doubts, read_source
+from tests.graders.checks import check_fails, grade, program
+from tests.graders.test_attacks import graded, judged, probed
+from tests.programs import require_program
+
+POOL = "from concurrent.futures import ThreadPoolExecutor\n"
+IN_A_POOL = {"init": "self.pool = ThreadPoolExecutor(2)", "gate": "self.pool.submit(lambda: torch.sigmoid({})).result()"}
+HONEST = """
+import asyncio, resource, threading, concurrent.futures
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+POOL = concurrent.futures.ThreadPoolExecutor(2)
+CONFIG = {name: globals()[name] for name in list(globals()) if isinstance(globals()[name], int)}
+for number in range(2):
+    globals()[f"SIZE_{number}"] = number
+assert SIZE_1 == 1 and "hard" in CONFIG and "torch" in globals()
+BOX, LOOP = [], asyncio.new_event_loop()
+worker = threading.Thread(target=lambda: BOX.append(POOL.submit(torch.zeros, 1).result()))
+worker.start()
+worker.join()
+asyncio.run(asyncio.sleep(0))
+async def read(memory, x):
+    found, _ = await asyncio.gather(asyncio.to_thread(memory, x), asyncio.sleep(0))
+    return found + BOX[0]
+"""
+
+
+@pytest.fixture
+def bwrap():
+    require_program("bwrap")
+
+
+def honest() -> str:
+    peak = "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
+    source = program(memory="LOOP.run_until_complete(read(self.mem, h))", before=peak)
+    return source.replace("self.mem = NeuralMemory(d)", "self.mem = globals()['NeuralMemory'](d)") + HONEST
+
+
+def test_a_right_program_passes_with_threads_pools_an_event_loop_limits_and_globals(bwrap):
+    assert probed(honest()).doubts == () and doubts(read_source(honest()), heard=True) == []
+    found = judged(honest())
+    assert found.passed and {c.key: c.rationale for c in found.criteria if c.passed is not True} == {}
+
+
+def test_what_a_pool_computes_is_judged_as_what_the_program_computes_itself():
+    gate = IN_A_POOL["gate"]
+    wrong = program(init=IN_A_POOL["init"], gate=gate.format("self.net(x[:, t])"))
+    check_fails(POOL + wrong, "surprise_gate", because="sees the input alone")
+
+
+def test_a_thread_that_is_still_at_work_after_the_answer_gets_no_pass_and_its_line_is_told(bwrap):
+    late = "\nimport time\ndef late():\n    time.sleep(50)\nThreadPoolExecutor(1).submit(late)\n"
+    found = graded(POOL + program() + late)
+    assert found.passed is None
+    line = (POOL + program() + late).splitlines().index("    time.sleep(50)") + 1
+    assert f"line {line} uses a thread that is still at work" in found.criteria[0].rationale
+
+
+BY_OTHERS = """
+import asyncio, gc, threading
+ThreadPoolExecutor(1).submit(open, "/proc/self/mem", "rb").result()
+thread = threading.Thread(target=gc.get_objects)
+thread.start()
+thread.join()
+async def later():
+    asyncio.get_running_loop().call_soon(open, "/proc/self/maps")
+    await asyncio.sleep(0)
+    return asyncio.current_task().get_stack()
+asyncio.run(later())
+globals().pop("get" + "attr")
+getter = globals()["o" + "s"]
+"""
+
+
+def test_a_step_towards_the_probe_is_told_when_a_thread_a_loop_or_a_name_takes_it(bwrap):
+    told = " ".join(probed(POOL + program() + "\nimport os" + BY_OTHERS).doubts)
+    steps = ("uses open", "gc.get_objects", "object.__getattr__ cr_frame", "globals()['getattr']", "globals()['os']")
+    assert [step for step in steps if step not in told] == [] and told.count("uses open") == 2
+    assert judged(POOL + program() + "\nimport os" + BY_OTHERS).passed is not True
+
+
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        ("names = globals()", 1),
+        ("type(globals())", 1),
+        ("def f():\n    global getattr\n    del getattr", 3),
+        ("try: 1 / 0\nexcept Exception as getattr: pass", 2),
+        ("import resource\n\ntype(resource.getrlimit)", 3),
+        ("import threading\n\nthreading.Timer(9, print)", 3),
+        ("import asyncio\n\nclass Loop(asyncio.SelectorEventLoop): pass", 3),
+    ],
+)
+def test_what_would_get_around_the_watch_is_found_in_the_text_on_its_own_line(step, line):
+    assert [d.line for d in doubts(read_source(step), heard=True)][:1] == [line]
+
+
+def test_an_undecided_program_is_told_which_line_does_it_and_what_to_change():
+    found = grade("import socket\n" + program())
+    assert found.passed is None
+    assert "line 1 uses import socket" in found.criteria[0].rationale and "take it out" in found.criteria[0].rationale
