@@ -48,7 +48,6 @@ LIMITS = Limits(wall_s=TIMEOUT_S, processes=64, memory_mb=6144)
 # Of the starter's parameters, and of its samples: fewer of these, as some count micro-batches as steps.
 LEAST_PARAMETERS, LEAST_SAMPLES, LEAST_OF_A_SAMPLE = 0.9, 0.2, 0.9
 MAY_RISE = 0.5
-OPTION_GONE = "the starter's option"  # how the probe begins to tell that one is missing, which no run without it shows
 MOST_MENDS = 2
 
 
@@ -110,7 +109,7 @@ class MemoryOptimizationGrader:
             duration_s=result.wall_s,
             peak_memory_mb=result.peak_memory_mb,
             grader={"name": self.name, "version": self.version, "sha256": self.sha256},
-            sandbox={**result.facts(), **_memory(facts, starter)},
+            sandbox={**result.facts(), **_seen(facts, starter)},
             stdout=result.stdout,
             stderr=result.stderr,
         )
@@ -179,6 +178,7 @@ def check_report(report: Mapping[str, Any]) -> str:
     fields = {
         "runs": bool,
         "error": told,
+        "option_gone": str,
         "stopped": int,
         "span": list,
         "verdicts": dict,
@@ -258,18 +258,20 @@ def beside_gpu(task: Task, grade: Grade, run: on_gpu.GpuRun) -> Grade:
     why = f"it ends with {run.error}" if run.error else _not_the_contract(run.stdout)
     if not why and not run.peak_mb:
         why = "it runs to its end and uses none of the GPU's memory"
-    if run.says is None or not enough or grade.runs is not bool(why) or str(grade.error).startswith(OPTION_GONE):
-        return grade
+    if run.says is None or not enough or grade.runs is not bool(why) or "option_gone" in grade.sandbox:
+        return grade  # that an option is missing is shown by no run without it
     here = f"it ends with {grade.error}" if grade.error else "it runs to its end"
     told = f"on the pretended GPU {here}, on {run.device} {why or 'it runs to its end'}"
     return replace(grade, passed=None, runs=None, failure_category="", error=told)
 
 
-def _memory(facts: Mapping[str, Any] | None, starter: Mapping[str, float]) -> dict[str, Any]:
-    """What a grade keeps of the measured GPU memory."""
+def _seen(facts: Mapping[str, Any] | None, starter: Mapping[str, float]) -> dict[str, Any]:
+    """What a grade keeps of what the probe saw: the measured GPU memory, and an option of the starter's that is missing."""
+    gone = {"option_gone": facts["option_gone"]} if facts and facts["option_gone"] else {}
     if not facts or not facts["figures"]:
-        return {}
+        return gone
     return {
+        **gone,
         "gpu": "pretended",
         "gpu_peak_mb": round(facts["figures"]["peak_mb"], 1),
         "starter_gpu_peak_mb": round(starter.get("peak_mb", 0), 1),

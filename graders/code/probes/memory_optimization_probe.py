@@ -105,7 +105,7 @@ def leave_no_trace() -> None:
 def examine(path: str, stopped: list[Stop]) -> dict[str, Any]:
     """The report: runs, error, the line where it stopped, verdicts, tampered, trace_error, and figures of the training."""
     report: dict[str, Any] = {
-        "runs": False, "error": None, "stopped": 0, "span": [], "verdicts": {}, "tampered": [], "asked": [],
+        "runs": False, "error": None, "option_gone": "", "stopped": 0, "span": [], "verdicts": {}, "tampered": [], "asked": [],
         "trace_error": None, "figures": {},
     }  # fmt: skip
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
@@ -121,8 +121,8 @@ def examine(path: str, stopped: list[Stop]) -> dict[str, Any]:
         except BaseException as error:
             report["error"], (report["stopped"], report["span"]) = describe(error, path), where(error, path)
         if gone := sorted(OPTIONS - log.options) if log.options else []:
+            report["runs"], report["option_gone"] = False, gone[0]
             log.mended.append((f"the starter's option {gone[0]} is gone: a call with it ends with a usage error", 0))
-            report["runs"] = False
         if log.mended:
             told, line = log.mended[0]
             first = f"{told} (line {line})" if line else told
