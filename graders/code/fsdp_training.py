@@ -49,6 +49,7 @@ PARTS = (
     "fsdp_weights",
     "fsdp_rank",
     "fsdp_launch",
+    "error_lines",
 )
 MODULES = tuple(f"{name}.py" for name in PARTS)
 KEYS = (

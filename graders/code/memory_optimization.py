@@ -34,7 +34,7 @@ PROBE = "memory_optimization_probe.py"
 MODULES = tuple(f"{name}.py" for name in (
     "absent", "asked_names", "surroundings", "plain_host", "across", "pretend_gpu", "training_calls", "training_passes", "gradient_paths",
     "freed_tensors", "known_parameters", "training_log", "training_hooks", "memory_techniques", "program_text",
-    "calls_as_meant", "guard", "missing_names", "seal",
+    "calls_as_meant", "guard", "missing_names", "error_lines", "seal",
 ))  # fmt: skip
 KEYS = (
     "mixed_precision_autocast", "grad_scaler_or_bf16", "gradient_checkpointing", "gradient_accumulation", "zero_grad_set_to_none",

@@ -38,6 +38,7 @@ BESIDE = (
     "thresholds",
     "modes",
     "repair",
+    "error_lines",
     "lenient",
     "missing_names",
     "absent",

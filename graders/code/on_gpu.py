@@ -19,7 +19,7 @@ from graders.code.channel import ask_probe
 from graders.code.scores import wrong_fields
 from graders.sandbox import Limits
 
-PROBE, MODULES = "gpu_probe.py", ("seal.py",)
+PROBE, MODULES = "gpu_probe.py", ("error_lines.py", "seal.py")
 # CUDA maps gigabytes of libraries, and starts threads of its own. The first run of a compiled program compiles.
 MEMORY_MB, PROCESSES, LONGEST_S = 12288, 256, 180.0
 KEPT_S = 1800  # how long the starter's run stands, good or bad

@@ -21,6 +21,7 @@ import torch
 import torch.distributed.checkpoint.state_dict
 import torch.distributed.fsdp.wrap
 import torch.distributed.tensor
+from error_lines import steps_in
 from fsdp_beyond import NAME, turning
 from fsdp_group import Group
 from fsdp_mend import BEYOND, mended, wanted
@@ -52,6 +53,7 @@ HIDDEN = (
     "fsdp_rank",
     "fsdp_probe",
     "fsdp_launch",
+    "error_lines",
 )
 
 
@@ -215,5 +217,4 @@ def _lines(error: BaseException, place: Place) -> list[int]:
     """Lines of the submission in a traceback, the innermost first."""
     if isinstance(error, SyntaxError) and error.filename == place.path:
         return [error.lineno or 1]
-    rows = [f.lineno or 1 for f in traceback.extract_tb(error.__traceback__) if f.filename == place.path]
-    return rows[::-1][:6]
+    return [step.tb_lineno for step in steps_in(place.path, error.__traceback__)][:6]

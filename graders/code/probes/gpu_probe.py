@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import seal
+from error_lines import place_in
 
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a pool of compilers breaks the limit on processes
 import torch
@@ -62,8 +63,7 @@ def run(path: str) -> str:
         return f"the program ended with exit code {end.code}" if end.code not in (None, 0) else ""
     except BaseException as error:
         traceback.print_exc()
-        lines = [step.lineno for step in traceback.extract_tb(error.__traceback__) if step.filename == path]
-        return f"{type(error).__name__}: {error}{f' (line {lines[-1]})' if lines else ''}"[:2000]
+        return f"{type(error).__name__}: {error}{place_in(path, error.__traceback__)}"[:2000]
     return ""
 
 

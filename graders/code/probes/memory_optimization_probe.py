@@ -27,6 +27,7 @@ import seal
 import surroundings
 from absent import stand_in
 from asked_names import watched
+from error_lines import steps_in
 from guard import Guard
 from memory_techniques import findings
 from pretend_gpu import PretendGpu
@@ -37,7 +38,7 @@ from training_log import TrainingLog
 OURS = (
     "absent", "asked_names", "surroundings", "plain_host", "across", "pretend_gpu", "training_calls", "training_passes", "gradient_paths",
     "freed_tensors", "known_parameters", "training_log", "training_hooks", "memory_techniques", "program_text",
-    "calls_as_meant", "guard", "missing_names", "seal",
+    "calls_as_meant", "guard", "missing_names", "error_lines", "seal",
     "memory_optimization_probe",
 )  # fmt: skip
 ARGUMENTS = ("--steps", "6")
@@ -165,17 +166,13 @@ def where(error: BaseException, path: str) -> tuple[int, list[int]]:
     """(line of the program that an error passed last, and the span of what failed there); 0 and nothing where there is none."""
     if isinstance(error.__cause__, SystemExit):
         error = error.__cause__.__context__ or error.__cause__  # what the program caught before it left
-    line, span = 0, list[int]()
-    step = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_code.co_filename == path:
-            line = step.tb_lineno
-            places = list(step.tb_frame.f_code.co_positions())
-            span = [n or 0 for n in places[step.tb_lasti // 2]] if step.tb_lasti >= 0 else []
-        step = step.tb_next
-    if isinstance(error, SyntaxError) and error.filename == path:
-        line = 0  # nothing of it runs
-    return line, span
+    steps = steps_in(path, error.__traceback__)
+    if not steps:
+        return 0, []
+    last = steps[0]
+    span = list(last.tb_frame.f_code.co_positions())[last.tb_lasti // 2] if last.tb_lasti >= 0 else ()
+    runs = not (isinstance(error, SyntaxError) and error.filename == path)
+    return last.tb_lineno if runs else 0, [n or 0 for n in span]
 
 
 def describe(error: BaseException, path: str) -> str:

@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, NoReturn
 
 import torch
@@ -22,13 +22,14 @@ import asked
 import memory_facts as facts
 import memory_writes as writes
 import seal
+from error_lines import place_in
 from guard import OURS, Guard
 from hidden_flow import past_the_record
 from memory_course import course
 from memory_fusion import Fusion
 from modes import TRAINING, Mode
 from plain_host import limits_of_a_shell
-from repair import Repair, line_of, with_arguments
+from repair import Repair, with_arguments
 from threads import THREADS
 from thresholds import ANSWER, led, led_otherwise
 from trial import CHANCE, CONTRACT, Broken, Trial, check_logits, last_try
@@ -221,17 +222,12 @@ def started(path: str, given: dict[str, Any], seed: int, repair: Repair | None =
         if repair:
             repair.has_run()
     except SystemExit:
-        raise Left(f"forward leaves the process{_where(sys.exc_info()[2], path)}") from None
+        raise Left(f"forward leaves the process{place_in(path, sys.exc_info()[2])}") from None
     return trial
 
 
 class Left(Exception):
     """The submission ends the process in its forward pass."""
-
-
-def _where(trace: TracebackType | None, path: str) -> str:
-    line = line_of(trace, path)
-    return f" (line {line})" if line else ""
 
 
 def mended(repair: Repair, seed: int, guard: Guard, error: BaseException | None) -> Six:
@@ -296,7 +292,7 @@ def examine(path: str, watch: Callable[[], Callable[..., None]] | None = None, s
 
 def describe(error: BaseException, path: str) -> str:
     """What it says, and where in the submission it was raised."""
-    return f"{type(error).__name__}: {error}{_where(error.__traceback__, path)}"[:2000]
+    return f"{type(error).__name__}: {error}{place_in(path, error.__traceback__)}"[:2000]
 
 
 def main() -> None:

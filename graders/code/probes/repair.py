@@ -13,11 +13,11 @@ import importlib
 import re
 import sys
 from collections.abc import Collection, Iterator
-from types import TracebackType
 from typing import Any
 
 import einops_stand_in
 from absent import stand_in
+from error_lines import line_in
 from lenient import Lenient
 from missing_names import imported, is_known
 
@@ -101,7 +101,7 @@ class Repair:
 
     def _keyword(self, error: BaseException) -> bool:
         found = KEYWORD.search(str(error)) if isinstance(error, TypeError) else None
-        if found and (line := self._line_of(error)) and (found[1], line) not in self.dropped:
+        if found and (line := line_in(self.path, error.__traceback__)) and (found[1], line) not in self.dropped:
             self.dropped.add((found[1], line))
             return self._did(f"{found[1]}= left out")
         return False
@@ -109,9 +109,6 @@ class Repair:
     def _did(self, note: str) -> bool:
         self.said.append(note)
         return True
-
-    def _line_of(self, error: BaseException) -> int:
-        return line_of(error.__traceback__, self.path)
 
     def _lacks_return(self) -> bool:
         return any(isinstance(n, ast.FunctionDef) and _forgets_return(n) for n in ast.walk(ast.parse(self.text)))
@@ -282,18 +279,6 @@ def _forgets_return(node: ast.FunctionDef) -> bool:
     """Does a step or a forward pass end with a value that it holds in a name, and give nothing?"""
     known = node.name in ("forward", "step", "__call__") and isinstance(node.body[-1], ast.Assign)
     return known and not any(isinstance(n, ast.Return) and n.value is not None for n in ast.walk(node))
-
-
-def line_of(trace: TracebackType | None, path: str) -> int:
-    """Where in the submission it was raised, or 0.
-
-    By hand: code that a program made itself may have no lines, at which the traceback module breaks.
-    """
-    line = 0
-    while trace is not None:
-        line = trace.tb_lineno or line if trace.tb_frame.f_code.co_filename == path else line
-        trace = trace.tb_next
-    return line
 
 
 def nearest(name: str, others: Collection[str]) -> str:
