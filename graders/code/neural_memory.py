@@ -22,7 +22,7 @@ from typing import Any
 from graders.code import sha256_of_files
 from graders.code.channel import PROBES, Answer, ask_probe
 from graders.code.scores import decided, scored, unscored, without_report, wrong_fields, wrong_lines
-from graders.code.source import Source, doubts, read_source
+from graders.code.source import Source, asks_for_its_names, doubts, read_source
 from graders.grade import CriterionScore, Evidence, Grade, grade_of
 from graders.sandbox import Limits
 from tasks.task import Criterion, Task
@@ -95,7 +95,7 @@ class NeuralMemoryGrader:
         text = read_source(source)
         tell("starting the sandbox")
         tell("running and tracing the forward pass")
-        answer = ask_probe(PROBE, MODULES, source, check=check_report, limits=Limits(wall_s=timeout_s or TIMEOUT_S), backend=backend)
+        answer = ask(text, timeout_s or TIMEOUT_S, backend)
         tell("deciding the criteria")
         return self._grade_of(task, text, answer)
 
@@ -120,6 +120,12 @@ class NeuralMemoryGrader:
             stderr=result.stderr,
             course=dict(facts["course"]) if facts else {},
         )
+
+
+def ask(text: Source, timeout_s: float, backend: str) -> Answer:
+    """What the probe says of it, and what came over the channel before."""
+    order = {"asks_for_its_names": asks_for_its_names(text)}
+    return ask_probe(PROBE, MODULES, text.text, check=check_report, limits=Limits(wall_s=timeout_s), backend=backend, order=order)
 
 
 # --- the report -------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ def _plain_where_heard(nodes: list[ast.AST]) -> Iterator[int]:
     in_use = {id(n.value) for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.attr in HEARD_OF["gc"]}
     loose_gc = any(isinstance(n, ast.Name) and n.id == "gc" and id(n) not in in_use for n in nodes)
     words = {n.attr if isinstance(n, ast.Attribute) else n.id for n in nodes if isinstance(n, (ast.Attribute, ast.Name))}
-    yield from (id(call.func) for node in nodes for call in _looked_through(node) if _is_call_of_globals(call))
+    yield from _plain_globals(nodes)
     for node in nodes:
         if isinstance(node, ast.Import) and all(a.name in HEARD_IMPORTS for a in node.names):
             if not any(a.name == "gc" and (a.asname or loose_gc) for a in node.names):
@@ -185,6 +185,21 @@ def _plain_where_heard(nodes: list[ast.AST]) -> Iterator[int]:
             yield from (id(n) for n in ast.walk(node) if isinstance(n, ast.Name) and n.id == "locals")
         elif isinstance(node, ast.Try) and not words & WRITERS:  # a package that may be installed: none that is not can be put there
             yield from (id(n) for n in node.body if isinstance(n, ast.Import | ast.ImportFrom) and not _is_installed(n))
+
+
+def asks_for_its_names(source: Source) -> bool:
+    """Does it use globals(), and for nothing but to ask for names of its own and to give them?"""
+    nodes = list(_reached(source.tree)) if source.tree else []
+    plain = set(_plain_globals(nodes))
+    uses = [id(n) for n in nodes if isinstance(n, ast.Name) and n.id == "globals"]
+    return bool(uses) and plain.issuperset(uses)
+
+
+def _plain_globals(nodes: list[ast.AST]) -> Iterator[int]:
+    """The ids of the names in globals()[...] and its like."""
+    for call in [call for node in nodes for call in _looked_through(node)]:
+        if isinstance(call.func, ast.Name) and call.func.id == "globals" and not call.args and not call.keywords:
+            yield id(call.func)
 
 
 def _looked_through(node: ast.AST) -> Iterator[ast.Call]:
@@ -201,10 +216,6 @@ def _looked_through(node: ast.AST) -> Iterator[ast.Call]:
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in TAKES_GLOBALS:
         found = node.args
     yield from (n for n in found if isinstance(n, ast.Call))
-
-
-def _is_call_of_globals(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Name) and call.func.id == "globals" and not call.args and not call.keywords
 
 
 def _is_installed(node: ast.Import | ast.ImportFrom) -> bool:

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from graders import registry
-from graders.code.channel import Answer, ask_probe
-from graders.code.neural_memory import MODULES, PROBE, NeuralMemoryGrader, check_report
+from graders.code.channel import Answer
+from graders.code.neural_memory import NeuralMemoryGrader, ask, check_report
 from graders.code.source import doubts, read_source
 from graders.grade import Grade
-from graders.sandbox import Limits
 from tests.graders.checks import program, task
 from tests.programs import require_program
 
@@ -46,7 +45,7 @@ def graded(source: str, timeout_s: float = 60) -> Grade:
 @functools.cache
 def probed(source: str) -> Answer:
     """What came over the channel, before the text of the program is looked at."""
-    return ask_probe(PROBE, MODULES, source, check=check_report, limits=Limits(wall_s=30), backend="bwrap")
+    return ask(read_source(source), 30, "bwrap")
 
 
 def judged(source: str) -> Grade:

@@ -17,8 +17,11 @@ OWN = "submission"
 NOT_ITS_OWN = frozenset({"getattr", "setattr", "delattr", "vars", "globals", "__builtins__", "__loader__", "__spec__"})
 
 
-def watched(tell: Callable[[str], None]) -> dict[str, Callable[..., Any]]:
-    """The functions by name; `tell` gets what no honest program asks for."""
+def watched(tell: Callable[[str], None], *, asks_for_its_names: bool = False) -> dict[str, Callable[..., Any]]:
+    """The functions by name; `tell` gets what no honest program asks for.
+
+    `asks_for_its_names`: it uses globals() for that alone, and is so given something else than the dictionary.
+    """
     real_get, real_set, real_del, real_vars, unsafe = getattr, setattr, delattr, vars, unsafe_computed
 
     def checked(owner: object, name: object) -> None:
@@ -46,7 +49,8 @@ def watched(tell: Callable[[str], None]) -> dict[str, Callable[..., Any]]:
             tell("vars of a module")
         return real_vars(*owner)
 
-    return {"getattr": get, "setattr": put, "delattr": drop, "vars": names_of, "globals": _globals(tell)}
+    given: dict[str, Callable[..., Any]] = {"getattr": get, "setattr": put, "delattr": drop, "vars": names_of}
+    return {**given, "globals": _globals(tell)} if asks_for_its_names else given
 
 
 def _globals(tell: Callable[[str], None]) -> Callable[[], MutableMapping[str, Any]]:

@@ -35,7 +35,8 @@ class Fusion:
         self.ends: dict[int, list[int]] = {}  # which memory and pass -> the last states of it
         for passed in trace.passes():
             self._take(passed)
-        if not self.source:
+        taken_off = bool(self.source) and not any(trace.counts(c.last) for c in trace.chains)
+        if not self.source or (taken_off and gives_earlier_tokens(trace, unclear=False)):  # what is left gives something all the same
             self.source = {n.i: int(n.memory or 0) for n in trace.outputs}
         self.leaves = self.graph.mask([*self.source, *self.attention])
         self._still: dict[tuple[object, ...], torch.Tensor] = {}

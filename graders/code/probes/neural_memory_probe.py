@@ -258,8 +258,10 @@ def unrunnable(path: str, given: dict[str, Any], seed: int, guard: Guard, error:
         repair.close()
 
 
-def examine(path: str, watch: Callable[[], Callable[..., None]] | None = None, seed: int = 0) -> dict[str, Any]:
-    """The report: runs, error, verdicts, tampered, trace_error."""
+def examine(
+    path: str, watch: Callable[[], Callable[..., None]] | None = None, seed: int = 0, *, asks_for_its_names: bool = False
+) -> dict[str, Any]:
+    """The report: runs, error, verdicts, tampered, trace_error. `asks_for_its_names`: of globals(), and for nothing else there."""
     report: dict[str, Any] = {"runs": False, "error": None, "trace_error": None, "n_parameters": 0, "course": {}}
     keep_unseen()
     limits_of_a_shell()
@@ -267,7 +269,7 @@ def examine(path: str, watch: Callable[[], Callable[..., None]] | None = None, s
     guard = Guard()
     tell = watch() if watch else None
     seal.BOTTOMS.append(THREADS.follow(tell))
-    given = asked.watched(tell) if tell else {}
+    given = asked.watched(tell, asks_for_its_names=asks_for_its_names) if tell else {}
     found: Six = ()
     stopped: BaseException | None = None
     try:
@@ -298,7 +300,8 @@ def describe(error: BaseException, path: str) -> str:
 def main() -> None:
     order, report = seal.take_order()
     torch.set_num_threads(1)
-    report(examine(os.path.abspath(order["path"]), lambda: seal.watch(*OURS), secrets.randbelow(1000)))
+    names = order["asks_for_its_names"]
+    report(examine(os.path.abspath(order["path"]), lambda: seal.watch(*OURS), secrets.randbelow(1000), asks_for_its_names=names))
 
 
 if __name__ == "__main__":
