@@ -1,7 +1,4 @@
-"""Names that a program uses and did not import, and what they evidently mean. Runs INSIDE the sandbox.
-
-The tables here are those of a training program; `repair` has those of a model alone.
-"""
+"""Names that a program uses and did not import, and what they evidently mean. Runs INSIDE the sandbox."""
 
 from __future__ import annotations
 
@@ -10,22 +7,28 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
-MODULES = (
+# What any program means by them; those of a model alone are `repair`'s, and the longer tables those of a training program.
+ANY_MODULES = (
     "math", "random", "copy", "itertools", "functools", "os", "json", "re", "time", "warnings", "collections", "contextlib", "torch",
-    "sys", "gc", "argparse", "logging", "dataclasses", "inspect", "types", "weakref", "threading", "queue", "shutil", "enum", "abc",
 )  # fmt: skip
-FROM = {
+ANY = {
     "nn": "torch.nn", "F": "torch.nn.functional", "np": "numpy", "Tensor": "torch:Tensor", "Parameter": "torch.nn:Parameter",
     "init": "torch.nn.init", "checkpoint": "torch.utils.checkpoint:checkpoint", "partial": "functools:partial",
-    "checkpoint_sequential": "torch.utils.checkpoint:checkpoint_sequential", "autocast": "torch.amp:autocast",
-    "GradScaler": "torch.amp:GradScaler", "DataLoader": "torch.utils.data:DataLoader", "Dataset": "torch.utils.data:Dataset",
-    "save_on_cpu": "torch.autograd.graph:save_on_cpu", "saved_tensors_hooks": "torch.autograd.graph:saved_tensors_hooks",
     "deepcopy": "copy:deepcopy", "dataclass": "dataclasses:dataclass", "field": "dataclasses:field", "deque": "collections:deque",
     "namedtuple": "collections:namedtuple", "defaultdict": "collections:defaultdict", "reduce": "functools:reduce",
-    "wraps": "functools:wraps", "lru_cache": "functools:lru_cache", "islice": "itertools:islice", "cycle": "itertools:cycle",
-    "chain": "itertools:chain", "nullcontext": "contextlib:nullcontext", "contextmanager": "contextlib:contextmanager",
-    "ExitStack": "contextlib:ExitStack", "suppress": "contextlib:suppress", "SimpleNamespace": "types:SimpleNamespace",
+    "lru_cache": "functools:lru_cache", "nullcontext": "contextlib:nullcontext", "SimpleNamespace": "types:SimpleNamespace",
     "einsum": "torch:einsum", "ABC": "abc:ABC", "Enum": "enum:Enum", "Path": "pathlib:Path", "asdict": "dataclasses:asdict",
+}  # fmt: skip
+MODULES = (
+    *ANY_MODULES, "sys", "gc", "argparse", "logging", "dataclasses", "inspect", "types", "weakref", "threading", "queue", "shutil", "enum",
+    "abc",
+)  # fmt: skip
+FROM = {
+    **ANY, "checkpoint_sequential": "torch.utils.checkpoint:checkpoint_sequential", "autocast": "torch.amp:autocast",
+    "GradScaler": "torch.amp:GradScaler", "DataLoader": "torch.utils.data:DataLoader", "Dataset": "torch.utils.data:Dataset",
+    "save_on_cpu": "torch.autograd.graph:save_on_cpu", "saved_tensors_hooks": "torch.autograd.graph:saved_tensors_hooks",
+    "wraps": "functools:wraps", "islice": "itertools:islice", "cycle": "itertools:cycle", "chain": "itertools:chain",
+    "contextmanager": "contextlib:contextmanager", "ExitStack": "contextlib:ExitStack", "suppress": "contextlib:suppress",
     "sdpa_kernel": "torch.nn.attention:sdpa_kernel", "SDPBackend": "torch.nn.attention:SDPBackend", "optim": "torch.optim",
     "functional_call": "torch.func:functional_call", "CausalBias": "torch.nn.attention.bias:CausalBias",
 }  # fmt: skip

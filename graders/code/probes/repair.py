@@ -19,18 +19,11 @@ import einops_stand_in
 from absent import stand_in
 from error_lines import line_in
 from lenient import Lenient
-from missing_names import imported, is_known
+from missing_names import ANY, ANY_MODULES, imported, is_known
 
-MODULES = ("math", "random", "copy", "itertools", "functools", "os", "json", "re", "time", "warnings", "collections", "contextlib", "torch")
 FROM = {
-    "nn": "torch.nn", "F": "torch.nn.functional", "np": "numpy", "Tensor": "torch:Tensor", "Parameter": "torch.nn:Parameter",
-    "init": "torch.nn.init", "checkpoint": "torch.utils.checkpoint:checkpoint", "partial": "functools:partial",
-    "deepcopy": "copy:deepcopy", "dataclass": "dataclasses:dataclass", "field": "dataclasses:field", "deque": "collections:deque",
-    "namedtuple": "collections:namedtuple", "reduce": "functools:reduce", "einsum": "torch:einsum", "ABC": "abc:ABC",
-    "rearrange": "einops_stand_in:rearrange", "repeat": "einops_stand_in:repeat", "SimpleNamespace": "types:SimpleNamespace",
-    "asdict": "dataclasses:asdict", "defaultdict": "collections:defaultdict", "cached_property": "functools:cached_property",
-    "Enum": "enum:Enum", "abstractmethod": "abc:abstractmethod", "nullcontext": "contextlib:nullcontext", "sqrt": "math:sqrt",
-    "pi": "math:pi", "accumulate": "itertools:accumulate", "lru_cache": "functools:lru_cache", "Path": "pathlib:Path",
+    **ANY, "rearrange": "einops_stand_in:rearrange", "repeat": "einops_stand_in:repeat", "cached_property": "functools:cached_property",
+    "abstractmethod": "abc:abstractmethod", "sqrt": "math:sqrt", "pi": "math:pi", "accumulate": "itertools:accumulate",
 }  # fmt: skip
 HOMES = ("torch", "torch.nn", "torch.nn.functional", "typing", "collections.abc", "functools", "itertools", "dataclasses", "math")
 KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
@@ -152,8 +145,8 @@ class Repair:
     def _name(self, name: str) -> bool:
         if name in self.given or name in self.names:
             return False
-        if is_known(name, MODULES, FROM):
-            self.given[name] = imported(name, MODULES, FROM)
+        if is_known(name, ANY_MODULES, FROM):
+            self.given[name] = imported(name, ANY_MODULES, FROM)
             return self._did(f"{name} imported")
         bound = {n.id for n in ast.walk(ast.parse(self.text)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         bound |= {a.arg for a in ast.walk(ast.parse(self.text)) if isinstance(a, ast.arg)}
