@@ -16,8 +16,9 @@ from graders.calibration.arrays import Floats
 from graders.calibration.student import student_quantile
 from graders.calibration.wilson import wilson_bounds
 
-# A mean or a difference; a figure from -1 to 1; a share of outputs; a mean of numbers from 0 to 1; a size of 0 or more.
-Kind = Literal["points", "correlation", "share", "mean", "size"]
+# A mean or a difference; a figure from -1 to 1; a share of outputs; a mean of numbers from 0 to 1; of such that are mostly near
+# 0 or 1; a size of 0 or more.
+Kind = Literal["points", "correlation", "share", "mean", "chance", "size"]
 FEWEST_DEGREES = 2.0
 UNSEEN, UNSEEN_SPREAD = 0.5, 0.25  # of an output more; of figures in which a large difference counts by its square, less
 EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
@@ -39,12 +40,14 @@ class Spread:
         return self.error * student_quantile(self.prompts - 1 if by_prompts else self.degrees, (1 + level) / 2)
 
 
-def spread_of(without: Floats, lessened: float = 2.0) -> Spread:
+def spread_of(without: Floats, lessened: float = 2.0, growth: float = 0.0) -> Spread:
     """Return the spread of a figure from its values without each prompt (C,), C at least 2.
 
     Degrees of freedom are those of a chi square with the variance that the squares' sum is seen to have,
     2 / (g / C + 2 / (C - 1)), g the excess kurtosis: C - 1 at most, and 2 at least. Few numbers hardly show their kurtosis: its
     share `lessened` / C is left out, a larger one of figures that are put on a scale on which they are more evenly spread.
+    `growth` is by how much the logarithm of the variance grows with the figure, where an interval allows for that (`growth_of`):
+    then the squares count as far as they differ from what the figure alone would make them.
 
     References
     ----------
@@ -55,8 +58,14 @@ def spread_of(without: Floats, lessened: float = 2.0) -> Spread:
     --------
     Without each of the numbers 1, 2, 3, 6 their mean is 11/3, 10/3, 3, 2: the standard error is that of a mean, 1.08.
 
-    >>> round(spread_of(np.array([11, 10, 9, 6]) / 3).error, 4), round(np.std([1, 2, 3, 6], ddof=1) / 2, 4)
+    >>> round(spread_of(np.array([11, 10, 9, 6]) / 3).error, 4), round(float(np.std([1, 2, 3, 6], ddof=1)) / 2, 4)
     (1.0801, 1.0801)
+
+    One pass of 20: by the kurtosis the variance is hardly known, by the rate itself it is.
+
+    >>> without = (1 - np.eye(20)[0]) / 19
+    >>> [round(spread_of(without, growth=growth).degrees, 1) for growth in (0, growth_of(1 / 20))]
+    [2.0, 19.0]
     """
     n = len(without)
     off = without - without.sum() / n
@@ -66,9 +75,16 @@ def spread_of(without: Floats, lessened: float = 2.0) -> Spread:
     if squares <= 0 or n < 4:
         return Spread(error, n, max(n - 1.0, 1.0))
     excess = n * float(square @ square) / squares**2 - 3
+    grown = growth * (n - 1)
+    excess += 2 * grown * float(square @ off) / squares + grown**2 * squares / n
     excess = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * excess + 6)
     degrees = 2 / max((1 - lessened / n) * excess / n + 2 / (n - 1), 1e-9)
     return Spread(error, n, min(max(degrees, FEWEST_DEGREES), n - 1.0))
+
+
+def growth_of(share: float) -> float:
+    """Return by how much the logarithm of p (1 - p), the variance of a share, grows with p; 0 at 0 and 1, where there is none."""
+    return (1 - 2 * share) / (share * (1 - share)) if 0 < share < 1 else 0.0
 
 
 def degrees_left(own: Floats, sums: Floats, together: Floats) -> float:
@@ -100,30 +116,34 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     kind : Kind
         "points": value and standard error as they are. "correlation": on Fisher's z scale. "share": Wilson's interval for
         as many independent outputs as would have that standard error, with one degree of freedom less than prompts. "mean":
-        the same, with fewer degrees where a few prompts count for most. "size": that without an upper bound, for which the
-        variance grows with the mean.
+        the same, with fewer degrees where a few prompts count for most. "chance": the same, where these are fewer only as far as
+        the squares are not those of a share (`growth_of`). "size": that without an upper bound, for which the variance grows
+        with the mean.
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
         Of a correlation or a mean: what it would be with half an output more (or a quarter), to which everybody gives the
         same of m scores. Where that would move it by much, outputs of a kind that would show it are too rare to have been
-        seen, and the upper end is moved out by the root of the mean square of that: of a correlation times the normal quantile,
-        as a part of an error that is not estimated has no degrees of freedom to lose (Satterthwaite), of a mean times Student's.
+        seen, and the upper end is moved out by the root of the mean square of that: of a correlation and a chance times the normal
+        quantile, as a part of an error that is not estimated has no degrees of freedom to lose (Satterthwaite), of a mean times
+        Student's, since a square or a logarithm may lie further out still.
 
     References
     ----------
     Fisher (1921), Metron 1:3-32. Arvesen and Schmitz (1970), Biometrics 26:677-686, a jackknife on such a scale. Korn and
     Graubard (1998), Survey Methodology 24:193-201, for "share".
     """
-    spread = spread_of(without) if kind == "points" else spread_of(without, lessened=4.0)
+    growth = growth_of(value) if kind == "chance" else 0.0
+    spread = spread_of(without) if kind == "points" else spread_of(without, 4.0, growth)
     if spread.error <= NEGLIGIBLE * max(1.0, abs(value)):
         return None
     if kind == "correlation":
         return _on_fishers_scale(value, spread, level, unseen)
     half = spread.half(level, by_prompts=kind == "share")
-    if kind in ("share", "mean"):
+    if kind in ("share", "mean", "chance"):
         low, high = _share(value, half, level)
-        rise = 0.0 if unseen is None else (float(unseen.max()) - value) * half / spread.error
+        times = NormalDist().inv_cdf((1 + level) / 2) if kind == "chance" else half / spread.error
+        rise = 0.0 if unseen is None else (float(unseen.max()) - value) * times
         return low, min(value + ((high - value) ** 2 + max(rise, 0.0) ** 2) ** 0.5, 1.0)
     return (value - half, value + half) if kind == "points" else _size(value, half)
 
@@ -142,10 +162,10 @@ def ends_of_difference(
 
     Examples
     --------
-    Two that move together entirely differ by what they differ by.
+    Two that move together entirely differ by what they differ by, where their own intervals reach as far up as down.
 
-    >>> without = np.array([0.5, 0.6, 0.7])
-    >>> [round(end, 3) for end in ends_of_difference((0.6, 0.6), (without, without), 0.95)]
+    >>> without = np.array([-0.1, 0, 0.1])
+    >>> [round(end, 3) for end in ends_of_difference((0, 0), (without, without), 0.95)]
     [0.0, 0.0]
     """
     of_one, of_other = (ends_of(v, w, "correlation", level, u) for v, w, u in zip(values, without, unseen, strict=True))

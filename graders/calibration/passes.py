@@ -12,6 +12,8 @@ from graders.calibration.resample import NO_RESAMPLES, Resamples, all_agree
 from graders.calibration.result import Estimate
 from graders.calibration.wilson import wilson_bounds
 
+HALFWAY = 0.5  # of one output a prompt; of several, prompts mostly have a pass or never one
+
 
 def clopper_pearson(passes: int, n: int, level: float = 0.95) -> Estimate:
     """Return the pass rate passes / n with its exact interval: it never covers less often than it says, mostly more.
@@ -90,13 +92,13 @@ def pass_at_k(n: Sequence[int], passes: Sequence[int], k: int, resamples: Resamp
     value, n_dropped = float(chances.mean()), int((~used).sum())
     if resamples is None:
         return Estimate(value, None, None, len(chances), why_missing=NO_RESAMPLES, n_dropped=n_dropped)
-    return _with_interval(chances, value, resamples.of(used), n_dropped)
+    return _with_interval(chances, value, resamples.of(used), n_dropped, rare=1.0 if k > 1 else HALFWAY)
 
 
-def _with_interval(chances: Floats, value: float, resamples: Resamples, n_dropped: int) -> Estimate:
+def _with_interval(chances: Floats, value: float, resamples: Resamples, n_dropped: int, rare: float) -> Estimate:
     """Return the mean of the chances with its interval: that of the chance that none passes, whose spread grows with it.
 
-    Its upper end allows for half a prompt more (`jackknife.ends_of`), with half of that chance: half of the scale, as of other means.
+    Its upper end allows for half a prompt more (`jackknife.ends_of`) with the chance `rare` that none passes.
     """
     n, (_, number) = len(chances), np.unique(resamples.clusters, return_inverse=True)
     n_prompts = int(number.max()) + 1
@@ -107,8 +109,8 @@ def _with_interval(chances: Floats, value: float, resamples: Resamples, n_droppe
         return Estimate(value, None, None, n, why_missing="all outputs belong to one prompt", n_dropped=n_dropped)
     misses, each = np.bincount(number, weights=1 - chances), np.bincount(number)
     without = (misses.sum() - misses) / (n - each)
-    unseen = np.array([((1 - value) * n + UNSEEN / 2) / (n + UNSEEN)])
-    ends = ends_of(1 - value, without, "mean", resamples.level, unseen)
+    unseen = np.array([((1 - value) * n + UNSEEN * rare) / (n + UNSEEN)])
+    ends = ends_of(1 - value, without, "chance", resamples.level, unseen)
     if ends is None:
         return Estimate(value, None, None, n, why_missing=all_agree(n), n_dropped=n_dropped)
     method = f"{n_prompts} prompts, each left out once"

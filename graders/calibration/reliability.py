@@ -81,9 +81,10 @@ def ece(stated: Scores, passed: Scores, resamples: Resamples | None = None, n_bi
     -------
     Estimate
         0 to 1. What it can't see: errors that cancel inside one bin. In resamples the variance is taken off twice, once
-        for the outputs and once for drawing among them. With up to 200 prompts the interval is that of the error before
-        the correction, its lower end moved down by the correction: near 0 the corrected error hardly varies. That correction
-        has a quarter of a pass and of a fail added in each bin, so that three passes of three are not taken as sure.
+        for the outputs and once for drawing among them. With up to 200 prompts the interval has the spread of the error before
+        the correction, as near 0 the corrected error hardly varies. Its lower end is about the corrected error, with a quarter
+        of a pass and of a fail added in each bin, so that three passes of three are not taken as sure; its upper end halfway
+        between both, since a square can't be lowered below 0: before the correction the error is too high, after it too low.
 
     References
     ----------
@@ -103,18 +104,18 @@ def ece(stated: Scores, passed: Scores, resamples: Resamples | None = None, n_bi
         return Estimate.missing(why, len(p), n_dropped)
     bins = _equal_mass(p, n_bins)
     n_used, weights = int(bins.max()) + 1, (None, p, y)
-    value = float(_debiased(*(np.bincount(bins, w, minlength=n_used)[None].astype(np.float64) for w in weights), times=1)[0])
+    whole = [np.bincount(bins, w, minlength=n_used)[None].astype(np.float64) for w in weights]
+    value, uncorrected = (float(_debiased(*whole, times=times)[0]) for times in (1, 0))
     part = resamples and resamples.of(both)
     sums = None if part is None else [part.counts_of(bins, n_used, w) for w in weights]
     if part is None or sums is None or part.is_drawn or part.n_drawn_from < 2:
         return with_interval(value, None if sums is None else _debiased(*sums, times=2), part, len(p), n_dropped)
-    gap = float(_debiased(*(np.bincount(bins, w, minlength=n_used)[None].astype(np.float64) for w in weights), times=0)[0])
-    uncorrected = with_interval(gap, _debiased(*sums, times=0), part, len(p), n_dropped, kind="size")
-    if uncorrected.low is None or uncorrected.high is None:
-        return replace(uncorrected, value=value)
-    sums_of_whole = (np.bincount(bins, w, minlength=n_used)[None].astype(np.float64) for w in weights)
-    surely = min(float(_debiased(*sums_of_whole, times=1, added=ADDED)[0]), value)
-    return replace(uncorrected, value=value, low=max(surely - (gap - uncorrected.low), 0.0), high=min(uncorrected.high, 1.0))
+    found = with_interval(uncorrected, _debiased(*sums, times=0), part, len(p), n_dropped)
+    if found.low is None or found.high is None:
+        return replace(found, value=value)
+    surely = min(float(_debiased(*whole, times=1, added=ADDED)[0]), value)
+    low, high = surely - (uncorrected - found.low), found.high - (uncorrected - value) / 2
+    return replace(found, value=value, low=max(low, 0.0), high=min(max(high, value), 1.0))
 
 
 def reliability_bins(stated: Scores, passed: Scores, n_bins: int = N_BINS, level: float = 0.95) -> tuple[Bin, ...]:

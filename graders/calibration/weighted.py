@@ -26,7 +26,7 @@ from graders.calibration.arrays import (
     stratum_numbers,
 )
 from graders.calibration.inference import MAX_WIDENING
-from graders.calibration.jackknife import NEGLIGIBLE, spread_of
+from graders.calibration.jackknife import NEGLIGIBLE, growth_of, spread_of
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
 from graders.calibration.wilson import wilson_bounds
@@ -361,9 +361,13 @@ def _interval(study: _Study, fit: _Fit, level: float) -> tuple[float, float]:
 
 
 def _degrees(study: _Study, fit: _Fit) -> float:
-    """Return the degrees of freedom of a mean's variance: few where a few labels make most of it, or a few strata (Satterthwaite)."""
+    """Return the degrees of freedom of a mean's variance: few where a few labels make most of it, or a few strata (Satterthwaite).
+
+    Near an end of the scale a few labels always do. Without strata, whose means vary too, only what the mean itself does not
+    tell of that counts (`jackknife.growth_of`), as Wilson's interval allows for the rest.
+    """
     added = fit.added[study.labelled]
-    freedom = np.inf
+    freedom, growth = np.inf, growth_of(fit.value) if study.strata is None else 0.0
     if study.strata is not None:
         layer = study.strata[study.labelled]
         parts, count = np.bincount(layer, added**2), np.bincount(layer)
@@ -372,4 +376,7 @@ def _degrees(study: _Study, fit: _Fit) -> float:
     if fit.is_clustered and study.clusters is not None:
         numbers = np.unique(study.clusters[study.labelled], return_inverse=True)[1]
         added = np.bincount(numbers, added).astype(np.float64)
-    return min(freedom, spread_of(added, lessened=4.0).degrees) if len(added) > 1 else 1.0
+    if len(added) < 2:
+        return 1.0
+    without = -added * len(added) / (len(added) - 1)  # less what the whole is
+    return min(freedom, spread_of(without, 4.0, growth).degrees)
