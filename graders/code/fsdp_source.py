@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graders.code.probes.fsdp_beyond import refuses
+from graders.code.probes.comparisons import constants, number, refusing_tests
 from graders.code.source import Doubt, Source
 
 REACHING_IMPORTS = {
@@ -22,7 +22,7 @@ REACHING_IMPORTS = {
     "sysconfig", "imp", "zipimport", "dis", "bdb", "pdb", "trace", "unittest", "forbiddenfruit", "psutil", "posix",
     "_io",
     "fsdp_record", "fsdp_gpus", "fsdp_node", "fsdp_group", "fsdp_units", "fsdp_training_hooks", "fsdp_weights", "fsdp_rank",
-    "fsdp_launch", "fsdp_probe", "fsdp_mend", "fsdp_host", "fsdp_beyond",
+    "fsdp_launch", "fsdp_probe", "fsdp_mend", "fsdp_host", "fsdp_beyond", "comparisons", "error_lines",
 }  # fmt: skip
 REACHING_NAMES = {"exec", "eval", "__import__", "breakpoint", "__builtins__", "__loader__", "globals"}
 REACHING_ATTRIBUTES = {
@@ -131,23 +131,10 @@ def _unseen(tree: ast.Module) -> list[Doubt]:
 
     A comparison that only refuses is none.
     """
-    refusing = [
-        node.test for node in ast.walk(tree) if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and refuses(node.body[-1]))
-    ]
-    passed_over = {part for test in refusing for part in ast.walk(test)}
-    numbers = _constants(tree)
+    passed_over = refusing_tests(tree)
+    numbers = constants(tree)
     met = [(node, sides) for node in ast.walk(tree) if node not in passed_over and (sides := _meeting(node))]
     return [Doubt(getattr(node, "lineno", 0), ast.unparse(node)[:60]) for node, sides in met if _is_beyond(sides, numbers)]
-
-
-def _constants(tree: ast.Module) -> dict[str, int]:
-    """Names that are given one whole number, and nothing else."""
-    given: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            given.setdefault(node.targets[0].id, []).append(node.value)
-    known = {name: values[0].value for name, values in given.items() if len(values) == 1 and isinstance(values[0], ast.Constant)}
-    return {name: value for name, value in known.items() if isinstance(value, int)}
 
 
 def _meeting(node: ast.AST) -> list[ast.expr]:
@@ -168,15 +155,9 @@ def _meeting(node: ast.AST) -> list[ast.expr]:
 
 def _is_beyond(sides: Sequence[ast.expr], numbers: Mapping[str, int]) -> bool:
     parts = [part for side in sides for part in (side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side])]
-    limits = [n for part in parts if (n := _number(part, numbers)) is not None]
-    others = [part for part in parts if _number(part, numbers) is None]
+    limits = [n for part in parts if (n := number(part, numbers)) is not None]
+    others = [part for part in parts if number(part, numbers) is None]
     return any(max(limits) >= largest for part in others if limits and (largest := _largest(part)) is not None)
-
-
-def _number(node: ast.expr, numbers: Mapping[str, int]) -> int | None:
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, int) else None
-    return numbers.get(node.id) if isinstance(node, ast.Name) else None
 
 
 def _option(node: ast.expr) -> str:

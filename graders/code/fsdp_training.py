@@ -50,6 +50,7 @@ PARTS = (
     "fsdp_rank",
     "fsdp_launch",
     "error_lines",
+    "comparisons",
 )
 MODULES = tuple(f"{name}.py" for name in PARTS)
 KEYS = (

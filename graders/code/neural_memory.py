@@ -36,6 +36,7 @@ BESIDE = (
     "threads",
     "plain_host",
     "thresholds",
+    "comparisons",
     "modes",
     "repair",
     "error_lines",

@@ -13,12 +13,12 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from comparisons import LARGE, constants, number, refusing_tests
+
 NAME = "_held_against"
 PLAIN: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
-PRODUCTS: dict[type, Callable[[Any, Any], int]] = {ast.Mult: operator.mul, ast.Pow: operator.pow, ast.LShift: operator.lshift}
-LARGE = 1e6  # a number with a point counts from here: a time, a size
 ORDERS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 LEAST = 2  # what is held against 0 or 1 asks for the first one, or whether there are any
 SYSTEMS = {"HOME", "USER", "LOGNAME", "PATH", "TERM", "LANG", "SHELL", "TMPDIR", "CUDA_VISIBLE_DEVICES"}
@@ -66,20 +66,15 @@ def _is_environment(node: ast.expr) -> bool:
 
 def _comparisons(tree: ast.Module) -> Iterable[tuple[ast.Compare, int | None]]:
     """Each comparison of two sides with the number that stands on one of them, those aside that lead to a refusal."""
-    numbers = _constants(tree)
-    refusing = {
-        id(part)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and refuses(node.body[-1])) or isinstance(node, ast.While)
-        for part in ast.walk(node.test)
-    }
+    numbers = constants(tree)
+    refusing = refusing_tests(tree, loops=True)
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Compare) or id(node) in refusing:
+        if not isinstance(node, ast.Compare) or node in refusing:
             continue
         if len(node.ops) > 1 or isinstance(node.ops[0], (ast.In, ast.NotIn)):
             yield node, _largest(node, numbers)
         elif type(node.ops[0]) in ORDERS:
-            sides = [_number(side, numbers) for side in (node.left, node.comparators[0])]
+            sides = [number(side, numbers) for side in (node.left, node.comparators[0])]
             known = [n for n in sides if n is not None]
             grows = not any(UNGROWING.search(ast.unparse(side)) for side in (node.left, node.comparators[0]))
             yield node, known[0] if grows and len(known) == 1 and known[0] >= LEAST else None
@@ -91,41 +86,10 @@ def _largest(node: ast.Compare, numbers: dict[str, int]) -> int | None:
     parts = [part for side in sides for part in (side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side])]
     if isinstance(last := sides[-1], ast.Call) and ast.unparse(last.func) == "range":
         parts = [*sides[:-1], *last.args]
-    known = [n for part in parts if (n := _number(part, numbers)) is not None]
-    others = [part for part in parts if _number(part, numbers) is None]
+    known = [n for part in parts if (n := number(part, numbers)) is not None]
+    others = [part for part in parts if number(part, numbers) is None]
     plain = len(others) == 1 and isinstance(others[0], (ast.Name, ast.Attribute)) and not UNGROWING.search(ast.unparse(others[0]))
     return max(known) if plain and known and max(known) >= LEAST else None
-
-
-def refuses(last: ast.stmt) -> bool:
-    """Does a branch that ends so only refuse what it was given?"""
-    call = last.value.func if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else None
-    return isinstance(last, ast.Raise) or (isinstance(call, ast.Attribute) and call.attr in ("error", "exit"))
-
-
-def _constants(tree: ast.Module) -> dict[str, int]:
-    """Names that are given one whole number, and nothing else."""
-    given: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                if isinstance(target, ast.Name):
-                    given.setdefault(target.id, []).append(node.value)
-    known = {name: _number(values[0], {}) for name, values in given.items() if len(values) == 1}
-    return {name: value for name, value in known.items() if value is not None}
-
-
-def _number(node: ast.expr, numbers: dict[str, int]) -> int | None:
-    if isinstance(node, ast.Constant):
-        whole = type(node.value) is int or (type(node.value) is float and node.value >= LARGE)
-        return int(node.value) if whole else None  # type: ignore[arg-type]
-    if isinstance(node, ast.Name):
-        return numbers.get(node.id)
-    if isinstance(node, ast.BinOp) and type(node.op) in PRODUCTS:
-        left, right = _number(node.left, numbers), _number(node.right, numbers)
-        fine = left is not None and right is not None and (isinstance(node.op, ast.Mult) or 0 <= right <= 64)
-        return PRODUCTS[type(node.op)](left, right) if fine else None
-    return None
 
 
 class Beyond(ast.NodeTransformer):

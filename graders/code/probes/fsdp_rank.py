@@ -54,6 +54,7 @@ HIDDEN = (
     "fsdp_probe",
     "fsdp_launch",
     "error_lines",
+    "comparisons",
 )
 
 

@@ -30,7 +30,7 @@ WATCHED: dict[str, Callable[[], dict[str, object]]] = {
 OURS = (
     "oplog", "ops", "replay", "gates", "verdicts", "memory_chain", "memory_facts", "memory_writes", "memory_fusion", "memory_course",
     "trial", "another_day", "hidden_flow", "threads", "plain_host", "thresholds", "guard", "asked", "names", "modes", "repair", "lenient",
-    "missing_names", "error_lines", "__main__",
+    "missing_names", "error_lines", "comparisons", "__main__",
 )  # fmt: skip
 OWNERS: dict[str, object] = {
     "torch": torch, "torch.nn": torch.nn, "torch.nn.functional": torch.nn.functional, "nn.Module": torch.nn.Module,

@@ -10,6 +10,8 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
+from comparisons import refusing_tests
+
 LARGE = 17  # smaller numbers are passed by the runs themselves
 AT_MOST = 4
 ANSWER = "answered_"
@@ -31,10 +33,10 @@ def led_otherwise(path: str) -> Iterator[ast.Module]:
 
 def _comparisons(tree: ast.Module) -> list[tuple[int, int, bool]]:
     """(line, column, the other answer) of each."""
-    large, left_out = set(_large_names(tree)), set(_left_out(tree))
+    large, left_out = set(_large_names(tree)), refusing_tests(tree, loops=True, breaks=True)
     found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Compare) and id(node) not in left_out and len(node.ops) == 1 and isinstance(node.ops[0], ORDERS):
+        if isinstance(node, ast.Compare) and node not in left_out and len(node.ops) == 1 and isinstance(node.ops[0], ORDERS):
             is_left, is_right = _is_large(node.left, large), _is_large(node.comparators[0], large)
             if is_left != is_right:
                 found.append((node.lineno, node.col_offset, isinstance(node.ops[0], (ast.Gt, ast.GtE)) == is_right))
@@ -66,15 +68,6 @@ def _is_large(node: ast.expr, names: set[str]) -> bool:
     if isinstance(node, (ast.Name, ast.Attribute)):
         return str(getattr(node, "id", getattr(node, "attr", ""))) in names
     return isinstance(node, ast.Constant) and type(node.value) is int and node.value >= LARGE
-
-
-def _left_out(tree: ast.Module) -> Iterator[int]:
-    """What only refuses, or ends a loop."""
-    for node in ast.walk(tree):
-        refuses = isinstance(node, ast.If) and isinstance(node.body[-1], (ast.Raise, ast.Break, ast.Continue))
-        if refuses or isinstance(node, (ast.Assert, ast.While)):
-            test = node.test  # type: ignore[attr-defined]
-            yield from (id(n) for n in ast.walk(test))
 
 
 class _Leader(ast.NodeTransformer):
