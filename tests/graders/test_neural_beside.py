@@ -59,7 +59,7 @@ def test_a_thread_that_is_still_at_work_after_the_answer_gets_no_pass_and_its_li
     found = graded(POOL + program() + late)
     assert found.passed is None
     line = (POOL + program() + late).splitlines().index("    time.sleep(50)") + 1
-    assert f"line {line} uses a thread that is still at work" in found.criteria[0].rationale
+    assert f"line {line} uses time after an answer is given" in found.criteria[0].rationale
 
 
 BY_OTHERS = """
@@ -80,7 +80,7 @@ getter = globals()["o" + "s"]
 
 def test_a_step_towards_the_probe_is_told_when_a_thread_a_loop_or_a_name_takes_it(bwrap):
     told = " ".join(probed(POOL + program() + "\nimport os" + BY_OTHERS).doubts)
-    steps = ("uses open", "gc.get_objects", "object.__getattr__ cr_frame", "globals()['getattr']", "globals()['os']")
+    steps = ("a thread uses open", "a thread uses gc.get_objects", "object.__getattr__ cr_frame", "globals()['getattr']", "globals()['os']")
     assert [step for step in steps if step not in told] == [] and told.count("uses open") == 2
     assert judged(POOL + program() + "\nimport os" + BY_OTHERS).passed is not True
 
@@ -105,3 +105,12 @@ def test_an_undecided_program_is_told_which_line_does_it_and_what_to_change():
     found = grade("import socket\n" + program())
     assert found.passed is None
     assert "line 1 uses import socket" in found.criteria[0].rationale and "take it out" in found.criteria[0].rationale
+
+
+def test_a_pool_whose_queue_is_the_programs_own_is_at_work_while_it_waits(bwrap):
+    late = (
+        "\nimport functools, itertools, time, types\nLATE = []\nslow = itertools.chain(map(time.sleep, [50]), map(LATE.append, [1]))\n"
+        "pool = ThreadPoolExecutor(1)\nget = functools.partial(dict, zip(slow, slow))  # no code of Python's\n"
+        "pool._work_queue = types.SimpleNamespace(put=print, get_nowait=print, get=get)\npool.submit(print)\n"
+    )
+    assert "a thread uses time after an answer is given" in graded(POOL + program() + late).criteria[0].rationale

@@ -179,5 +179,6 @@ def _reaching() -> Callable[[str, tuple[Any, ...]], bool]:
 
 def _message(event: str, args: tuple[Any, ...], frame: FrameType) -> bytes:
     name = args[1] if event.startswith("object.") and len(args) > 1 and type(args[1]) is str else ""
-    text = f"line {frame.f_lineno} uses {event}{' ' + name if name else ''}"
+    where = "a thread" if frame.f_code in BOTTOMS else f"line {frame.f_lineno}"
+    text = f"{where} uses {event}{' ' + name if name else ''}"
     return json.dumps({"doubt": text[:200]}).encode() + b"\n"

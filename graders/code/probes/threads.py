@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import thread as pools
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import CodeType, FrameType
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 IDLE: CodeType = vars(pools)["_worker"].__code__  # a pool's thread, where it waits for work
 STARTS = ("_start_new_thread", "_start_joinable_thread")  # the latter from Python 3.13 on
 AFTER_S, LOOK_S = 0.25, 0.002  # a pool hears of a result a moment before its thread has put it away
-STILL_AT_WORK = "a thread that is still at work when the answer is given (let it end before that)"
+STILL_AT_WORK = "time after an answer is given (let threads end before that)"
 
 
 class Threads:
@@ -76,7 +77,12 @@ class Threads:
     def _at_work(self) -> FrameType | None:
         frames = sys._current_frames() if self._alive else {}
         at = [frames.get(started.ident, frames[self.main]) for started in self._alive.copy()]
-        return next((frame for frame in at if frame.f_code is not IDLE), None)
+        return next((frame for frame in at if not _is_idle(frame)), None)
+
+
+def _is_idle(frame: FrameType) -> bool:
+    """Does it wait for work, and not in a queue of the program's own making, which could do anything meanwhile?"""
+    return frame.f_code is IDLE and type(frame.f_locals.get("work_queue")) is SimpleQueue
 
 
 class _Started:
