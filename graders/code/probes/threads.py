@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 IDLE: CodeType = vars(pools)["_worker"].__code__  # a pool's thread, where it waits for work
 STARTS = ("_start_new_thread", "_start_joinable_thread")  # the latter from Python 3.13 on
 AFTER_S, LOOK_S = 0.25, 0.002  # a pool hears of a result a moment before its thread has put it away
+CLOCK, SLEEP, FRAMES = time.perf_counter, time.sleep, sys._current_frames  # before a program puts others in their places
 STILL_AT_WORK = "time after an answer is given (let threads end before that)"
 
 
@@ -66,16 +67,16 @@ class Threads:
 
     def settle(self) -> None:
         """After an answer: tell of a thread that is still at work, and will be a moment from now."""
-        end = time.perf_counter() + AFTER_S
+        end = CLOCK() + AFTER_S
         while self._tell and (frame := self._at_work()):
-            if time.perf_counter() > end:
+            if CLOCK() > end:
                 self._tell(STILL_AT_WORK, frame)
                 self._tell = None  # once is enough
             else:
-                time.sleep(LOOK_S)
+                SLEEP(LOOK_S)
 
     def _at_work(self) -> FrameType | None:
-        frames = sys._current_frames() if self._alive else {}
+        frames = FRAMES() if self._alive else {}
         at = [frames.get(started.ident, frames[self.main]) for started in self._alive.copy()]
         return next((frame for frame in at if not _is_idle(frame)), None)
 
