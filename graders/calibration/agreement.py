@@ -204,7 +204,7 @@ def gwet_ac2(judge: Scores, human: Scores, labels: Sequence[float], resamples: R
     value = float(ac2_of_tables(np.bincount(cells, minlength=n_cells)[None].astype(np.float64), weights)[0])
     part = None if resamples is None else resamples.of(both)
     resampled = None if part is None else ac2_of_tables(part.counts_of(cells, n_cells), weights)
-    return with_interval(value, resampled, part, n, n_dropped, kind="correlation")
+    return with_interval(value, resampled, part, n, n_dropped, kind="agreement")
 
 
 def labels_of_both(judge: Scores, human: Scores, scale: Floats) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:

@@ -164,7 +164,7 @@ def ac2_by_chance(
     cells, squares = median * len(scale) + judged, quadratic_weights(len(scale))
     sample = drawn_labels(heavy, used, resamples, strata, population)
     table, tables = sample.tables(cells, squares.size)
-    return sample.estimate(float(ac2_of_tables(table[None], squares)[0]), ac2_of_tables(tables, squares), n_dropped, "correlation")
+    return sample.estimate(float(ac2_of_tables(table[None], squares)[0]), ac2_of_tables(tables, squares), n_dropped, "agreement")
 
 
 def alpha_by_chance(

@@ -16,9 +16,9 @@ from graders.calibration.arrays import Floats
 from graders.calibration.student import student_quantile
 from graders.calibration.wilson import wilson_bounds
 
-# A mean or a difference; a figure from -1 to 1; a share of outputs; a mean of numbers from 0 to 1; of such that are mostly near
-# 0 or 1; a size of 0 or more.
-Kind = Literal["points", "correlation", "share", "mean", "chance", "size"]
+# A mean or a difference; a figure from -1 to 1; such a one that is nearly a mean; a share of outputs; a mean of numbers from 0 to
+# 1; of such that are mostly near 0 or 1; a size of 0 or more.
+Kind = Literal["points", "correlation", "agreement", "share", "mean", "chance", "size"]
 FEWEST_DEGREES = 2.0
 UNSEEN, UNSEEN_SPREAD = 0.5, 0.25  # of an output more; of figures in which a large difference counts by its square, less
 EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
@@ -117,8 +117,9 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
         "points": value and standard error as they are. "correlation": on Fisher's z scale. "share": Wilson's interval for
         as many independent outputs as would have that standard error, with one degree of freedom less than prompts. "mean":
         the same, with fewer degrees where a few prompts count for most. "chance": the same, where these are fewer only as far as
-        the squares are not those of a share (`growth_of`). "size": that without an upper bound, for which the variance grows
-        with the mean.
+        the squares are not those of a share (`growth_of`). "agreement": as a "mean" that goes from -1 to 1: it falls short of 1
+        by the mean of what each output adds, whose variance grows with it, not with its square as on Fisher's scale. "size":
+        a mean without an upper bound, for which the variance grows with the mean.
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
@@ -140,6 +141,9 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     if kind == "correlation":
         return _on_fishers_scale(value, spread, level, unseen)
     half = spread.half(level, by_prompts=kind == "share")
+    if kind == "agreement":
+        low, high = _share((1 + value) / 2, half / 2, level)
+        return 2 * low - 1, 2 * high - 1
     if kind in ("share", "mean", "chance"):
         low, high = _share(value, half, level)
         times = NormalDist().inv_cdf((1 + level) / 2) if kind == "chance" else half / spread.error
