@@ -20,14 +20,12 @@ interval could do with less; "cautious" where none does, and "above by chance" w
 A useless judge may make the interval at most 1.05 times as wide as people alone. A good one has to make it as narrow as
 theory says, to within 5 %: the root of (1 - r^2) + r^2 n / N, r the correlation of its verdicts with people's, were no error
 of the judge unseen; the bar is that theory with the half outputs that `corrected_rate` adds, since a judge that has not erred
-in twenty may. A cell that is cautious or below is simulated again with its neighbours, 10,000 studies each
+in twenty may. A cell that is cautious or below is simulated again with its neighbours, 30,000 studies each
 (`coverage_again`). The last lines count the cells: the bar is met where none is below, and none cautious.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +36,7 @@ import numpy as np
 
 from bench import coverage_again
 from bench.coverage_again import Said, judged_again, made_again
+from bench.coverage_rows import Line, rows_of
 from graders.calibration.arrays import Floats
 from graders.calibration.inference import corrected_rate
 from graders.calibration.planning import estimate_from
@@ -54,7 +53,6 @@ JUDGES = {"useless": (0.0, 0.0), "biased": (0.8, 1.0), "good": (0.97, 0.0)}  # c
 RIVALS = {"generous": (0.97, 0.4), "harsh": (0.97, -0.4)}  # as close as the good judge, and err one way
 LIKENESS, NEARLY_THE_SAME = 0.3, 0.9  # share of the variance of quality that outputs of a prompt have in common
 LOWEST, HIGHEST, WIDEST, MORE_THAN_THEORY = 0.93, 0.97, 1.05, 1.05
-WORDS = ("within", "as near as can be", "above by chance", "below by chance", "cautious", "below")
 KNOWN_SE, ALIKE = 1.96, 100  # studies with about one true rate, whose errors give its standard error
 THIRDS, FEWEST_IN_THIRD = 3, 100  # of a neighbour, by the truth; studies in each
 SURE, SURE_OF_THIRD = 2.0, 3.0  # standard errors below 93, as where a cell is counted as below; of thirds there are many
@@ -272,40 +270,12 @@ def _coverages(studies: int) -> Iterator[dict[str, Any]]:
 
         made = cells_of(dict(zip(cells, pool.map(simulate_at, cells, [studies] * len(cells)), strict=True)))
         said = judged_again(verdicts(pool, made, cells, studies), again)
-    yield from rows_of(said)
+    yield from rows_of(_figures(said), "rates", bar=100 * LOWEST)
 
 
-def rows_of(said: dict[Where, Said]) -> Iterator[dict[str, Any]]:
-    counted: Counter[str] = Counter()
+def _figures(said: dict[Where, Said]) -> Iterator[tuple[str, list[Line]]]:
     for (name, size), mine in groupby(said, key=lambda where: where[:2]):
-        held: dict[Where, float] = {}
-        words: Counter[str] = Counter()
-        for where in mine:
-            one = said[where]
-            held[where] = one.held
-            words[one.word] += 1
-            print(f"    {', '.join(map(str, where))}: {100 * one.held:.1f} {one.word} {one.why}".rstrip(), file=sys.stderr, flush=True)
-        low, label = min(held, key=held.__getitem__), f"{name}, n {size}"
-        yield {
-            "name": f"{label}, lowest ({low[2]}, {low[3]})",
-            "value": 100 * held[low],
-            "unit": "%",
-            "bar": 100 * LOWEST,
-            "better": "higher",
-        }
-        rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
-        yield {"name": f"{label}: cells within", "value": words["within"], "unit": f"of {len(held)}{rest and '; '}{rest}"}
-        counted += words
-    yield from counts_of(counted, "rates")
-
-
-def counts_of(counted: Counter[str], what: str, missed: Sequence[str] = coverage_again.IN_DOUBT) -> Iterator[dict[str, Any]]:
-    """How many cells there are of each word, and last those that miss the bar."""
-    total = counted.total()
-    for word in dict.fromkeys((*(word for word in WORDS if counted[word]), *counted)):
-        yield {"name": f"{what}: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
-    amiss = sum(counted[word] for word in missed)
-    yield {"name": f"{what}: cells that miss the bar ({' or '.join(missed)})", "value": amiss, "unit": f"of {total}", "bar": 0}
+        yield f"{name}, n {size}", [(f"{rate}, {judge}", said[name, size, rate, judge], "") for _, _, rate, judge in mine]
 
 
 def _widths(studies: int) -> Iterator[dict[str, Any]]:

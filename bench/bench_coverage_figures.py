@@ -16,14 +16,12 @@ the part of one judge, counted on its own. A cell above 97 is tried as in `bench
   times in 100, by more than two standard errors (as where a cell is counted as below), or a third of these by the truth would,
   by more than three. The labels of a study can't tell these apart.
 Of the others, those within two standard errors of 97 are "above by chance", the rest "cautious". A cell that is cautious or
-below is simulated again with its neighbours, 10,000 studies each (`coverage_again`). The last lines count the cells: the bar is
+below is simulated again with its neighbours, 30,000 studies each (`coverage_again`). The last lines count the cells: the bar is
 met where none is below, and none cautious.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -43,14 +41,13 @@ from bench.bench_coverage import (
     RATES,
     SIZES,
     STUDIES,
-    counts_of,
     known_length,
     parts_of,
     worst_of,
 )
-from bench.bench_coverage import WORDS as RATE_WORDS
 from bench.bench_coverage import Cell as Errors
 from bench.coverage_again import Said, judged_again, made_again, together
+from bench.coverage_rows import Line, counts_of_judges, rows_of
 from graders.calibration import agreement, alpha, comparison, decision, errors, icc, probes, rank, reliability
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import Floats, Ints
@@ -72,7 +69,6 @@ Where = tuple[int, str, str, bool]  # labels, rate, judge, prompts of five
 Group = tuple[int, str, bool]  # the same without the judge
 Made = dict[Where, dict[str, "Tried"]]
 Key = tuple[str, Group]
-WORDS = (*RATE_WORDS, "none")
 AT_ONCE = 222  # studies made from one seed: a run can be made in pieces
 
 
@@ -348,7 +344,8 @@ def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
         for found in pool.map(_of_one, *zip(*tasks, strict=True), [-(-studies // len(JUDGES))] * len(tasks)):
             made |= found
         said = judged_again(said_of_all(made), partial(said_again, pool))
-    return list(rows_of(made, said))
+    of_judges = (word_of(found.cell) for where, every in made.items() if where[2] in JUDGES for found in every.values())
+    return [*rows_of(_figures(made, said), "figures"), *counts_of_judges(of_judges, "figures")]
 
 
 def said_of_all(made: Made) -> dict[Key, Said]:
@@ -356,27 +353,11 @@ def said_of_all(made: Made) -> dict[Key, Said]:
     return {(name, where): said_of(name, where, made) for name in names for where in product(SIZES, RATES, (False, True))}
 
 
-def rows_of(made: Made, said: dict[Key, Said]) -> Iterator[dict[str, Any]]:
-    counted: Counter[str] = Counter()
-    of_judges: Counter[str] = Counter()
+def _figures(made: Made, said: dict[Key, Said]) -> Iterator[tuple[str, list[Line]]]:
     for name, mine in groupby(said, key=lambda key: key[0]):
-        words: Counter[str] = Counter()
-        lowest = (1.0, "")
+        lines = []
         for key in mine:
-            (n, rate, clustered), one = key[1], said[key]
-            parts = [made[n, rate, judge, clustered][name].cell for judge in JUDGES]
-            words[one.word] += 1
-            of_judges.update(word_of(part) for part in parts)
-            each = " ".join(f"{100 * part.held:.1f}" for part in parts)
-            label = f"n {n}, {rate}{', prompts of 5' if clustered else ''}"
-            text = f"{100 * one.held:.1f} ({each}) {one.word} {one.why}, {100 * one.with_interval:.0f} with"
-            print(f"    {name}, {label}: {text}", file=sys.stderr, flush=True)
-            if one.word != "none":
-                lowest = min(lowest, (one.held, label))
-        counted += words
-        yield {"name": f"{name}, lowest ({lowest[1]})", "value": 100 * lowest[0], "unit": "%", "better": "higher"}
-        rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
-        yield {"name": f"{name}: cells within", "value": words["within"], "unit": f"of {words.total()}{rest and '; '}{rest}"}
-    for word in ("within", "below", "below by chance", "above"):
-        yield {"name": f"figures: of {of_judges.total()} cells of one judge {word}", "value": of_judges[word], "unit": "cells"}
-    yield from counts_of(counted, "figures")
+            n, rate, clustered = key[1]
+            each = " ".join(f"{100 * made[n, rate, judge, clustered][name].cell.held:.1f}" for judge in JUDGES)
+            lines.append((f"n {n}, {rate}{', prompts of 5' if clustered else ''}", said[key], f"({each}) "))
+        yield name, lines

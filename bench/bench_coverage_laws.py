@@ -25,7 +25,8 @@ import numpy as np
 
 from bench import bench_coverage as rates
 from bench import bench_coverage_figures as figures
-from bench.bench_coverage import HIGHEST, JUDGES, LIKENESS, LOWEST, RATES, counts_of
+from bench.bench_coverage import HIGHEST, JUDGES, LIKENESS, LOWEST, RATES
+from bench.coverage_rows import counts_of
 from graders.calibration.arrays import Floats, Ints
 
 OF_RATES, OF_FIGURES, POPULATION = 2_000, 300, 50_000

@@ -18,8 +18,6 @@ Cells and words are those of `bench_coverage_figures`, and so is the second look
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +37,6 @@ from bench.bench_coverage import (
     RATES,
     SIZES,
     STUDIES,
-    counts_of,
     known_length,
 )
 from bench.bench_coverage import Cell as Errors
@@ -47,7 +44,6 @@ from bench.bench_coverage_figures import (
     GRID,
     LABELS,
     ROUNDING,
-    WORDS,
     Cell,
     Figures,
     Study,
@@ -59,6 +55,7 @@ from bench.bench_coverage_figures import (
 )
 from bench.coverage_again import Said, judged_again, made_again, together
 from bench.coverage_drawn import PASS, SCALE, SPAN, figures_by_chance, figures_of_draw
+from bench.coverage_rows import Line, counts_of_judges, rows_of
 from graders.calibration import errors, probes
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
@@ -381,33 +378,19 @@ def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
         cells = list(product((20, 50), RATES, JUDGES))
         ratios = dict(zip(cells, pool.map(plans, *zip(*cells, strict=True), [studies // PLANS] * len(cells)), strict=True))
         said = judged_again(said_of_all(made), partial(said_again, pool))
-    return [*_plan_rows(ratios), *rows_of(made, said)]
+    of_judges = (word_of(found.cell) for every in made.values() for found in every.values())
+    return [*_plan_rows(ratios), *rows_of(_figures(made, said), "more"), *counts_of_judges(of_judges, "more")]
 
 
-def rows_of(made: Made, said: dict[Key, Said]) -> Iterator[dict[str, Any]]:
-    counted: Counter[str] = Counter()
-    of_judges: Counter[str] = Counter()
+def _figures(made: Made, said: dict[Key, Said]) -> Iterator[tuple[str, list[Line]]]:
     for (name, group, how), mine in groupby(said, key=lambda key: (key[0], key[1], key[4])):
-        words: Counter[str] = Counter()
-        lowest, label = (1.0, ""), f"{name}{', ' if how else ''}{how}"
+        lines = []
         for key in mine:
-            (n, rate), one = key[2:4], said[key]
+            n, rate = key[2:4]
             wheres = [(group, n, rate, judge, how) for judge in GROUPS[group][2]]
-            parts = [made[where][name].cell for where in wheres if name in made[where]]
-            words[one.word] += 1
-            of_judges.update(word_of(part) for part in parts)
-            each = " ".join(f"{100 * part.held:.1f}" for part in parts)
-            text = f"{100 * one.held:.1f} ({each}) {one.word} {one.why}, {100 * one.with_interval:.0f} with"
-            print(f"    {label}, n {n}, {rate}: {text}", file=sys.stderr, flush=True)
-            if one.word != "none":
-                lowest = min(lowest, (one.held, f"n {n}, {rate}"))
-        counted += words
-        yield {"name": f"{label}, lowest ({lowest[1]})", "value": 100 * lowest[0], "unit": "%", "better": "higher"}
-        rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
-        yield {"name": f"{label}: cells within", "value": words["within"], "unit": f"of {words.total()}{rest and '; '}{rest}"}
-    yield from counts_of(counted, "more")
-    for word in ("within", "below", "below by chance", "above"):
-        yield {"name": f"more: of {of_judges.total()} cells of one judge {word}", "value": of_judges[word], "unit": "cells"}
+            each = " ".join(f"{100 * made[where][name].cell.held:.1f}" for where in wheres if name in made[where])
+            lines.append((f"n {n}, {rate}", said[key], f"({each}) "))
+        yield f"{name}{', ' if how else ''}{how}", lines
 
 
 def _plan_rows(ratios: dict[tuple[int, str, str], list[float]]) -> Iterator[dict[str, Any]]:
