@@ -72,10 +72,7 @@ def home() -> Path | None:
         enabled = (folder / "cgroup.subtree_control").read_text().split()
     except OSError:
         return None
-    if not set(enabled) >= NEEDED:
-        return None
-    _remove_what_is_left_in(folder)
-    return folder
+    return folder if set(enabled) >= NEEDED else None
 
 
 def _own() -> Path | None:
@@ -92,6 +89,12 @@ def _make(limits: Limits) -> Cgroup | None:
     parent = home()
     if parent is None:
         return None
+    remove_left_over(parent)
+    # Twice: another process that begins may have removed the first before its door was locked.
+    return _made_in(parent, limits) or _made_in(parent, limits)
+
+
+def _made_in(parent: Path, limits: Limits) -> Cgroup | None:
     folder = parent / f"{OURS}{secrets.token_hex(8)}"
     try:
         folder.mkdir()
@@ -116,7 +119,9 @@ def _locked_door(folder: Path) -> int:
     return door
 
 
-def _remove_what_is_left_in(parent: Path) -> None:
+@lru_cache(maxsize=1)
+def remove_left_over(parent: Path) -> None:
+    """Remove the cgroups of graders that were killed: those without a lock on their door. Once a process."""
     for folder in parent.glob(f"{OURS}*"):
         with contextlib.suppress(OSError):
             door = _locked_door(folder)

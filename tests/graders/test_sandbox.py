@@ -407,6 +407,7 @@ def below_a_cgroup(monkeypatch):
     monkeypatch.setenv("SANDBOX_CGROUP", str(folder))
     monkeypatch.setattr(cgroup, "NEEDED", frozenset())
     cgroup.home.cache_clear()
+    cgroup.remove_left_over.cache_clear()
     yield folder
     monkeypatch.undo()
     cgroup.home.cache_clear()
@@ -434,8 +435,8 @@ def test_the_cgroup_of_a_grader_that_was_killed_is_gone_when_the_next_one_starts
     finally:
         alive.kill()
         alive.wait()
-        cgroup.home.cache_clear()
-        cgroup.home()
+        cgroup.remove_left_over.cache_clear()
+        cgroup.remove_left_over(below_a_cgroup)
     assert not set(names) & set(os.listdir(below_a_cgroup))
 
 
