@@ -179,8 +179,8 @@ def gwet_ac2(judge: Scores, human: Scores, labels: Sequence[float], resamples: R
     Returns
     -------
     Estimate
-        1 is full agreement, 0 chance. Defined also when one side, or both, uses one label. Not defined when no output
-        has both scores. irrCAC.raw.CAC(ratings, "quadratic", categories=labels).gwet().
+        1 is full agreement, 0 chance; of three labels or more it may lie below -1. Defined also when one side, or both, uses
+        one label. Not defined when no output has both scores. irrCAC.raw.CAC(ratings, "quadratic", categories=labels).gwet().
 
     References
     ----------

@@ -118,12 +118,13 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
         as many independent outputs as would have that standard error, with one degree of freedom less than prompts. "mean":
         the same, with fewer degrees where a few prompts count for most. "chance": the same, where these are fewer only as far as
         the squares are not those of a share (`growth_of`). "agreement": as a "mean" that goes from -1 to 1: it falls short of 1
-        by the mean of what each output adds, whose variance grows with it, not with its square as on Fisher's scale. "size":
+        by the mean of what each output adds, whose variance grows with it, not with its square as on Fisher's scale. Below -1, where
+        it may come to lie too, it is as "points". "size":
         a mean without an upper bound, for which the variance grows with the mean.
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
-        Of a correlation or a mean: what it would be with half an output more (or a quarter), to which everybody gives the
+        Of a correlation, a mean or a chance: what it would be with half an output more (or a quarter), to which everybody gives the
         same of m scores. Where that would move it by much, outputs of a kind that would show it are too rare to have been
         seen, and the upper end is moved out by the root of the mean square of that: of a correlation and a chance times the normal
         quantile, as a part of an error that is not estimated has no degrees of freedom to lose (Satterthwaite), of a mean times
@@ -141,7 +142,7 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     if kind == "correlation":
         return _on_fishers_scale(value, spread, level, unseen)
     half = spread.half(level, by_prompts=kind == "share")
-    if kind == "agreement":
+    if kind == "agreement" and value > -1:
         low, high = _share((1 + value) / 2, half / 2, level)
         return 2 * low - 1, 2 * high - 1
     if kind in ("share", "mean", "chance"):
@@ -149,7 +150,7 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
         times = NormalDist().inv_cdf((1 + level) / 2) if kind == "chance" else half / spread.error
         rise = 0.0 if unseen is None else (float(unseen.max()) - value) * times
         return low, min(value + ((high - value) ** 2 + max(rise, 0.0) ** 2) ** 0.5, 1.0)
-    return (value - half, value + half) if kind == "points" else _size(value, half)
+    return _size(value, half) if kind == "size" else (value - half, value + half)
 
 
 def ends_of_difference(

@@ -135,3 +135,9 @@ def test_a_rate_of_nought_is_as_unsure_as_its_prompts_are_few():
     # Wilson for 0 of 3 prompts: 1.96^2 / (3 + 1.96^2) = 0.5615
     assert (made.false_pass_rate.low, round(made.false_pass_rate.high or 0, 4)) == (0.0, 0.5615)
     assert made.false_pass_rate.method == "Wilson on 3 prompts"
+
+
+def test_scores_that_run_against_each_other_have_an_ac2_below_minus_one_and_an_interval_around_it():
+    judge = np.array([1, 3] * 9 + [1, 2])
+    found = agreement.gwet_ac2(judge, 4 - judge, (1, 2, 3), Resamples(range(20), rng=np.random.default_rng(0)))
+    assert found.value < -1 and found.low < found.value < found.high < -0.7
