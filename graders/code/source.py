@@ -69,7 +69,7 @@ HEARD_OF = {
     "sys": {"setrecursionlimit", "getrecursionlimit", "getsizeof", "exc_info"},
     "os": {"urandom", "sched_getaffinity"},
 }
-GIVEN = ("__name__", "getattr", "setattr", "delattr", "vars", "globals")  # what a probe puts there to hear of it has to stay there
+TO_STAY = odd.GIVEN | {"__name__"}  # what a probe puts there to hear of it has to stay there
 # What globals() may be asked and given there
 ASKED_OF_GLOBALS = {"get", "keys", "values", "items", "update", "setdefault", "pop"}
 TAKES_GLOBALS = {"list", "sorted", "set", "tuple", "dict", "len"}
@@ -188,11 +188,8 @@ def _plain_where_heard(nodes: list[ast.AST]) -> Iterator[int]:
 
 
 def asks_for_its_names(source: Source) -> bool:
-    """Does it use globals(), and for nothing but to ask for names of its own and to give them?"""
-    nodes = list(_reached(source.tree)) if source.tree else []
-    plain = set(_plain_globals(nodes))
-    uses = [id(n) for n in nodes if isinstance(n, ast.Name) and n.id == "globals"]
-    return bool(uses) and plain.issuperset(uses)
+    """Does it use globals() to ask for names of its own and to give them? Any other use of it is a doubt."""
+    return source.tree is not None and bool(list(_plain_globals(list(_reached(source.tree)))))
 
 
 def _plain_globals(nodes: list[ast.AST]) -> Iterator[int]:
@@ -234,9 +231,11 @@ def _own_names(tree: ast.Module) -> Iterator[int]:
         body = function.body if isinstance(function.body, list) else [function.body]
         inside = [n for part in body for n in _same_scope(part)]
         own |= {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        own -= {name for n in inside if isinstance(n, ast.Global | ast.Nonlocal) for name in n.names}
-        if own := own & UNSAFE_NAMES:
-            yield from (id(n) for part in body for n in ast.walk(part) if isinstance(n, ast.Name) and n.id in own)
+        within = [n for part in body for n in ast.walk(part)]
+        own -= {name for n in within if isinstance(n, ast.Global | ast.Nonlocal) for name in n.names}
+        if own := own & UNSAFE_NAMES:  # a class's names are looked up elsewhere than a function's
+            of_classes = {id(n) for c in within if isinstance(c, ast.ClassDef) for part in c.body for n in _same_scope(part)}
+            yield from (id(n) for n in within if isinstance(n, ast.Name) and n.id in own and id(n) not in of_classes)
 
 
 def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
@@ -295,8 +294,8 @@ def _doubt(node: ast.AST, heard: bool = False) -> str:
 
 def _doubt_name(node: ast.Name | ast.ExceptHandler, known: set[str]) -> str:
     if isinstance(node, ast.ExceptHandler):  # the name is deleted at its end
-        return f"as {node.name}" if node.name in GIVEN else ""
-    if not isinstance(node.ctx, ast.Load) and node.id in GIVEN:
+        return f"as {node.name}" if node.name in TO_STAY else ""
+    if not isinstance(node.ctx, ast.Load) and node.id in TO_STAY:
         return f"{node.id} = ..." if isinstance(node.ctx, ast.Store) else f"del {node.id}"
     return node.id if (node.id in UNSAFE_NAMES or odd_dunder(node.id)) and node.id not in known else ""
 

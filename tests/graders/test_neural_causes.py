@@ -255,6 +255,8 @@ NOT_OWN = (
     "def f(x):\n    return exec(x)",
     "def f():\n    global eval\n    eval = 1\n    eval(2)",
     "def f(x):\n    [eval for eval in x]\n    eval(x)",
+    "def f(vars):\n    def g():\n        global vars\n        del vars",
+    "def f(eval):\n    class C:\n        x = eval\n        eval = 1",
 )
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, MutableMapping
 from types import ModuleType
 from typing import Any
 
-from names import unsafe_computed
+from names import GIVEN, unsafe_computed
 
 OWN = "submission"
-NOT_ITS_OWN = frozenset({"getattr", "setattr", "delattr", "vars", "globals", "__builtins__", "__loader__", "__spec__"})
+NOT_ITS_OWN = GIVEN | {"__builtins__", "__loader__", "__spec__"}
 
 
 def watched(tell: Callable[[str], None], *, asks_for_its_names: bool = False) -> dict[str, Callable[..., Any]]:
@@ -22,10 +22,10 @@ def watched(tell: Callable[[str], None], *, asks_for_its_names: bool = False) ->
 
     `asks_for_its_names`: it uses globals() for that alone, and is so given something else than the dictionary.
     """
-    real_get, real_set, real_del, real_vars, unsafe = getattr, setattr, delattr, vars, unsafe_computed
+    real_get, real_set, real_del, real_vars, unsafe, is_plain = getattr, setattr, delattr, vars, unsafe_computed, _plain(tell, "getattr")
 
-    def checked(owner: object, name: object) -> None:
-        if type(name) is not str or unsafe(name):
+    def checked(owner: object, name: Any) -> None:
+        if is_plain(name) and unsafe(name):
             tell(f"getattr {name!r}"[:80])
 
     def get(owner: object, name: str, *default: Any) -> Any:
@@ -53,6 +53,17 @@ def watched(tell: Callable[[str], None], *, asks_for_its_names: bool = False) ->
     return {**given, "globals": _globals(tell)} if asks_for_its_names else given
 
 
+def _plain(tell: Callable[[str], None], asked: str) -> Callable[[object], bool]:
+    """Is a name a text? Of another kind it is told before it is looked for: that runs what it says its hash is, or how it reads."""
+
+    def is_plain(name: object) -> bool:
+        if type(name) is not str:
+            tell(f"{asked} with a name that is no plain text")
+        return type(name) is str
+
+    return is_plain
+
+
 def _globals(tell: Callable[[str], None]) -> Callable[[], MutableMapping[str, Any]]:
     line = sys._getframe
 
@@ -67,16 +78,17 @@ def own_names(real: dict[str, Any], tell: Callable[[str], None]) -> MutableMappi
 
     Without modules too: what is used of them could not be seen. One that it asks for by its name it gets, and it is told of.
     """
-    hidden = NOT_ITS_OWN  # in a closure, not a name that could be looked up
+    hidden, is_plain = NOT_ITS_OWN, _plain(tell, "globals()")  # in a closure, not names that could be looked up
 
-    def changed(name: object) -> None:
-        if type(name) is not str or name in hidden or name.startswith("__"):
+    def changed(name: Any) -> None:
+        if is_plain(name) and (name in hidden or name.startswith("__")):
             tell(f"globals()[{name!r}]"[:80])
 
     class Names(MutableMapping[str, Any]):  # holds nothing itself: whoever has one has no way to the names but these
         def __getitem__(self, name: str) -> Any:
+            plain = is_plain(name)
             found = real[name]
-            if type(name) is not str or name in hidden or isinstance(found, ModuleType):
+            if plain and (name in hidden or isinstance(found, ModuleType)):
                 tell(f"globals()[{name!r}]"[:80])
             return found
 
@@ -95,7 +107,7 @@ def own_names(real: dict[str, Any], tell: Callable[[str], None]) -> MutableMappi
             return sum(1 for _ in self)
 
         def __contains__(self, name: object) -> bool:
-            return name in real and name not in hidden
+            return is_plain(name) and name in real and name not in hidden
 
     return Names()
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+# The functions that stand in a submission's namespace in place of the built-in ones, to hear of it (asked.py)
+GIVEN = frozenset({"getattr", "setattr", "delattr", "vars", "globals"})
 PLAIN_DUNDERS = {
     "__init__", "__name__", "__class__", "__repr__", "__len__", "__call__", "__doc__", "__file__", "__main__", "__version__", "__getitem__",
     "__post_init__", "__iter__", "__next__", "__enter__", "__exit__", "__all__", "__eq__", "__hash__", "__str__", "__contains__",
