@@ -8,6 +8,7 @@ and is told. A worker of a pool that waits for more is no such work.
 from __future__ import annotations
 
 import _thread
+import dis
 import sys
 import threading
 import time
@@ -20,7 +21,8 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-IDLE: CodeType = vars(pools)["_worker"].__code__  # a pool's thread, where it waits for work
+IDLE: CodeType = vars(pools)["_worker"].__code__  # a pool's thread
+WAITING = {step.positions.lineno for step in dis.get_instructions(IDLE) if step.argval == "get" and step.positions}
 STARTS = ("_start_new_thread", "_start_joinable_thread")  # the latter from Python 3.13 on
 AFTER_S, LOOK_S = 0.25, 0.002  # a pool hears of a result a moment before its thread has put it away
 CLOCK, SLEEP, FRAMES = time.perf_counter, time.sleep, sys._current_frames  # before a program puts others in their places
@@ -41,6 +43,8 @@ class Threads:
         for name in STARTS:
             if start := getattr(threading, name, None):
                 setattr(threading, name, self._following(start))
+        if bars := sys.modules.get("tqdm"):  # else it starts a thread that looks after them
+            vars(bars)["tqdm"].monitor_interval = 0
         self._tell = tell
         return _Started.run.__code__
 
@@ -48,7 +52,11 @@ class Threads:
         def start_followed(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
             started = _Started(self, function)
             self._alive.add(started)
-            return start(started.run, *args, **options)
+            try:
+                return start(started.run, *args, **options)
+            except BaseException:  # it never runs
+                self._alive.discard(started)
+                raise
 
         return start_followed
 
@@ -63,7 +71,8 @@ class Threads:
             self._log = None
 
     def record(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return self._log.__torch_dispatch__(func, types, args, kwargs) if self._log else func(*args, **kwargs)
+        log = self._log  # once, as it may end meanwhile
+        return log.__torch_dispatch__(func, types, args, kwargs) if log else func(*args, **kwargs)
 
     def settle(self) -> None:
         """After an answer: tell of a thread that is still at work, and will be a moment from now."""
@@ -82,8 +91,12 @@ class Threads:
 
 
 def _is_idle(frame: FrameType) -> bool:
-    """Does it wait for work, and not in a queue of the program's own making, which could do anything meanwhile?"""
-    return frame.f_code is IDLE and type(frame.f_locals.get("work_queue")) is SimpleQueue
+    """Does it wait for work, and not in a queue of the program's own making, which could do anything meanwhile?
+
+    What is called from another line there is the program's: work that is no code of Python's has no frame of its own.
+    """
+    is_waiting = frame.f_code is IDLE and frame.f_lineno in WAITING
+    return is_waiting and type(frame.f_locals.get("work_queue")) is SimpleQueue
 
 
 class _Started:
