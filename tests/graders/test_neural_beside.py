@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from graders.code.probes import seal
 from graders.code.source import doubts, read_source
 from tests.graders.checks import check_fails, grade, program
 from tests.graders.test_attacks import graded, judged, probed
@@ -25,6 +26,11 @@ worker = threading.Thread(target=lambda: BOX.append(POOL.submit(torch.zeros, 1).
 worker.start()
 worker.join()
 asyncio.run(asyncio.sleep(0))
+try:
+    from tqdm import tqdm
+except ImportError:
+    tqdm = list
+list(tqdm(range(2)))
 async def read(memory, x):
     found, _ = await asyncio.gather(asyncio.to_thread(memory, x), asyncio.sleep(0))
     return found + BOX[0]
@@ -64,6 +70,7 @@ def test_a_thread_that_is_still_at_work_after_the_answer_gets_no_pass_and_its_li
 
 BY_OTHERS = """
 import asyncio, gc, threading
+def unused(globals): return globals
 ThreadPoolExecutor(1).submit(open, "/proc/self/mem", "rb").result()
 thread = threading.Thread(target=gc.get_objects)
 thread.start()
@@ -105,6 +112,70 @@ def test_an_undecided_program_is_told_which_line_does_it_and_what_to_change():
     found = grade("import socket\n" + program())
     assert found.passed is None
     assert "line 1 uses import socket" in found.criteria[0].rationale and "take it out" in found.criteria[0].rationale
+
+
+HANDED_ON = """
+open(S("/proc/self/mem"), "r+b", 0)
+open(B(b"/proc/self/mem"), "r+b", 0)
+open(I(3), "wb", 0, closefd=False)
+torch.utils.checkpoint.checkpoint(open, "/proc/self/mem", "r+b", 0, use_reentrant=False)
+nn.Linear(1, 1).apply(partial(next, map(open, ["/proc/self/maps"])))
+getattr(A(), "x")
+K() in globals()
+n.load("steps.npy", allow_pickle=True)
+""".splitlines()[1:]
+KINDS = """
+import pathlib, numpy as n
+from functools import partial
+class S(str): __slots__ = ()
+class B(bytes): pass
+class I(int): __gt__ = lambda self, other: False
+class A: x = property(partial(next, map(open, ["/proc/self/maps"])))
+class K: __hash__ = partial(next, map(open, ["/proc/self/maps"]))
+pathlib.Path("steps.npy").write_bytes(b"\\x80\\x04csys\\n_get" + b"frame\\n(tR.")
+"""
+
+
+def test_a_step_that_a_library_the_probe_or_a_path_of_another_class_takes_is_told_on_the_line_that_hands_it_on(bwrap):
+    tried = "".join(f"try: {step}\nexcept Exception: pass\n" for step in HANDED_ON)
+    source = program() + KINDS + tried
+    told = probed(source).doubts
+    steps = {number: line for number, line in enumerate(source.splitlines(), 1) if line.startswith("try: ") and line[5:] in HANDED_ON}
+    assert [line for number, line in steps.items() if not any(d.startswith(f"line {number} ") for d in told)] == []
+    assert len(steps) == len(HANDED_ON)
+
+
+def test_a_step_of_a_function_that_was_left_behind_is_told_though_no_line_of_the_program_is_at_work(bwrap):
+    left = "\nfrom functools import partial\nMemoryTransformer.forward = partial(next, map(open, ['/proc/self/maps']))\n"
+    assert "a function that it left behind uses open" in probed(program() + left).doubts
+
+
+def test_what_leads_nowhere_is_not_told(bwrap):
+    plain = (
+        "\nimport threading, numpy as n\nopen('/proc/cpuinfo').read() + open('/proc/self/status').read()\n"
+        "n.save('x.npy', n.array([n.ones(2), n.float32(1)], dtype=object))\nn.load('x.npy', allow_pickle=True)\n"
+        "threading.stack_size(1 << 50)\ntry: threading.Thread(target=print).start()\nexcept RuntimeError: print('none', flush=True)\n"
+    )
+    answer = probed(program() + plain)
+    assert answer.doubts == () and "none" in answer.result.stdout
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        "ThreadPoolExecutor(1, initializer=time.sleep, initargs=(50,)).submit(print)",
+        "POOL.submit(print)\nPOOL._work_queue.put(types.SimpleNamespace(run=functools.partial(time.sleep, 50)))",
+    ],
+)
+def test_a_pools_thread_that_runs_no_code_of_python_is_at_work(late, bwrap):
+    source = POOL + program() + f"\nimport functools, time, types\nPOOL = ThreadPoolExecutor(1)\n{late}\n"
+    assert "a thread uses time after an answer is given" in " ".join(probed(source).doubts)
+
+
+def test_a_copy_of_the_probes_code_is_not_the_probes():
+    theirs = test_a_copy_of_the_probes_code_is_not_the_probes.__code__
+    copy = theirs.replace()
+    assert copy == theirs and seal._is_one_of(theirs, [theirs]) and not seal._is_one_of(copy, [theirs])
 
 
 def test_a_pool_whose_queue_is_the_programs_own_is_at_work_while_it_waits(bwrap):

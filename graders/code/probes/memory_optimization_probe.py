@@ -68,7 +68,7 @@ def run(path: str, log: TrainingLog, asked: list[str], stopped: list[Stop]) -> N
     program = compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)  # not our __future__
     seal.PLAIN["inspect.py"] = {"object.__getattr__"}  # inspect.signature, by which programs ask for an optimizer's options
     seal.PLAIN["ast.py"] = {"compile"}  # literals, and texts that are only parsed
-    surroundings.tell.append(seal.watch(*OURS))
+    seal.watch(*OURS)
     module = types.ModuleType("__main__")
     ours = {
         "__deleting__": log.freeing.deleting,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType, FunctionType
@@ -35,8 +36,22 @@ REACHING = {
 OWN: list[dict[str, Any]] = []
 # Code of ours at the bottom of a program's threads (threads.py): what stands on nothing else there is the program's doing.
 BOTTOMS: list[CodeType] = []
+OUTERMOST: list[CodeType] = []  # of the probe itself: below it stands who runs it
 # Of the probe's functions, those that stand in a library's place and hand a program's step on: it is the program's all the same.
-HANDING_ON: set[CodeType] = set()
+HANDING_ON: list[CodeType] = []
+# Steps that are a program's whoever takes them for it: torch and we call what we are given, and some of that is no code of Python's.
+WHOEVER_TAKES_THEM = {"open", "pickle.find_class"}
+# What tensors, arrays and the results of a data loader's workers are rebuilt with, and names of the program's own
+REBUILDING = re.compile(
+    r"(__main__|submission) [A-Za-z]\w*|builtins \w+Error|collections OrderedDict|argparse Namespace|_codecs encode|"
+    r"torch (Tensor|\w+Storage|Size|device|\w*float\d+|u?int\d+|bool)|torch\.storage (\w+Storage|_load_from_bytes)|"
+    r"torch\.nn\.parameter Parameter|torch\._utils (_rebuild_(tensor(_v2|_v3)?|parameter)|ExceptionWrapper)|"
+    r"torch\.multiprocessing\.reductions rebuild_(storage_(fd|filename|empty)|tensor|typed_storage)|"
+    r"torch\.utils\.data\._utils\.worker _\w+|multiprocessing\.resource_sharer DupFd|"
+    r"numpy (ndarray|dtype|\w*float\d+|u?int\d+)|numpy\._?core\.multiarray (_reconstruct|scalar)"
+)
+# Files of the kernel that lead nowhere, which torch and our stand-ins read as well
+TELLS_OF_THE_MACHINE = re.compile(r"/proc/(meminfo|cpuinfo|uptime|loadavg|version|stat|\d+/(statm|io|status))|/sys/devices/system/.*")
 # What the library does on behalf of plain programs: annotations as text (compiling alone runs nothing), named tuples,
 # dataclasses, enums, type variables, warnings, logs.
 PLAIN = {
@@ -81,11 +96,20 @@ def watch(*modules: str) -> Callable[..., None]:
     `modules`: the probe's own, which are no longer found by name; sys.modules stays in the submission's reach.
     """
     hook, tell = _hook()
+    OUTERMOST.append(_outermost(sys._getframe()))
     for name in (*modules, __name__):
         sys.modules.pop(name, None)
     sys.modules["__main__"] = type(sys)("__main__")
     sys.addaudithook(hook)
     return tell
+
+
+def _outermost(frame: FrameType | None) -> CodeType:
+    assert frame
+    code = frame.f_code
+    while frame := frame.f_back:
+        code = frame.f_code if frame.f_code.co_filename.startswith(HERE) else code
+    return code
 
 
 def _hook() -> tuple[Callable[[str, tuple[Any, ...]], None], Callable[..., None]]:
@@ -141,32 +165,41 @@ def _sender() -> Callable[[bytes], None]:
 
 
 def _suspicious(event: str, frame: FrameType | None) -> FrameType | None:
-    """The frame of the submission that stands behind this event, or None when it is the library's own doing."""
+    """The frame of the submission that stands behind this event, or None when it is the library's own doing.
+
+    Where a step is the submission's and no code of it is at work, as it has left a function behind: the outermost of ours.
+    """
+    hands_on = event in WHOEVER_TAKES_THEM
+    last = frame
     while frame is not None:
-        name = frame.f_code.co_filename
-        if frame.f_code in BOTTOMS:
-            break
-        if frame.f_code in HANDING_ON:
-            frame = frame.f_back
-            continue
-        if name.startswith((HERE, IMPORTING, *PACKAGES)):
-            return None
-        if not name.startswith((LIBRARY, "<frozen ")):
-            break
-        if event in PLAIN.get(name[len(LIBRARY) :], ()):
-            return None
+        name, last = frame.f_code.co_filename, frame
+        if _is_one_of(frame.f_code, BOTTOMS) or _is_one_of(frame.f_code, OUTERMOST):
+            return frame
+        if not _is_one_of(frame.f_code, HANDING_ON):
+            if name.startswith((HERE, IMPORTING, *PACKAGES)):
+                if not hands_on:
+                    return None
+            elif not name.startswith((LIBRARY, "<frozen ")):
+                return frame
+            elif event in PLAIN.get(name[len(LIBRARY) :], ()):
+                return None
         frame = frame.f_back
-    return frame
+    return last if hands_on else None
+
+
+def _is_one_of(code: CodeType, codes: list[CodeType]) -> bool:
+    """Itself: code objects of the same content are equal, and a program can have a copy."""
+    return any(code is one for one in codes)
 
 
 def _reaching() -> Callable[[str, tuple[Any, ...]], bool]:
-    reaching, real, leads, fs = frozenset(REACHING), os.path.realpath, ("/proc", "/sys", "/dev/fd"), os.fsdecode
-    function = FunctionType
+    reaching, leads_somewhere, function, rebuilding = frozenset(REACHING), _leads_somewhere(), FunctionType, REBUILDING.fullmatch
 
     def is_reaching(event: str, args: tuple[Any, ...]) -> bool:
-        if event == "open":  # of a descriptor by its number, or a file that the kernel makes, by whatever way round
-            path = args[0]
-            return path > 2 if type(path) is int else type(path) in (str, bytes) and real(fs(path)).startswith(leads)
+        if event == "open":
+            return leads_somewhere(args[0])
+        if event == "pickle.find_class":
+            return not (type(args[0]) is type(args[1]) is str and rebuilding(f"{args[0]} {args[1]}"))
         if event not in reaching:
             return event[:7] in ("ctypes.", "socket.")
         if event == "object.__getattr__" and type(args[0]) is function and any(args[0].__globals__ is own for own in OWN):
@@ -177,8 +210,33 @@ def _reaching() -> Callable[[str, tuple[Any, ...]], bool]:
     return is_reaching
 
 
+def _leads_somewhere() -> Callable[[Any], bool]:
+    real, leads, fs, plain = os.path.realpath, ("/proc", "/sys", "/dev/fd"), os.fsdecode, TELLS_OF_THE_MACHINE.fullmatch
+
+    def leads_somewhere(path: Any) -> bool:
+        """A descriptor by its number, or a file that the kernel makes, by whatever way round. Runs nothing of the program's."""
+        kind = type(path)
+        if issubclass(kind, int):
+            return int.__index__(path) > 2
+        if issubclass(kind, str):
+            name = real(str.__str__(path))
+        elif issubclass(kind, bytes):
+            name = real(fs(bytes.__getitem__(path, slice(None))))
+        else:  # it says itself what it is, and perhaps something else the next time; open() has asked it by now
+            return True
+        return name.startswith(leads) and not plain(name)
+
+    return leads_somewhere
+
+
 def _message(event: str, args: tuple[Any, ...], frame: FrameType) -> bytes:
     name = args[1] if event.startswith("object.") and len(args) > 1 and type(args[1]) is str else ""
-    where = "a thread" if frame.f_code in BOTTOMS else f"line {frame.f_lineno}"
-    text = f"{where} uses {event}{' ' + name if name else ''}"
+    text = f"{_place(frame)} uses {event}{' ' + name if name else ''}"
     return json.dumps({"doubt": text[:200]}).encode() + b"\n"
+
+
+def _place(frame: FrameType) -> str:
+    if _is_one_of(frame.f_code, BOTTOMS):
+        return "a thread"
+    is_none = frame.f_code.co_filename.startswith((HERE, LIBRARY, "<frozen ", *PACKAGES))  # of the submission's lines
+    return "a function that it left behind" if is_none else f"line {frame.f_lineno}"

@@ -18,7 +18,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,8 +32,6 @@ PARENT, NODE, UUID = 4117, "gpu-node-07", "5d3a2c1e-9b7f-4e0a-8c66-1f2b7d90ae41"
 DRIVER = ("/dev/nvidia", "/proc/driver/nvidia")
 TELLS_OF_PROCESS = re.compile(r"/proc/(\d+|self|thread-self)/(cmdline|comm|environ|cgroup|status|stat|exe|cwd)$")
 PLAIN_PROC = re.compile(r"/proc/(meminfo|cpuinfo|uptime|loadavg|version|stat|self/(statm|io))$")
-LEADS = ("/proc", "/sys", "/dev/fd")
-tell: list[Callable[[str], None]] = []  # who is told of other files of the kernel (seal.py), once there is somebody
 SHELL = {
     "cmdline": "-bash\0", "comm": "bash\n", "environ": "", "cgroup": "0::/user.slice/user-1000.slice/session-2.scope\n",
     "status": f"Name:\tbash\nPid:\t{PARENT}\nPPid:\t1\n", "stat": f"{PARENT} (bash) S 1\n",
@@ -215,7 +212,7 @@ def _driver() -> None:
 
     real: Any = subprocess
     real.run, real.check_output = ran, told_by
-    seal.HANDING_ON.update((ran.__code__, told_by.__code__))
+    seal.HANDING_ON.extend((ran.__code__, told_by.__code__))
     vars(shutil)["which"] = lambda cmd, *args, **options: "/usr/bin/nvidia-smi" if cmd == "nvidia-smi" else which(cmd, *args, **options)
 
 
@@ -261,10 +258,6 @@ def _files(argv: list[str]) -> None:
         text = told(name) if name.startswith(("/proc/", "/etc/")) and mode in ("r", "rt", "rb") else None
         if text is not None:
             return io.BytesIO(text.encode()) if "b" in mode else io.StringIO(text)
-        # our own frame stands before the program's, so that Python's word on this is not enough
-        if (isinstance(file, int) and file > 2) or os.path.realpath(name).startswith(LEADS):
-            for told_of in tell:
-                told_of("open of a file of the kernel")
         return plain(file, mode, *args, **kwargs)
 
     builtins.open = io.open = opened
