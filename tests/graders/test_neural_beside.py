@@ -116,19 +116,18 @@ def test_an_undecided_program_is_told_which_line_does_it_and_what_to_change():
 
 HANDED_ON = """
 open(S("/proc/self/mem"), "r+b", 0)
-open(B(b"/proc/self/mem"), "r+b", 0)
 open(I(3), "wb", 0, closefd=False)
 torch.utils.checkpoint.checkpoint(open, "/proc/self/mem", "r+b", 0, use_reentrant=False)
 nn.Linear(1, 1).apply(partial(next, map(open, ["/proc/self/maps"])))
 getattr(A(), "x")
 K() in globals()
+torch.utils.checkpoint.checkpoint(sys._getframe, 0, use_reentrant=False)
 n.load("steps.npy", allow_pickle=True)
 """.splitlines()[1:]
 KINDS = """
-import pathlib, numpy as n
+import pathlib, sys, numpy as n
 from functools import partial
 class S(str): __slots__ = ()
-class B(bytes): pass
 class I(int): __gt__ = lambda self, other: False
 class A: x = property(partial(next, map(open, ["/proc/self/maps"])))
 class K: __hash__ = partial(next, map(open, ["/proc/self/maps"]))
@@ -146,7 +145,8 @@ def test_a_step_that_a_library_the_probe_or_a_path_of_another_class_takes_is_tol
 
 
 def test_a_step_of_a_function_that_was_left_behind_is_told_though_no_line_of_the_program_is_at_work(bwrap):
-    left = "\nfrom functools import partial\nMemoryTransformer.forward = partial(next, map(open, ['/proc/self/maps']))\n"
+    files = "from functools import partial\nclass B(bytes): pass\nfiles = map(open, [B(b'/proc/self/maps')])\n"
+    left = f"\n{files}MemoryTransformer.forward = partial(next, files)\n"
     assert "a function that it left behind uses open" in probed(program() + left).doubts
 
 

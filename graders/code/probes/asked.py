@@ -65,10 +65,10 @@ def _plain(tell: Callable[[str], None], asked: str) -> Callable[[object], bool]:
 
 
 def _globals(tell: Callable[[str], None]) -> Callable[[], MutableMapping[str, Any]]:
-    line = sys._getframe
+    _getframe = sys._getframe
 
     def own_globals() -> MutableMapping[str, Any]:
-        return own_names(line(1).f_globals, tell)
+        return own_names(_getframe(1).f_globals, tell)
 
     return own_globals
 

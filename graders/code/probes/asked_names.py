@@ -62,7 +62,7 @@ class Texts:
 
 def watched(asked: list[str], prepared: Callable[[Any], Any], names: dict[str, Any]) -> dict[str, Any]:
     """`names` and getattr, setattr, vars, exec, eval and compile by name; `asked` gets what no honest program asks for."""
-    real_get, real_set, real_vars, line, reaching, told = getattr, setattr, vars, sys._getframe, REACHING | AUDITED, _teller(asked)
+    real_get, real_set, real_vars, _getframe, reaching, told = getattr, setattr, vars, sys._getframe, REACHING | AUDITED, _teller(asked)
 
     def get(owner: object, name: str, *default: Any) -> Any:
         if type(name) is not str or name in reaching:
@@ -77,13 +77,13 @@ def watched(asked: list[str], prepared: Callable[[Any], Any], names: dict[str, A
     def names_of(*owner: Any) -> Any:
         if owner and isinstance(owner[0], ModuleType):
             told(f"vars of {owner[0].__name__}")
-        return real_vars(*owner) if owner else line(1).f_locals
+        return real_vars(*owner) if owner else _getframe(1).f_locals
 
     def execute(source: Any, where: Any = None, local: Any = None, /, **options: Any) -> None:
-        texts.run(source, line(1).f_globals if where is None else where, _local(line(1), where, local), "exec")
+        texts.run(source, _getframe(1).f_globals if where is None else where, _local(_getframe(1), where, local), "exec")
 
     def evaluate(source: Any, where: Any = None, local: Any = None, /) -> Any:
-        return texts.run(source, line(1).f_globals if where is None else where, _local(line(1), where, local), "eval")
+        return texts.run(source, _getframe(1).f_globals if where is None else where, _local(_getframe(1), where, local), "eval")
 
     ours = {"getattr": get, "setattr": put, "vars": names_of, "exec": execute, "eval": evaluate, **names}
     texts = Texts(told, prepared, ours)
@@ -92,10 +92,10 @@ def watched(asked: list[str], prepared: Callable[[Any], Any], names: dict[str, A
 
 
 def _teller(asked: list[str]) -> Callable[[str], None]:
-    line = sys._getframe
+    _getframe = sys._getframe
 
     def told(what: str) -> None:
-        frame: FrameType | None = line(2)
+        frame: FrameType | None = _getframe(2)
         while frame is not None and frame.f_back is not None and frame.f_code.co_filename == __file__:
             frame = frame.f_back
         asked.append(f"{what} (line {frame.f_lineno if frame else 0})"[:200])

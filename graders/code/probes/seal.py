@@ -41,6 +41,8 @@ OUTERMOST: list[CodeType] = []  # of the probe itself: below it stands who runs 
 HANDING_ON: list[CodeType] = []
 # Steps that are a program's whoever takes them for it: torch and we call what we are given, and some of that is no code of Python's.
 WHOEVER_TAKES_THEM = {"open", "pickle.find_class"}
+# Of these it shows: code that takes one of its own accord names it.
+NAMED = {"sys._getframe", "sys._current_frames", "sys._current_exceptions", "gc.get_objects", "gc.get_referrers", "gc.get_referents"}
 # What tensors, arrays and the results of a data loader's workers are rebuilt with, and names of the program's own
 REBUILDING = re.compile(
     r"(__main__|submission) [A-Za-z]\w*|builtins \w+Error|collections OrderedDict|argparse Namespace|_codecs encode|"
@@ -113,7 +115,7 @@ def _outermost(frame: FrameType | None) -> CodeType:
 
 
 def _hook() -> tuple[Callable[[str, tuple[Any, ...]], None], Callable[..., None]]:
-    ident, getframe, suspicious, message, is_reaching, send = (
+    ident, _getframe, suspicious, message, is_reaching, send = (
         _thread.get_ident,
         sys._getframe,
         _suspicious,
@@ -131,13 +133,13 @@ def _hook() -> tuple[Callable[[str, tuple[Any, ...]], None], Callable[..., None]
             return
         busy.add(me)
         try:
-            if frame := suspicious(event, getframe(1)):
+            if frame := suspicious(event, _getframe(1)):
                 send(message(event, args, frame))
         finally:
             busy.discard(me)
 
     def tell(what: str, frame: FrameType | None = None) -> None:
-        frame = frame or getframe(1)
+        frame = frame or _getframe(1)
         while frame.f_back and frame.f_code.co_filename.startswith((HERE, LIBRARY, "<frozen ", *PACKAGES)):
             frame = frame.f_back
         send(message(what, (), frame))
@@ -169,7 +171,7 @@ def _suspicious(event: str, frame: FrameType | None) -> FrameType | None:
 
     Where a step is the submission's and no code of it is at work, as it has left a function behind: the outermost of ours.
     """
-    hands_on = event in WHOEVER_TAKES_THEM
+    hands_on = event in WHOEVER_TAKES_THEM or (event in NAMED and frame is not None and not _names(frame.f_code, event.rpartition(".")[2]))
     last = frame
     while frame is not None:
         name, last = frame.f_code.co_filename, frame
@@ -181,10 +183,14 @@ def _suspicious(event: str, frame: FrameType | None) -> FrameType | None:
                     return None
             elif not name.startswith((LIBRARY, "<frozen ")):
                 return frame
-            elif event in PLAIN.get(name[len(LIBRARY) :], ()):
+            elif not hands_on and event in PLAIN.get(name[len(LIBRARY) :], ()):
                 return None
         frame = frame.f_back
     return last if hands_on else None
+
+
+def _names(code: CodeType, name: str) -> bool:
+    return name in code.co_names or name in code.co_freevars
 
 
 def _is_one_of(code: CodeType, codes: list[CodeType]) -> bool:

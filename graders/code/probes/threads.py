@@ -25,7 +25,7 @@ IDLE: CodeType = vars(pools)["_worker"].__code__  # a pool's thread
 WAITING = {step.positions.lineno for step in dis.get_instructions(IDLE) if step.argval == "get" and step.positions}
 STARTS = ("_start_new_thread", "_start_joinable_thread")  # the latter from Python 3.13 on
 AFTER_S, LOOK_S = 0.25, 0.002  # a pool hears of a result a moment before its thread has put it away
-CLOCK, SLEEP, FRAMES = time.perf_counter, time.sleep, sys._current_frames  # before a program puts others in their places
+CLOCK, SLEEP, _current_frames = time.perf_counter, time.sleep, sys._current_frames  # before a program puts others in their places
 STILL_AT_WORK = "time after an answer is given (let threads end before that)"
 
 
@@ -85,7 +85,7 @@ class Threads:
                 SLEEP(LOOK_S)
 
     def _at_work(self) -> FrameType | None:
-        frames = FRAMES() if self._alive else {}
+        frames = _current_frames() if self._alive else {}
         at = [frames.get(started.ident, frames[self.main]) for started in self._alive.copy()]
         return next((frame for frame in at if not _is_idle(frame)), None)
 

@@ -37,10 +37,10 @@ def keep_unseen() -> None:
 
 
 def _answering(real: Callable[..., Any], answer: Callable[..., Any]) -> Callable[..., Any]:
-    getframe = sys._getframe
+    _getframe = sys._getframe
 
     def asked(*args: Any) -> Any:
-        return real(*args) if getframe(1).f_code.co_filename.startswith(INSIDE) else answer(*args)
+        return real(*args) if _getframe(1).f_code.co_filename.startswith(INSIDE) else answer(*args)
 
     return asked
 
