@@ -47,7 +47,7 @@ from bench.bench_coverage import (
 )
 from bench.bench_coverage import Cell as Errors
 from bench.coverage_again import Said, judged_again, made_again, together
-from bench.coverage_rows import Line, counts_of_judges, rows_of
+from bench.coverage_rows import Line, rows_of
 from graders.calibration import agreement, alpha, comparison, decision, errors, icc, probes, rank, reliability
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import Floats, Ints
@@ -345,7 +345,7 @@ def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
             made |= found
         said = judged_again(said_of_all(made), partial(said_again, pool))
     of_judges = (word_of(found.cell) for where, every in made.items() if where[2] in JUDGES for found in every.values())
-    return [*rows_of(_figures(made, said), "figures"), *counts_of_judges(of_judges, "figures")]
+    return list(rows_of(_figures(made, said), "figures", of_judges=of_judges))
 
 
 def said_of_all(made: Made) -> dict[Key, Said]:

@@ -55,7 +55,7 @@ from bench.bench_coverage_figures import (
 )
 from bench.coverage_again import Said, judged_again, made_again, together
 from bench.coverage_drawn import PASS, SCALE, SPAN, figures_by_chance, figures_of_draw
-from bench.coverage_rows import Line, counts_of_judges, rows_of
+from bench.coverage_rows import Line, rows_of
 from graders.calibration import errors, probes
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.decision import majority
@@ -379,7 +379,7 @@ def run(n: int, studies: int = STUDIES) -> list[dict[str, Any]]:
         ratios = dict(zip(cells, pool.map(plans, *zip(*cells, strict=True), [studies // PLANS] * len(cells)), strict=True))
         said = judged_again(said_of_all(made), partial(said_again, pool))
     of_judges = (word_of(found.cell) for every in made.values() for found in every.values())
-    return [*_plan_rows(ratios), *rows_of(_figures(made, said), "more"), *counts_of_judges(of_judges, "more")]
+    return [*_plan_rows(ratios), *rows_of(_figures(made, said), "more", of_judges=of_judges)]
 
 
 def _figures(made: Made, said: dict[Key, Said]) -> Iterator[tuple[str, list[Line]]]:

@@ -16,8 +16,13 @@ Row = dict[str, Any]
 Line = tuple[str, Said, str]  # where a cell is, what is said of it, and how often each judge's intervals held
 
 
-def rows_of(figures: Iterable[tuple[str, Iterable[Line]]], what: str, bar: float | None = None) -> Iterator[Row]:
-    """Two rows for each figure, and the counts of all cells; the lines go to standard error. `bar`: of the lowest, in per cent."""
+def rows_of(
+    figures: Iterable[tuple[str, Iterable[Line]]], what: str, *, bar: float | None = None, of_judges: Iterable[str] = ()
+) -> Iterator[Row]:
+    """Two rows for each figure, and the counts of all cells; the lines go to standard error.
+
+    `bar`: of the lowest, in per cent. `of_judges`: the words of cells in which each judge's studies are counted on their own.
+    """
     counted: Counter[str] = Counter()
     for label, lines in figures:
         words, lowest = Counter[str](), (1.0, "")
@@ -32,6 +37,9 @@ def rows_of(figures: Iterable[tuple[str, Iterable[Line]]], what: str, bar: float
         yield held if bar is None else {**held, "bar": bar}
         rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
         yield {"name": f"{label}: cells within", "value": words["within"], "unit": f"of {words.total()}{rest and '; '}{rest}"}
+    if of_each := Counter(of_judges):
+        for word in OF_A_JUDGE:
+            yield {"name": f"{what}: of {of_each.total()} cells of one judge {word}", "value": of_each[word], "unit": "cells"}
     yield from counts_of(counted, what)
 
 
@@ -42,10 +50,3 @@ def counts_of(counted: Counter[str], what: str, missed: Sequence[str] = IN_DOUBT
         yield {"name": f"{what}: of all {total} cells {word}", "value": counted[word], "unit": "cells"}
     amiss = sum(counted[word] for word in missed)
     yield {"name": f"{what}: cells that miss the bar ({' or '.join(missed)})", "value": amiss, "unit": f"of {total}", "bar": 0}
-
-
-def counts_of_judges(words: Iterable[str], what: str) -> Iterator[Row]:
-    """How many cells there are of each word where each judge's studies are counted on their own."""
-    counted = Counter(words)
-    for word in OF_A_JUDGE:
-        yield {"name": f"{what}: of {counted.total()} cells of one judge {word}", "value": counted[word], "unit": "cells"}

@@ -367,8 +367,9 @@ def _degrees(study: _Study, fit: _Fit) -> float:
     tell of that counts (`jackknife.growth_of`), as Wilson's interval allows for the rest.
     """
     added = fit.added[study.labelled]
-    freedom, growth = np.inf, growth_of(fit.value) if study.strata is None else 0.0
+    freedom, growth = np.inf, growth_of(fit.value)
     if study.strata is not None:
+        growth = 0.0
         layer = study.strata[study.labelled]
         parts, count = np.bincount(layer, added**2), np.bincount(layer)
         of_each = float((parts**2 / np.maximum(count - 1, 1)).sum())
