@@ -13,7 +13,8 @@ What `bench_coverage` and `bench_coverage_figures` leave out, with their studies
   judge differ;
 - "label k more": how near the interval after k more labels comes to what was foretold.
 
-Cells and words are those of `bench_coverage_figures`, and so is the second look at those in doubt (`coverage_again`).
+Cells and words are those of `bench_coverage_figures`, and so is the second look at those in doubt (`coverage_again`), in which
+a fair judge is a neighbour too.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from bench.bench_coverage import (
 )
 from bench.bench_coverage import Cell as Errors
 from bench.bench_coverage_figures import (
+    FAIR,
     GRID,
     LABELS,
     ROUNDING,
@@ -297,8 +299,8 @@ def _true(truth: Any, name: str, where: Where, at: float, population: int) -> fl
 
 
 def said_of(name: str, rate: str, every: dict[tuple[str, str], Tried | Shares]) -> Said:
-    """What is said of the cell of this range; `every` is that of each range and judge with as many labels."""
-    parts = [found for at, found in every.items() if at[0] == rate]
+    """What is said of the cell of this range; `every` is that of each range and judge, neighbours too, with as many labels."""
+    parts = [found for at, found in every.items() if at[0] == rate and at[1] not in FAIR]
     shares, tried = [p for p in parts if isinstance(p, Shares)], [p for p in parts if isinstance(p, Tried)]
     if shares:
         every_share = together(shares)
@@ -334,7 +336,7 @@ def said_again(pool: Executor | None, doubtful: list[Key], studies: int = covera
     for judges, mine in groupby(sorted(doubtful, key=judges_of), key=judges_of):
         wanted: dict[Where, set[str]] = {}
         for name, group, n, _, how in mine:
-            for rate, judge in product(GROUPS[group][1], judges):
+            for rate, judge in product(GROUPS[group][1], (*judges, *(FAIR if len(judges) > 1 else ()))):
                 wanted.setdefault((group, n, rate, judge, how), set()).add(name)
         made |= made_again(pool, simulate, wanted, -(-studies // len(judges)))
     said = said_of_all(made)

@@ -1,13 +1,13 @@
-"""The second stage of the coverage benches: a cell in doubt is simulated again, with 30,000 studies of other seeds.
+"""The second stage of the coverage benches: a cell in doubt is simulated again, with 60,000 studies of other seeds.
 
 Of hundreds of cells with 2,000 studies some are "cautious" or "below" by the luck of the draw. Others are cautious because too
 few studies keep a neighbour from counting: shortened, it holds the truth 91 times in 100, but a third of one judge's studies is
 222, where three standard errors are five points. So every such cell is simulated again together with its neighbours (the same
 figure, size and way of labelling) and judged by the same rules on the new studies alone; the other cells stay as they are.
 
-30,000 studies, as three standard errors of the smallest part that counts, a third of one judge's studies, are then 1.3
-points, and two of a cell a fifth of a point. Their seeds begin at 200,000, where the first stage has used none: a cell that was
-picked for having been off must not be judged by the studies that it was picked for.
+60,000 studies, 20,000 by each judge, as three standard errors of the smallest part that counts, a third of one judge's
+studies, are then 0.9 points, and two of a cell a seventh of a point. Their seeds begin at 200,000, where the first stage has
+used none: a cell that was picked for having been off must not be judged by the studies that it was picked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-STUDIES, SEED, AT_ONCE = 30_000, 200_000, 250  # AT_ONCE: studies made from one seed
+STUDIES, SEED, AT_ONCE = 60_000, 200_000, 250  # AT_ONCE: studies made from one seed
 IN_DOUBT = ("cautious", "below")
 
 Where = TypeVar("Where", bound=Hashable)

@@ -21,7 +21,7 @@ from graders.calibration.arrays import (
     cluster_numbers,
     score_array,
 )
-from graders.calibration.jackknife import UNSEEN
+from graders.calibration.jackknife import UNSEEN_OF_TWO
 from graders.calibration.resample import FEW_PROMPTS, NO_RESAMPLES, Resamples, with_interval
 from graders.calibration.result import Estimate
 from graders.calibration.wilson import wilson_bounds
@@ -329,8 +329,8 @@ def kappa_without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dro
 
 
 def had_both_been_alike(weights: Floats) -> Floats:
-    """Return half an output more in each place of the table where both give the same: (labels, k * k)."""
-    return np.asarray(UNSEEN * np.eye(weights.size)[:: len(weights) + 1])
+    """Return a part of an output more in each place of the table where both give the same: (labels, k * k)."""
+    return np.asarray(UNSEEN_OF_TWO * np.eye(weights.size)[:: len(weights) + 1])
 
 
 def _with_interval(value: float, resampled: Floats, level: float, n: int, n_dropped: int) -> Estimate:

@@ -14,7 +14,7 @@ import numpy as np
 
 from graders.calibration import agreement, rank
 from graders.calibration.arrays import Floats, Scores, mean_human, score_array
-from graders.calibration.jackknife import ends_of_difference
+from graders.calibration.jackknife import Kind, ends_of_difference
 from graders.calibration.resample import ROUNDING, Resamples, all_agree, bootstrap, mean_statistic, with_interval
 from graders.calibration.result import Estimate
 
@@ -146,7 +146,8 @@ def drift(earlier: Scores, later: Scores, resamples: Resamples, *, tolerance: fl
         none = Estimate.missing("not defined, because no output was scored at both times", 0, len(both))
         return Drift(none, none, "unknown", none.why_missing)
     change, part, n_dropped = (second - first)[both], resamples.of(both), int((~both).sum())
-    shift, repeat = (_mean(values, part, n_dropped) for values in (change, np.abs(change)))
+    # A change is as likely up as down unless the judge drifted, and where it did the interval holds the shift nearly as often.
+    shift, repeat = _mean(change, part, n_dropped, "shift"), _mean(np.abs(change), part, n_dropped)
     if shift.why_missing == all_agree(shift.n) and shift.value is not None and part.n_drawn_from >= FEWEST_ALIKE:
         return _all_alike(shift, repeat)
     if shift.low is None or shift.high is None or shift.value is None:
@@ -263,5 +264,5 @@ def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _mean(values: Floats, resamples: Resamples, n_dropped: int) -> Estimate:
-    return bootstrap(np.stack([np.ones(len(values)), values], axis=1), mean_statistic, resamples, n_dropped)
+def _mean(values: Floats, resamples: Resamples, n_dropped: int, kind: Kind = "points") -> Estimate:
+    return bootstrap(np.stack([np.ones(len(values)), values], axis=1), mean_statistic, resamples, n_dropped, kind=kind)

@@ -16,11 +16,12 @@ from graders.calibration.arrays import Floats
 from graders.calibration.student import student_quantile
 from graders.calibration.wilson import wilson_bounds
 
-# A mean or a difference; a figure from -1 to 1; such a one that is nearly a mean; a share of outputs; a mean of numbers from 0 to
-# 1; of such that are mostly near 0 or 1; a size of 0 or more.
-Kind = Literal["points", "correlation", "agreement", "share", "mean", "chance", "size"]
+# A mean or a difference; one that is as likely off upwards as downwards; a figure from -1 to 1; such a one that is nearly a mean;
+# a share of outputs; a mean of numbers from 0 to 1; of such that are mostly near 0 or 1; a size of 0 or more.
+Kind = Literal["points", "shift", "correlation", "agreement", "share", "mean", "chance", "size"]
 FEWEST_DEGREES = 2.0
-UNSEEN, UNSEEN_SPREAD = 0.5, 0.25  # of an output more; of figures in which a large difference counts by its square, less
+# Of an output more; of kappa, which compares two sides alone; of figures in which a large difference counts by its square.
+UNSEEN, UNSEEN_OF_TWO, UNSEEN_SPREAD = 0.5, 0.4, 0.25
 EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
 NEGLIGIBLE = 1e-9
 
@@ -114,34 +115,35 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     without : array (C,)
         What it is without each of the prompts, C at least 2.
     kind : Kind
-        "points": value and standard error as they are. "correlation": on Fisher's z scale. "share": Wilson's interval for
-        as many independent outputs as would have that standard error, with one degree of freedom less than prompts. "mean":
-        the same, with fewer degrees where a few prompts count for most. "chance": the same, where these are fewer only as far as
-        the squares are not those of a share (`growth_of`). "agreement": as a "mean" that goes from -1 to 1: it falls short of 1
-        by the mean of what each output adds, whose variance grows with it, not with its square as on Fisher's scale. Below -1, where
-        it may come to lie too, it is as "points". "size":
-        a mean without an upper bound, for which the variance grows with the mean.
+        "points": value and standard error as they are. "shift": the same, with one degree of freedom less than prompts, however few make
+        most of it: of a law alike on both sides Student's interval errs to the safe side (Efron). "correlation": on Fisher's z
+        scale. "share": Wilson's interval for as many independent outputs as would have that standard error, with one degree of
+        freedom less than prompts. "mean": the same, with fewer degrees where a few prompts count for most. "chance": the same,
+        where these are fewer only as far as the squares are not those of a share (`growth_of`). "agreement": as a "mean" that goes
+        from -1 to 1: it falls short of 1 by the mean of what each output adds, whose variance grows with it, not with its square
+        as on Fisher's scale. Below -1, where it may come to lie too, it is as "points". "size": a mean without an upper bound, for
+        which the variance grows with the mean.
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
-        Of a correlation, a mean or a chance: what it would be with half an output more (or a quarter), to which everybody gives the
-        same of m scores. Where that would move it by much, outputs of a kind that would show it are too rare to have been
+        Of a correlation, a mean or a chance: what it would be with half an output more (or less: `UNSEEN`), to which everybody gives
+        the same of m scores. Where that would move it by much, outputs of a kind that would show it are too rare to have been
         seen, and the upper end is moved out by the root of the mean square of that: of a correlation and a chance times the normal
         quantile, as a part of an error that is not estimated has no degrees of freedom to lose (Satterthwaite), of a mean times
         Student's, since a square or a logarithm may lie further out still.
 
     References
     ----------
-    Fisher (1921), Metron 1:3-32. Arvesen and Schmitz (1970), Biometrics 26:677-686, a jackknife on such a scale. Korn and
-    Graubard (1998), Survey Methodology 24:193-201, for "share".
+    Efron (1969), JASA 64:1278-1302, for "shift". Fisher (1921), Metron 1:3-32. Arvesen and Schmitz (1970), Biometrics 26:677-686, a
+    jackknife on such a scale. Korn and Graubard (1998), Survey Methodology 24:193-201, for "share".
     """
     growth = growth_of(value) if kind == "chance" else 0.0
-    spread = spread_of(without) if kind == "points" else spread_of(without, 4.0, growth)
+    spread = spread_of(without) if kind in ("points", "shift") else spread_of(without, 4.0, growth)
     if spread.error <= NEGLIGIBLE * max(1.0, abs(value)):
         return None
     if kind == "correlation":
         return _on_fishers_scale(value, spread, level, unseen)
-    half = spread.half(level, by_prompts=kind == "share")
+    half = spread.half(level, by_prompts=kind in ("share", "shift"))
     if kind == "agreement" and value > -1:
         low, high = _share((1 + value) / 2, half / 2, level)
         return 2 * low - 1, 2 * high - 1
@@ -159,7 +161,8 @@ def ends_of_difference(
     """Return the interval of the second of two correlations less the first, both made from the same outputs.
 
     Each has its own interval on Fisher's z scale, and the two are put together by how the z move together (MOVER): so the
-    difference of two high correlations is as lopsided as they are. None where one of them has none.
+    difference of two high correlations is as lopsided as they are. None where one of them has none. An output more, to which
+    everybody gives the same (`unseen` of `ends_of`), moves both: each end is moved out by what that would do to the difference.
 
     References
     ----------
@@ -173,7 +176,7 @@ def ends_of_difference(
     >>> [round(end, 3) for end in ends_of_difference((0, 0), (without, without), 0.95)]
     [0.0, 0.0]
     """
-    of_one, of_other = (ends_of(v, w, "correlation", level, u) for v, w, u in zip(values, without, unseen, strict=True))
+    of_one, of_other = (ends_of(v, w, "correlation", level) for v, w in zip(values, without, strict=True))
     if of_one is None or of_other is None:
         return None
     z = [np.arctanh(np.clip(w, -1 + EDGE, 1 - EDGE)) for w in without]
@@ -185,17 +188,24 @@ def ends_of_difference(
     def half(one: float, other: float) -> float:
         return float(max(one**2 + other**2 - 2 * together * one * other, 0.0) ** 0.5)
 
-    return b - a - half(b - low_b, high_a - a), b - a + half(high_b - b, a - low_a)
+    moved = np.zeros(0) if unseen[0] is None or unseen[1] is None else (unseen[1] - b) - (unseen[0] - a)
+    down = half(b - low_b, high_a - a) ** 2 + _unseen_square(-moved, level)
+    up = half(high_b - b, a - low_a) ** 2 + _unseen_square(moved, level)
+    return b - a - down**0.5, b - a + up**0.5
 
 
 def _on_fishers_scale(value: float, spread: Spread, level: float, unseen: Floats | None) -> Ends:
     value = min(max(value, -1 + EDGE), 1 - EDGE)
     middle, half = np.arctanh(value), spread.half(level) / (1 - value**2)
-    rise = 0.0
-    if unseen is not None and len(unseen := unseen[np.isfinite(unseen)]):
-        raised = np.arctanh(np.clip(unseen, -1 + EDGE, 1 - EDGE)) - middle
-        rise = float(np.mean(np.maximum(raised, 0.0) ** 2)) * NormalDist().inv_cdf((1 + level) / 2) ** 2
-    return float(np.tanh(middle - half)), float(np.tanh(middle + (half**2 + rise) ** 0.5))
+    square = 0.0 if unseen is None else _unseen_square(np.arctanh(np.clip(unseen, -1 + EDGE, 1 - EDGE)) - middle, level)
+    return float(np.tanh(middle - half)), float(np.tanh(middle + (half**2 + square) ** 0.5))
+
+
+def _unseen_square(moved: Floats, level: float) -> float:
+    """Return the square of what outputs too rare to have been seen move an end out by: each kind of m moves the figure by this."""
+    defined = moved[np.isfinite(moved)]
+    mean = float(np.mean(np.maximum(defined, 0.0) ** 2)) if len(defined) else 0.0
+    return mean * NormalDist().inv_cdf((1 + level) / 2) ** 2
 
 
 def _share(value: float, half: float, level: float) -> Ends:

@@ -5,6 +5,7 @@ import pytest
 
 from graders.calibration.comparison import compare_judges, drift
 from graders.calibration.errors import mae
+from graders.calibration.jackknife import ends_of_difference
 from graders.calibration.resample import Resamples
 
 LABELS = (1, 2, 3, 4, 5)
@@ -40,6 +41,18 @@ def test_the_interval_of_a_difference_is_narrower_than_two_judges_alike_suggest(
     draws = Resamples(range(len(a)), rng=np.random.default_rng(0), n_boot=400)
     alone, paired = mae(a, people, draws), of(compare(a, b, people), "mae").difference
     assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
+
+
+def test_scores_too_rare_to_have_been_seen_widen_a_difference_by_what_they_would_change_of_it():
+    """An output more on which everybody agrees raises both kappas: what it raises them by alike says nothing of the difference."""
+    values, without = (0.4, 0.5), (np.array([0.38, 0.4, 0.42]), np.array([0.5, 0.47, 0.53]))
+    low, high = ends_of_difference(values, without, 0.95)
+    assert ends_of_difference(values, without, 0.95, (np.array([0.6, 0.4]), np.array([0.7, 0.5]))) == pytest.approx((low, high))
+    b_would_gain = ends_of_difference(values, without, 0.95, (np.array([0.4, np.nan]), np.array([0.7, np.nan])))
+    assert b_would_gain[0] == pytest.approx(low) and b_would_gain[1] > high + 0.05
+    a_would_gain = ends_of_difference(values, without, 0.95, (np.array([0.6]), np.array([0.5])))
+    assert a_would_gain[0] < low - 0.05 and a_would_gain[1] == pytest.approx(high)
+    assert ends_of_difference(values, without, 0.95, (None, np.array([0.9]))) == (low, high)
 
 
 @pytest.mark.parametrize("noise_a, noise_b, verdict", [(1.5, 0.4, "b"), (0.4, 1.5, "a")])

@@ -6,7 +6,7 @@ import pytest
 from bench import bench_coverage_figures as figures
 from bench import bench_coverage_laws as laws
 from bench import bench_coverage_more as more
-from bench.bench_coverage import ESTIMATORS, coverage, simulate_at
+from bench.bench_coverage import ESTIMATORS, coverage, is_above_by_chance, simulate_at
 from bench.coverage_again import Said, judged_again, made_again
 
 STUDIES = 120  # one standard error is 2 points
@@ -94,3 +94,15 @@ def test_cells_in_doubt_get_new_studies_with_their_neighbours():
         truth = made[where][where[0]].truth
         assert len(truth) == len(np.unique(truth)) == 300  # in two pieces, of a seed each
         assert not np.isin(truth, simulate_at(where, 300)[where[0]].truth).any()
+
+
+def test_above_by_chance_is_what_the_studies_of_the_bar_can_not_tell_from_97():
+    assert is_above_by_chance(0.9775, 2_000) and not is_above_by_chance(0.9778, 2_000)
+    assert is_above_by_chance(0.98, 500)
+    assert is_above_by_chance(0.9775, 60_000) and not is_above_by_chance(0.9778, 60_000)
+
+
+def test_few_changed_scores_leave_a_shift_no_shorter_interval():
+    """Of three changes of one size a quarter are all up or all down: no interval that leaves out 0 then holds it 93 times in 100."""
+    few, many = (figures.known_sizes((n, rate, "good", True), studies=150) for n, rate in ((20, "near 1"), (200, "middle")))
+    assert few > 0.985 and 0.89 <= many <= 0.97
