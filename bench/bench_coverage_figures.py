@@ -14,7 +14,8 @@ the part of one judge, counted on its own. A cell above 97 is tried as in `bench
 - neighbours: were all intervals of that figure, size and layout shortened until this cell holds the truth 97 times in 100,
   those at another range, or of one judge (a fair one, that follows quality halfway, among them), would hold it less than 93
   times in 100, by more than two standard errors (as where a cell is counted as below), or a third of these by the truth would,
-  by more than three. The labels of a study can't tell these apart.
+  by more than three. The labels of a study can't tell these apart. In the second look studies with skewed qualities and errors
+  of the judge, as in `bench_coverage_laws`, are neighbours too.
 - known sizes, of drift: the shortest interval that holds the truth 93 times in 100 whatever sizes the changes have, which one
   who knows that they are as likely up as down could give, holds it over 97 times in 100.
 Of the others, those within two standard errors of 97 (of 2,000 studies, over which the bar is) are "above by chance", the rest
@@ -64,7 +65,11 @@ SEVERITY, CLOSENESS = np.array([-0.2, 0.0, 0.2]), 0.85  # of people
 OTHER = (0.9, 0.3)  # a second judge: correlation with quality, generosity
 POPULATION, GRID = 100_000, 5
 FEWEST_WITH, ROUNDING = 0.02, 1e-9
-FAIR = {"fair": (0.5, 0.0)}  # closeness to quality and generosity, as in JUDGES, of a judge that is a neighbour alone
+# Closeness to quality and generosity, as in JUDGES, of judges that are neighbours alone; the latter's studies are skewed.
+FAIR = {"fair": (0.5, 0.0)}
+SKEWED = {f"{judge}, skewed": how for judge, how in JUDGES.items()}
+BESIDE = FAIR | SKEWED
+MANY = 1_000_000
 
 Found = dict[str, Estimate]
 Figures = dict[str, Callable[[], Estimate]]
@@ -90,20 +95,39 @@ class Study:
 def make_study(rate: float, judge: str, n: int, rng: np.random.Generator, *, clustered: bool) -> Study:
     from scipy.special import ndtri  # noqa: PLC0415 - 0.4 s to import
 
-    prompt, cuts = np.arange(n) // (PROMPT if clustered else 1), CUTS - float(ndtri(rate))
+    prompt = np.arange(n) // (PROMPT if clustered else 1)
+    cuts = CUTS + (skewed_cut(rate, alone=not clustered) if judge in SKEWED else -float(ndtri(rate)))
+    some = partial(skewed, rng) if judge in SKEWED else rng.standard_normal
 
-    def normal() -> Floats:
-        own = rng.standard_normal(n)
-        return np.sqrt(LIKENESS) * rng.standard_normal(n)[prompt] + np.sqrt(1 - LIKENESS) * own if clustered else own
+    def made() -> Floats:
+        own = some(n)
+        return np.sqrt(LIKENESS) * some(n)[prompt] + np.sqrt(1 - LIKENESS) * own if clustered else own
 
     def scores(closeness: float, generosity: Floats | float, noise: Floats) -> Floats:
         return np.searchsorted(cuts, closeness * quality + np.sqrt(1 - closeness**2) * noise + generosity) + 1.0
 
-    quality, length, error = normal(), rng.standard_normal(n), normal()
-    closeness, generosity = (JUDGES | FAIR)[judge]
+    quality, length, error = made(), rng.standard_normal(n), made()
+    closeness, generosity = (JUDGES | BESIDE)[judge]
     human = np.stack([scores(CLOSENESS, severity, rng.standard_normal(n)) for severity in SEVERITY], axis=1)
     once, again = (scores(closeness, generosity + 0.2 * length, (error + rng.standard_normal(n)) / np.sqrt(2)) for _ in range(2))
-    return Study(once, scores(*OTHER, normal()), again, human, prompt, np.expm1(length + 5))
+    return Study(once, scores(*OTHER, made()), again, human, prompt, np.expm1(length + 5))
+
+
+def skewed(rng: np.random.Generator, n: int) -> Floats:
+    """Numbers of which most are a little above their mean, and a few much below: one less an exponential."""
+    return 1 - rng.exponential(size=n)
+
+
+@cache
+def _rising() -> Floats:
+    rng = np.random.default_rng(0)
+    own, of_prompt = (skewed(rng, MANY) for _ in range(2))
+    return np.sort(np.sqrt(LIKENESS) * of_prompt + np.sqrt(1 - LIKENESS) * own)
+
+
+def skewed_cut(rate: float, *, alone: bool) -> float:
+    """The skewed quality above which this share of outputs lies, alone or in prompts."""
+    return float(np.log(1 - rate) + 1) if alone else float(_rising()[round((1 - rate) * MANY)])
 
 
 def made_of(figures: Figures, only: Collection[str]) -> Found:
@@ -186,9 +210,9 @@ StudyAt = Callable[[float, int, np.random.Generator], Study]  # of a rate and a 
 
 
 @cache
-def truths(rate: str, judge: str, population: int = POPULATION) -> dict[str, Callable[[float], float]]:
-    """The true value of each figure by the rate of a pass."""
-    return truths_of(rate, lambda at, n, rng: make_study(at, judge, n, rng, clustered=False), population)
+def truths(rate: str, judge: str, population: int = POPULATION, *, clustered: bool = False) -> dict[str, Callable[[float], float]]:
+    """The true value of each figure by the rate of a pass; skewed outputs in prompts have another law than alone."""
+    return truths_of(rate, lambda at, n, rng: make_study(at, judge, n, rng, clustered=clustered), population)
 
 
 def truths_of(rate: str, study_at: StudyAt, population: int) -> dict[str, Callable[[float], float]]:
@@ -237,12 +261,13 @@ class Tried:
 def simulate(where: Where, studies: int, seed: int = 0, population: int = POPULATION, only: Collection[str] = ()) -> dict[str, Tried]:
     """Each figure's intervals and truths in the studies of one judge; with `only` those of some figures."""
     n, rate, judge, clustered = where
-    true, rng = truths(rate, judge, population), np.random.default_rng([seed, n, len(rate), len(judge), clustered])
+    true = truths(rate, judge, population, clustered=clustered and judge in SKEWED)
+    rng = np.random.default_rng([seed, n, len(rate), len(judge), clustered])
 
     def study_at(at: float, n: int, rng: np.random.Generator) -> Study:
         return make_study(at, judge, n, rng, clustered=clustered)
 
-    return tried_of(true, n, rng.uniform(*RATES[rate], studies), study_at, rng, with_people=judge in JUDGES, only=only)
+    return tried_of(true, n, rng.uniform(*RATES[rate], studies), study_at, rng, with_people=judge not in FAIR, only=only)
 
 
 def tried_of(
@@ -320,7 +345,7 @@ def where_shortened(tried: Tried, rate: str, every: dict[tuple[str, str], Tried]
     times = float(np.quantile(tried.reach, HIGHEST, method="inverted_cdf"))
     alike = dict(every)
     for other in dict.fromkeys(other for other, _ in every):
-        alike[other, "all"] = together([found for at, found in every.items() if at[0] == other and at[1] not in FAIR])
+        alike[other, "all"] = together([found for at, found in every.items() if at[0] == other and at[1] not in BESIDE])
     neighbours, names = [], []
     for at, found in alike.items():
         if found.cell.with_interval >= FEWEST_WITH:
@@ -354,7 +379,7 @@ def said_again(pool: Executor | None, doubtful: list[Key], studies: int = covera
     """What is said of these cells of `studies` new studies, a third by each judge."""
     wanted: dict[Where, set[str]] = {}
     for name, (n, _, clustered) in doubtful:
-        for rate, judge in product(RATES, JUDGES | FAIR):
+        for rate, judge in product(RATES, JUDGES | BESIDE):
             wanted.setdefault((n, rate, judge, clustered), set()).add(name)
     made = made_again(pool, simulate, wanted, -(-studies // len(JUDGES)))
     return {key: said_of(*key, made) for key in doubtful}

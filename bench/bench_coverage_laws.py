@@ -31,7 +31,7 @@ from graders.calibration.arrays import Floats, Ints
 
 OF_RATES, OF_FIGURES, POPULATION = 2_000, 300, 50_000
 CORRELATION = 0.2  # of the passes of two outputs of a prompt
-SEED, MANY = 77, 1_000_000
+SEED = 77
 Where = tuple[str, str, int, str]  # rates or figures, law, labels, rate
 WORDS = ("within", "above by chance", "below by chance", "above", "below", "none")
 
@@ -75,22 +75,10 @@ def outputs(law: Law, rate: float, n: int, rng: np.random.Generator) -> Outputs:
         return Outputs(ndtri(chance)[prompt] + cut + rng.standard_normal(n), lambda: rng.standard_normal(n), prompt, cut)
 
     def skewed() -> Floats:
-        own, of_prompt = 1 - rng.exponential(size=n), 1 - rng.exponential(size=len(of_each))
+        own, of_prompt = figures.skewed(rng, n), figures.skewed(rng, len(of_each))
         return np.sqrt(LIKENESS) * of_prompt[prompt] + np.sqrt(1 - LIKENESS) * own if sum(law.sizes) > 1 else own
 
-    return Outputs(skewed(), skewed, prompt, _cut(rate, alone=sum(law.sizes) == 1))
-
-
-@cache
-def _rising() -> Floats:
-    rng = np.random.default_rng(0)
-    own, of_prompt = (1 - rng.exponential(size=MANY) for _ in range(2))
-    return np.sort(np.sqrt(LIKENESS) * of_prompt + np.sqrt(1 - LIKENESS) * own)
-
-
-def _cut(rate: float, *, alone: bool) -> float:
-    """The quality above which this share of outputs lies."""
-    return float(np.log(1 - rate) + 1) if alone else float(_rising()[round((1 - rate) * MANY)])
+    return Outputs(skewed(), skewed, prompt, figures.skewed_cut(rate, alone=sum(law.sizes) == 1))
 
 
 def study_of_rates(law: Law, rate: float, judge: str, rng: np.random.Generator) -> rates.Study:

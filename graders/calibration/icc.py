@@ -113,8 +113,7 @@ def _estimate(
     unseen = None
     if resamples is not None and not resamples.is_drawn:
         alike = _all_alike(labels if len(labels) else np.unique(seen), float(count.mean()), float(seen.mean()), columns.shape[1])
-        part = UNSEEN_SPREAD / 2 if two_way else UNSEEN_SPREAD  # by a quarter it would hold the truth too often
-        unseen = statistic(columns.sum(axis=0) + part * alike)
+        unseen = statistic(columns.sum(axis=0) + UNSEEN_SPREAD * alike)
     return bootstrap(columns, statistic, resamples and resamples.of(used), n_dropped, kind="correlation", unseen=unseen)
 
 
