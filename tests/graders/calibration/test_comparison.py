@@ -7,6 +7,7 @@ from graders.calibration.comparison import compare_judges, drift
 from graders.calibration.errors import mae
 from graders.calibration.jackknife import ends_of_difference
 from graders.calibration.resample import Resamples
+from graders.calibration.student import student_quantile
 
 LABELS = (1, 2, 3, 4, 5)
 
@@ -115,3 +116,10 @@ def test_few_anchors_can_not_tell():
 
 def test_without_anchors_there_is_no_drift():
     assert drift([None], [3], drawn(1), tolerance=0.1).text == "not defined, because no output was scored at both times"
+
+
+@pytest.mark.parametrize("change", [[0, 0, 0, 4], [1, -1, 2, 0]])
+def test_a_shift_has_student_s_interval_whatever_a_few_prompts_make_of_it(change):
+    found = drift([1, 2, 1, 1], np.array([1, 2, 1, 1]) + change, Resamples(range(4), rng=np.random.default_rng(0)), tolerance=0.1).shift
+    half = student_quantile(3, 0.975) * np.std(change, ddof=1) / 2
+    assert (found.low, found.high) == pytest.approx((np.mean(change) - half, np.mean(change) + half))
