@@ -94,10 +94,15 @@ def make_study(rate: float, judge: str, rng: np.random.Generator, *, clustered: 
     prompt = np.arange(POPULATION) // PROMPT
     quality = rng.standard_normal(POPULATION)
     if clustered:
-        quality = np.sqrt(likeness) * rng.standard_normal(POPULATION // PROMPT)[prompt] + np.sqrt(1 - likeness) * quality
+        quality = alike(quality, rng.standard_normal(POPULATION // PROMPT)[prompt], likeness)
     cut = -float(ndtri(rate))
     score = closeness * quality + np.sqrt(1 - closeness**2) * rng.standard_normal(POPULATION) + generosity
     return Study(rate, (quality > cut).astype(float), score, (score > cut).astype(float), prompt)
+
+
+def alike(own: Floats, of_prompt: Floats, likeness: float = LIKENESS) -> Floats:
+    """What outputs have of their own and of their prompt, so that those of one prompt correlate by `likeness`."""
+    return np.sqrt(likeness) * of_prompt + np.sqrt(1 - likeness) * own
 
 
 def _even(study: Study, n: int, rng: np.random.Generator) -> Estimate:

@@ -38,12 +38,12 @@ from bench import coverage_again
 from bench.bench_coverage import (
     HIGHEST,
     JUDGES,
-    LIKENESS,
     LOWEST,
     PROMPT,
     RATES,
     SIZES,
     STUDIES,
+    alike,
     is_above_by_chance,
     known_length,
     parts_of,
@@ -101,7 +101,7 @@ def make_study(rate: float, judge: str, n: int, rng: np.random.Generator, *, clu
 
     def made() -> Floats:
         own = some(n)
-        return np.sqrt(LIKENESS) * some(n)[prompt] + np.sqrt(1 - LIKENESS) * own if clustered else own
+        return alike(own, some(n)[prompt]) if clustered else own
 
     def scores(closeness: float, generosity: Floats | float, noise: Floats) -> Floats:
         return np.searchsorted(cuts, closeness * quality + np.sqrt(1 - closeness**2) * noise + generosity) + 1.0
@@ -122,7 +122,7 @@ def skewed(rng: np.random.Generator, n: int) -> Floats:
 def _rising() -> Floats:
     rng = np.random.default_rng(0)
     own, of_prompt = (skewed(rng, MANY) for _ in range(2))
-    return np.sort(np.sqrt(LIKENESS) * of_prompt + np.sqrt(1 - LIKENESS) * own)
+    return np.sort(alike(own, of_prompt))
 
 
 def skewed_cut(rate: float, *, alone: bool) -> float:
@@ -313,8 +313,8 @@ def tightness(name: str, where: Group, made: Made) -> tuple[str, str]:
     known = float(np.average(of_each, weights=[len(part.reach) for part in mine if len(part.reach)]))
     if known > HIGHEST:
         return "as near as can be", f"known length {100 * known:.1f}"
-    if name == "drift" and (signs := np.mean([known_sizes((n, rate, judge, clustered)) for judge in JUDGES])) > HIGHEST:
-        return "as near as can be", f"known length {100 * known:.1f}, known sizes {100 * signs:.1f}"
+    if name == "drift" and (by_sizes := np.mean([known_sizes((n, rate, judge, clustered)) for judge in JUDGES])) > HIGHEST:
+        return "as near as can be", f"known length {100 * known:.1f}, known sizes {100 * by_sizes:.1f}"
     others = {(at[1], at[2]): found[name] for at, found in made.items() if (at[0], at[3]) == (n, clustered) and name in found}
     word, shown = where_shortened(tried, rate, others)
     return word, f"known length {100 * known:.1f}, {shown}"

@@ -25,7 +25,7 @@ import numpy as np
 
 from bench import bench_coverage as rates
 from bench import bench_coverage_figures as figures
-from bench.bench_coverage import HIGHEST, JUDGES, LIKENESS, LOWEST, RATES
+from bench.bench_coverage import HIGHEST, JUDGES, LOWEST, RATES
 from bench.coverage_rows import counts_of
 from graders.calibration.arrays import Floats, Ints
 
@@ -76,7 +76,7 @@ def outputs(law: Law, rate: float, n: int, rng: np.random.Generator) -> Outputs:
 
     def skewed() -> Floats:
         own, of_prompt = figures.skewed(rng, n), figures.skewed(rng, len(of_each))
-        return np.sqrt(LIKENESS) * of_prompt[prompt] + np.sqrt(1 - LIKENESS) * own if sum(law.sizes) > 1 else own
+        return rates.alike(own, of_prompt[prompt]) if sum(law.sizes) > 1 else own
 
     return Outputs(skewed(), skewed, prompt, figures.skewed_cut(rate, alone=sum(law.sizes) == 1))
 
