@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 
@@ -34,7 +35,9 @@ from graders.calibration.wilson import wilson_bounds
 WHY_NONE = "not defined, because no output has a human label that was drawn with a known probability"
 ONE_PROMPT = "all human labels belong to one prompt"
 NO_JUDGE = "no judge graded these outputs"
-PSEUDO_VERDICTS, PSEUDO_SCORES = 2.0, 1.0  # outputs of every kind that are added before a spread is computed
+# Outputs of all kinds that are added before a spread is computed: of verdicts drawn evenly, of those from a queue that looks where
+# people and judge may differ, which leaves less unseen, and of scores.
+PSEUDO_VERDICTS, PSEUDO_DRAWN, PSEUDO_SCORES = 2.0, 1.2, 1.0
 STRATUM_SHARE = 0.2  # of them, to each stratum
 HALF_THE_SCALE = 0.5
 
@@ -52,8 +55,16 @@ class _Study:
     is_rate: bool
 
     @property
+    def kind(self) -> Literal["stratified", "even", "weighted"]:
+        if self.strata is not None:
+            return "stratified"
+        return "even" if np.ptp(self.weights) < 1e-12 else "weighted"
+
+    @property
     def pseudo(self) -> float:
-        return PSEUDO_VERDICTS if self.is_rate else PSEUDO_SCORES
+        if not self.is_rate:
+            return PSEUDO_SCORES
+        return PSEUDO_VERDICTS if self.kind == "even" else PSEUDO_DRAWN
 
 
 @dataclass(frozen=True)
@@ -108,9 +119,10 @@ def weighted_rate(
     -----
     The variance is the sum of squares, by prompt, of what each output adds to the estimate (its influence): that of
     independent draws, close to it and never much too small for draws of a fixed number. Half an output is added to each
-    of the four combinations of verdicts. The interval is Wilson's at the effective sample size, widened by Student's
-    quantile for the number of prompts where outputs of a prompt are more alike than others. When it would be over 5 %
-    wider than without the judge, the judge is not used.
+    of the four combinations of verdicts; where labels were drawn unevenly three tenths, a fifth of that in each stratum.
+    The interval is Wilson's at the effective sample size, widened by Student's quantile for the number of prompts where
+    outputs of a prompt are more alike than others. When it would be over 5 % wider than without the judge, the judge is
+    not used.
 
     References
     ----------
@@ -192,9 +204,8 @@ def _estimate(
             chosen, ends = helped, helped_ends
         else:
             why_unused = "the judge would make the interval wider"
-    kind = "stratified" if study.strata is not None else "even" if np.ptp(study.weights) < 1e-12 else "weighted"
-    used = f"judge and {kind} human labels (PPI++), judge weight {weight:.2f}"
-    method = f"{kind} human labels only: {why_unused}" if why_unused else used
+    used = f"judge and {study.kind} human labels (PPI++), judge weight {weight:.2f}"
+    method = f"{study.kind} human labels only: {why_unused}" if why_unused else used
     value, bottom, top = (low + number * (high - low) for number in (chosen.value, *ends))
     return Estimate(value, min(bottom, value), max(top, value), n, method=method, n_dropped=n_dropped)
 
