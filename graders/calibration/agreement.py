@@ -22,14 +22,12 @@ from graders.calibration.arrays import (
     score_array,
 )
 from graders.calibration.jackknife import UNSEEN_OF_TWO
-from graders.calibration.resample import FEW_PROMPTS, NO_RESAMPLES, Resamples, with_interval
+from graders.calibration.resample import FEW_PROMPTS, NO_RESAMPLES, TOO_ALIKE, Resamples, are_too_alike, with_interval
 from graders.calibration.result import Estimate
 from graders.calibration.wilson import wilson_bounds
 
 CHUNK_CELLS = 4_000_000  # resample weights held at once: 32 MB
 RULE_OF_THREE = 3.0  # outputs of a kind that there may be at most, 95 in 100, where none was seen
-FEWEST_RARE = 3  # prompts, without which no interval of kappa holds the truth as often as it says
-TOO_ALIKE = f"no interval: judge or people give another label than their most frequent on fewer than {FEWEST_RARE} prompts"
 MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
 
 
@@ -312,9 +310,9 @@ def kappa_without_each(cells: Ints, resamples: Resamples, weights: Floats, n_dro
     """
     value, n = float(kappas_of_tables(table[None], weights)[0]), len(cells)
     square = table.reshape(weights.shape)
-    for other in (cells // len(weights) != np.argmax(square.sum(axis=1)), cells % len(weights) != np.argmax(square.sum(axis=0))):
-        if resamples.of(other).n_drawn_from < FEWEST_RARE:
-            return Estimate(value, None, None, n, why_missing=TOO_ALIKE, n_dropped=n_dropped)
+    of_people, of_judge = cells // len(weights) != np.argmax(square.sum(axis=1)), cells % len(weights) != np.argmax(square.sum(axis=0))
+    if are_too_alike(resamples, of_people, of_judge):
+        return Estimate(value, None, None, n, TOO_ALIKE, n_dropped=n_dropped)
     found = with_interval(
         value, drawn, resamples, n, n_dropped, kind="correlation", unseen=kappas_of_tables(table + had_both_been_alike(weights), weights)
     )

@@ -25,12 +25,12 @@ from graders.calibration.agreement import (
     quadratic_weights,
     why_no_kappa,
 )
-from graders.calibration.alpha import Metric, alpha_of_tables, coded_scores, had_all_been_alike, units_of
+from graders.calibration.alpha import Metric, alpha_of_tables, coded_scores, had_all_been_alike, is_habit, units_of
 from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both
 from graders.calibration.drawn import Drawn, Population, drawn_labels
-from graders.calibration.jackknife import UNSEEN, Kind
+from graders.calibration.jackknife import UNSEEN, UNSEEN_OF_TWO, Kind
 from graders.calibration.rank import MAX_RANKED_CELLS, correlation_of_sums, score_codes, spearman_of_tables, why_no_correlation
-from graders.calibration.resample import Mask, Resamples, mean_statistic
+from graders.calibration.resample import TOO_ALIKE, Mask, Resamples, mean_statistic
 from graders.calibration.result import Estimate
 
 NO_WEIGHT = "not defined, because no output with both scores was drawn with a known probability"
@@ -221,8 +221,11 @@ def alpha_by_chance(
         return Estimate.missing(f"not defined, because {len(values)} different scores are too many to weight", n, n_dropped)
     whole, drawn = sample.sums(units.columns[units.kind])
     value = float(alpha_of_tables(whole[:, None], values, metric)[0])
-    unseen = None if part.is_drawn else had_all_been_alike(whole, values, metric, labels, float(sample.sizes.sum()))
-    return sample.estimate(value, alpha_of_tables(np.ascontiguousarray(drawn.T), values, metric), n_dropped, "correlation", unseen)
+    n_units, more = float(sample.sizes.sum()), UNSEEN if own is None else UNSEEN_OF_TWO
+    unseen = None if part.is_drawn else had_all_been_alike(whole, values, metric, labels, n_units=n_units, unseen=more)
+    found = sample.estimate(value, alpha_of_tables(np.ascontiguousarray(drawn.T), values, metric), n_dropped, "correlation", unseen)
+    too_alike = own is not None and is_habit(codes[:, 0], codes[:, 1:], part)
+    return found.without_interval(TOO_ALIKE) if too_alike else found
 
 
 def correlation_by_chance(

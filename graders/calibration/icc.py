@@ -11,7 +11,7 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Scores, score_array
 from graders.calibration.jackknife import UNSEEN_SPREAD
-from graders.calibration.resample import Mask, Resamples, bootstrap, ratio
+from graders.calibration.resample import Mask, Resamples, bootstrap, ratio, scatter
 from graders.calibration.result import Estimate
 
 
@@ -131,7 +131,7 @@ def _one_way(sums: Floats) -> Floats:
     size = ratio(count - count_squares / count, items - 1)
     between = ratio(by_item - total**2 / count, items - 1)
     within = ratio(np.maximum(squares - by_item, 0), count - items)
-    return ratio(between - within, between + (size - 1) * within)
+    return _where_scores_differ(sums, ratio(between - within, between + (size - 1) * within))
 
 
 def _two_way(sums: Floats) -> Floats:
@@ -141,4 +141,9 @@ def _two_way(sums: Floats) -> Floats:
     rows = ratio(by_item - mean, items - 1)
     columns_sum = ratio((sums[:, 6:] ** 2).sum(axis=1), items) - mean
     error = ratio(np.maximum(squares - by_item - columns_sum, 0), (items - 1) * (raters - 1))
-    return ratio(rows - error, rows + ratio(columns_sum / (raters - 1) - error, items))
+    return _where_scores_differ(sums, ratio(rows - error, rows + ratio(columns_sum / (raters - 1) - error, items)))
+
+
+def _where_scores_differ(sums: Floats, found: Floats) -> Floats:
+    _, count, _, total, squares, *_ = sums.T
+    return np.where(scatter(count, total, squares) > 0, found, np.nan)

@@ -20,7 +20,7 @@ from graders.calibration.wilson import wilson_bounds
 # a share of outputs; a mean of numbers from 0 to 1; of such that are mostly near 0 or 1; a size of 0 or more.
 Kind = Literal["points", "shift", "correlation", "agreement", "share", "mean", "chance", "size"]
 FEWEST_DEGREES = 2.0
-# Of an output more; of kappa, which compares two sides alone; of figures in which a large difference counts by its square.
+# Of an output more; of kappa and a judge's alpha, which compare two sides; of figures in which a large difference counts by its square.
 UNSEEN, UNSEEN_OF_TWO, UNSEEN_SPREAD = 0.5, 0.4, 0.25
 EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
 NEGLIGIBLE = 1e-9

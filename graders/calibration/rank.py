@@ -14,7 +14,7 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both
 from graders.calibration.jackknife import UNSEEN, Kind
-from graders.calibration.resample import Resamples, ratio, with_interval
+from graders.calibration.resample import Resamples, ratio, scatter, with_interval
 from graders.calibration.result import Estimate
 
 MAX_RANKED_CELLS = 2_500  # tables with more cells keep the ranks (Spearman) or the order (Kendall) of the whole
@@ -330,8 +330,7 @@ def _moments(x: Floats, y: Floats) -> Floats:
 
 def correlation_of_sums(sums: Floats) -> Floats:
     n, x, y, xx, yy, xy = sums.T
-    spread = np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0)
-    return ratio(n * xy - x * y, np.sqrt(spread))
+    return ratio(n * xy - x * y, np.sqrt(scatter(n, x, xx) * scatter(n, y, yy)))
 
 
 def _spearman(x: Floats, y: Floats, resamples: Resamples | None) -> Resampled:

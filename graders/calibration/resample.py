@@ -29,7 +29,10 @@ EXACT_IN_SINGLE = 2**24  # whole numbers below are exact in single precision
 MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
 NO_RESAMPLES = "no interval was asked for"
 HINGES = "no interval: without one of the prompts it is not defined, so too few outputs differ"
+FEWEST_RARE = 3  # prompts, without which no interval of agreement beyond chance holds the truth as often as it says
+TOO_ALIKE = f"no interval: judge or people give another label than their most frequent on fewer than {FEWEST_RARE} prompts"
 ROUNDING = 1e-9  # resamples that differ by less are the same
+ROUNDED = 1e-11  # of a sum of squares: what is left of it when equal numbers' mean is taken away
 
 Statistic = Callable[[Floats], Floats]
 Mask = npt.NDArray[np.bool_]
@@ -206,6 +209,11 @@ def with_interval(
     return Estimate(value, min(low, value), max(high, value), n, method=method, n_dropped=n_dropped)
 
 
+def are_too_alike(resamples: Resamples, *others: Mask) -> bool:
+    """Whether on one of the sides too few prompts have an output with another label than its most frequent: `others` are these."""
+    return any(resamples.of(other).n_drawn_from < FEWEST_RARE for other in others)
+
+
 def _percentiles(values: Floats, tail: float) -> tuple[float, float]:
     """Return numpy.quantile(values, [tail, 1 - tail]), at a fifth of its time."""
     rising = np.sort(values)
@@ -234,6 +242,13 @@ def _draw(n_prompts: int, n_boot: int, rng: np.random.Generator) -> Floats:
 def mean_statistic(sums: Floats) -> Floats:
     """Return the mean from sums (b, 2) of ones and values, NaN for a resample without items."""
     return ratio(sums[:, 1], sums[:, 0])
+
+
+def scatter(count: Floats, total: Floats, squares: Floats) -> Floats:
+    """Return count * squares - total^2, the variance times count^2, of sums of numbers; 0 where it is rounding, as of equal numbers."""
+    whole = count * squares
+    found = whole - total * total
+    return np.where(found > ROUNDED * whole, found, 0.0)
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:

@@ -6,7 +6,7 @@ A figure that is not defined has value None and says why; it is never NaN and ne
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,7 @@ class Estimate:
     def missing(cls, why: str, n: int = 0, n_dropped: int = 0) -> Estimate:
         """Return an estimate that is not defined, with the reason in words for the page."""
         return cls(None, None, None, n, why_missing=why, n_dropped=n_dropped)
+
+    def without_interval(self, why: str) -> Estimate:
+        """Return the value alone, with the reason in words for the page; one that had no interval as it is."""
+        return self if self.low is None else replace(self, low=None, high=None, why_missing=why, method="")

@@ -166,6 +166,7 @@ def test_every_public_function_that_makes_a_figure_is_in_the_table():
         "kappas_of_tables",
         "ac2_of_tables",
         "had_both_been_alike",
+        "is_habit",
         "quadratic_weights",
         "labels_of_both",
         "kappa_without_each",

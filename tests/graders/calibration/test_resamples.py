@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from graders.calibration import agreement, alpha, decision, errors, icc, rank, reliability
-from graders.calibration.resample import Resamples
+from graders.calibration import agreement, alpha, by_chance, decision, errors, icc, rank, reliability
+from graders.calibration.resample import HINGES, TOO_ALIKE, Resamples
 
 
 def make_study(rng: np.random.Generator, prompts: int = 40, each: int = 3):
@@ -70,6 +70,31 @@ def test_a_figure_that_hinges_on_one_output_has_no_interval_and_says_so():
     found = rank.pearson([1, 1, 1, 5], [1, 2, 1, 4], Resamples(range(4), rng=np.random.default_rng(0)))
     assert (round(found.value or 0, 3), found.low) == (0.943, None)
     assert found.why_missing == "no interval: without one of the prompts it is not defined, so too few outputs differ"
+
+
+@pytest.mark.parametrize("n", [20, 50, 80, 150])
+def test_rounding_does_not_make_an_interval_where_without_one_output_all_scores_are_alike(n):
+    unlike, people = np.eye(n)[n // 3], np.arange(n) % 7 / 3
+    draws = Resamples(range(n), rng=np.random.default_rng(0))
+    for found in (
+        rank.pearson(5 - 4 * unlike, people, draws),
+        icc.icc1(np.outer(5 - unlike, [1, 1, 1]), draws),
+        icc.icc2k(np.outer(50_000 - 10_000 * unlike / 3, [1, 1, 1]), draws),
+    ):
+        assert (found.low, found.why_missing) == (None, HINGES)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("differ", "shown"), [(0, False), (2, False), (3, True)])
+def test_alpha_of_a_judge_that_gives_nearly_all_outputs_the_same_has_no_interval(differ, shown, weighted):
+    people = np.array([[5, 4], [5, 5], [3, 4], [5, 5], [4, 5]] * 8, dtype=float)
+    judge, draws = np.where(np.arange(40) < differ, 3.0, 5.0), Resamples(range(40), rng=np.random.default_rng(0))
+    if weighted:
+        found = by_chance.alpha_by_chance(people, "ordinal", np.ones(40), draws, (1, 2, 3, 4, 5), judge=judge)
+    else:
+        found = alpha.judge_alpha(judge, people, "ordinal", draws, (1, 2, 3, 4, 5))
+    assert found.value is not None
+    assert (found.low is not None, found.why_missing == TOO_ALIKE) == (shown, not shown)
 
 
 def test_an_interval_allows_for_outputs_too_rare_to_have_been_seen():
