@@ -9,7 +9,7 @@ Labels are taken as a random sample; for weights and strata see `weighted`.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -68,8 +68,9 @@ def corrected_rate(
     -------
     Estimate
         The rate (0 to 1) at which outputs made in the same way would pass, not only these. n counts the labelled
-        outputs, n_dropped those of them that lack either verdict. `method` says when the judge was not used and why.
-        Not defined without a labelled output. No interval when all labels belong to one prompt.
+        outputs, n_dropped those of them that lack either verdict. `method` says when the judge was not used and why: where it
+        graded so few of the labelled outputs that all labels alone say more, these are used, and counted.
+        Not defined without an output that has both verdicts. No interval when all labels belong to one prompt.
 
     Notes
     -----
@@ -111,10 +112,36 @@ def corrected_rate(
         clusters_labelled=clusters_labelled,
         labelled_in_all=labelled_in_all,
     )
-    n = len(study.human)
-    if n == 0:
+    if not len(study.human):
         return Estimate.missing("no output has both a judge verdict and a human label", n_dropped=n_dropped)
-    human_rate = float(study.human.mean())
+    corrected, human = _of_study(study, level, n_dropped), score_array("human_labelled", human_labelled)
+    known = ~np.isnan(human)
+    if known.sum() == corrected.n:
+        return corrected
+    groups, nobody = None, None
+    if clusters_labelled is not None:
+        groups, nobody = cluster_numbers("clusters_labelled", clusters_labelled, len(human))[known], ()
+    people = human[known]
+    alone = corrected_rate([], people, people, level=level, clusters_all=nobody, clusters_labelled=groups, labelled_in_all=False)
+    return unless_wider(corrected, alone)
+
+
+def unless_wider(corrected: Estimate, alone: Estimate) -> Estimate:
+    """Return the corrected figure, or that of all labels alone where the judge graded so few of them that it tells less."""
+    if alone.low is None or alone.high is None:
+        return corrected
+    if (
+        corrected.low is not None
+        and corrected.high is not None
+        and corrected.high - corrected.low <= MAX_WIDENING * (alone.high - alone.low)
+    ):
+        return corrected
+    return replace(alone, method="human labels only: the judge graded too few of the labelled outputs")
+
+
+def _of_study(study: _Study, level: float, n_dropped: int) -> Estimate:
+    """Return the rate by the outputs that have both verdicts."""
+    n, human_rate = len(study.human), float(study.human.mean())
     if n > 1 and study.clusters is not None and np.ptp(study.clusters) == 0:
         why = "all human labels belong to one prompt"
         return Estimate(human_rate, None, None, n, why, "human labels only", n_dropped)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from graders.calibration.arrays import Floats, Ints, Scores, mean_human, score_array
+from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, mean_human, score_array
+from graders.calibration.resample import Mask
 from graders.calibration.result import Estimate
 from graders.calibration.sampling import Policy, Sample, draw, predicted_error, score_strata
 from graders.calibration.weighted import weighted_mean, weighted_rate
@@ -31,6 +33,7 @@ def plan_labels(
     scale: tuple[float, float],
     target: float | None = None,
     *,
+    clusters: Iterable[Hashable] | None = None,
     policy: Policy = "random",
     rng: np.random.Generator,
     n_studies: int = 40,
@@ -41,6 +44,10 @@ def plan_labels(
     drawn at random. On that complete workspace the policy draws samples of growing size, and the mean score is estimated
     from each as it would be. With a rate, scores are 1 and 0 and the scale is (0, 1).
 
+    Made-up people of one prompt are no more alike than others. So the simulated half widths are of independent outputs, and
+    are multiplied by the root of the design effect 1 + (m - 1) rho (Kish 1965): m the labels that a labelled output's prompt has,
+    rho how alike they are, by how much wider today's interval is with prompts than without.
+
     Parameters
     ----------
     judge, human : array (N,), and (N,) or (N, raters)
@@ -49,6 +56,8 @@ def plan_labels(
         The ends of the scale.
     target : float, optional
         The wanted half width of the 95 % interval, in points.
+    clusters : iterable (N,), optional
+        The prompt of each output.
     policy : str
         Which of `POLICIES` draws; not `disagreement`.
     n_studies : int
@@ -59,6 +68,10 @@ def plan_labels(
     LabelPlan
         `labels_more` is None when even all outputs labelled would not do, and it is said. Not defined with fewer than 10
         labels, of which too little can be told.
+
+    References
+    ----------
+    Kish (1965), Survey Sampling, 5.4.
     """
     if policy == "disagreement":
         raise ValueError("policy is disagreement, which is never used for estimates; allowed: random, stratified, active")
@@ -69,19 +82,21 @@ def plan_labels(
     if n < MIN_LABELS:
         return LabelPlan(None, (), None, f"not defined, because {n} outputs have a human label, and it takes {MIN_LABELS}")
     layers = score_strata(scores)
-    now = _half_width(_estimate(scores, people, scale))
+    prompts = None if clusters is None else cluster_numbers("clusters", clusters, len(people))
+    now = _half_width(_estimate(scores, people, scale, clusters=prompts))
     wanted = now / 2 if target is None and now is not None else target
     if now is None or wanted is None:
         return LabelPlan(None, (), None, "not defined, because the mean has no interval yet")
     curve: list[tuple[int, float]] = [(0, now)]
     error = predicted_error(scores, people, layers, scale)
+    widened = _widened(now, _half_width(_estimate(scores, people, scale)), ~np.isnan(people), prompts)
     for size in _sizes(n, len(people)):
         widths = []
         for _ in range(n_studies):
             whole = _made_up(people, layers, rng)
             estimate = estimate_from(draw(policy, scores, error, layers, size, rng=rng), scores, whole, scale)
             widths.append(_half_width(estimate) or np.nan)
-        curve.append((size - n, float(np.nanmean(widths))))
+        curve.append((size - n, float(np.nanmean(widths)) * widened(size)))
         if curve[-1][1] <= wanted:
             break
     reached = _where(curve, wanted)
@@ -89,8 +104,8 @@ def plan_labels(
     return LabelPlan(now, tuple(curve), reached, why)
 
 
-def estimate_from(sample: Sample, judge: Scores, truth: Scores, scale: tuple[float, float]) -> Estimate:
-    """Return the mean human score by a sample of which `truth` (N,) has the labels, weighted as it was drawn.
+def estimate_from(sample: Sample, judge: Scores, truth: Scores, scale: tuple[float, float], clusters: Ints | None = None) -> Estimate:
+    """Return the mean human score by a sample of which `truth` (N,) has the labels, weighted as it was drawn, by prompt (N,).
 
     On the scale (0, 1) it is a pass rate.
     """
@@ -98,15 +113,36 @@ def estimate_from(sample: Sample, judge: Scores, truth: Scores, scale: tuple[flo
     human = np.full(len(people), np.nan)
     human[sample.indices] = people[sample.indices]
     strata = sample.strata if sample.policy == "stratified" else None
-    return _estimate(judge, human, scale, 1 / np.maximum(sample.probabilities, 1e-12) if sample.policy == "active" else None, strata)
+    weights = 1 / np.maximum(sample.probabilities, 1e-12) if sample.policy == "active" else None
+    return _estimate(judge, human, scale, weights=weights, strata=strata, clusters=clusters)
 
 
 def _estimate(
-    judge: Scores, human: Floats, scale: tuple[float, float], weights: Floats | None = None, strata: Ints | None = None
+    judge: Scores,
+    human: Floats,
+    scale: tuple[float, float],
+    *,
+    weights: Floats | None = None,
+    strata: Ints | None = None,
+    clusters: Ints | None = None,
 ) -> Estimate:
     if scale == (0, 1):
-        return weighted_rate(judge, human, weights, strata=strata)
-    return weighted_mean(judge, human, scale, weights, strata=strata)
+        return weighted_rate(judge, human, weights, strata=strata, clusters=clusters)
+    return weighted_mean(judge, human, scale, weights, strata=strata, clusters=clusters)
+
+
+def _widened(now: float, alone: float | None, labelled: Mask, prompts: Ints | None) -> Callable[[int], float]:
+    """Return by how much wider an interval of so many labels is for what outputs of a prompt have in common.
+
+    `now` is today's half width, `alone` that of independent outputs.
+    """
+    if prompts is None or alone is None or now <= alone:
+        return lambda size: 1.0
+    n, of_each, labels = len(prompts), np.bincount(prompts), np.bincount(prompts[labelled])
+    beside = float((labels * (labels - 1)).sum()) / labels.sum()  # other labels in a labelled output's prompt
+    likeness = min(((now / alone) ** 2 - 1) / beside, 1.0) if beside > 0 else 0.0
+    together = float((of_each * (of_each - 1)).sum()) / (n * (n - 1))  # the share of pairs of outputs that share a prompt
+    return lambda size: float((1 + likeness * (size - 1) * together) ** 0.5)
 
 
 def _made_up(people: Floats, strata: Ints, rng: np.random.Generator) -> Floats:

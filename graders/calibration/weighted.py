@@ -26,7 +26,7 @@ from graders.calibration.arrays import (
     score_array,
     stratum_numbers,
 )
-from graders.calibration.inference import MAX_WIDENING
+from graders.calibration.inference import MAX_WIDENING, unless_wider
 from graders.calibration.jackknife import NEGLIGIBLE, growth_of, spread_of
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
@@ -100,7 +100,8 @@ def weighted_rate(
         Human verdicts, 1 or 0 (the mean of a row counts); NaN or None where nobody labelled the output.
     weights : array (N,), optional
         One over the probability with which each labelled output was drawn, up to a common factor. A label without a
-        weight is left out and counted in n_dropped. None: all alike.
+        weight is left out and counted in n_dropped. None: all alike. One that the judge did not score is left out too, unless
+        all labels alone say more.
     strata : iterable (N,), optional
         The stratum of each output, when a fixed number was drawn in each. Weights then follow from the strata, and are
         not given. A stratum with fewer than two labels is taken together with a neighbour.
@@ -207,7 +208,12 @@ def _estimate(
     used = f"judge and {study.kind} human labels (PPI++), judge weight {weight:.2f}"
     method = f"{study.kind} human labels only: {why_unused}" if why_unused else used
     value, bottom, top = (low + number * (high - low) for number in (chosen.value, *ends))
-    return Estimate(value, min(bottom, value), max(top, value), n, method=method, n_dropped=n_dropped)
+    found = Estimate(value, min(bottom, value), max(top, value), n, method=method, n_dropped=n_dropped)
+    scores = score_array("judge", judge)
+    if not n_dropped or np.isnan(scores).all():
+        return found
+    nobody = np.full(len(scores), np.nan)
+    return unless_wider(found, _estimate(nobody, human, weights, strata=strata, clusters=clusters, level=level, scale=scale))
 
 
 def _check_study(

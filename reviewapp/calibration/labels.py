@@ -122,7 +122,10 @@ def more_labels(question: Question, grades: Grades, items: Items, columns: list[
         return None, None
     drawn_by: tuple[Policy, ...] = ("random", "stratified")
     plans = {
-        policy: plan_labels(judge, by_people, (0, 1), policy=policy, rng=np.random.default_rng(0), n_studies=STUDIES) for policy in drawn_by
+        policy: plan_labels(
+            judge, by_people, (0, 1), clusters=grades.clusters, policy=policy, rng=np.random.default_rng(0), n_studies=STUDIES
+        )
+        for policy in drawn_by
     }
     plan, other = plans["random"], plans["stratified"]
     if plan.half_width is None:

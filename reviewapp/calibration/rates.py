@@ -74,13 +74,13 @@ def same_verdict(judge: Floats, human: Floats, items: Items, grades: Grades) -> 
 def _even(judge: Floats, by_people: Floats, grades: Grades) -> dict[str, Any]:
     """Labels that are a random sample."""
     clusters, labelled, judged = grades.clusters, ~np.isnan(by_people), ~np.isnan(judge)
-    both, rest = labelled & judged, judged & ~labelled
+    rest = judged & ~labelled
     corrected = corrected_rate(
         judge[rest],
-        judge[both],
-        by_people[both],
+        judge[labelled],
+        by_people[labelled],
         clusters_all=clusters[rest],
-        clusters_labelled=clusters[both],
+        clusters_labelled=clusters[labelled],
         labelled_in_all=False,
     )
     return {

@@ -163,20 +163,21 @@ def _corrected(judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clu
     if design.weights is not None:
         weight = dict(zip(humans, design.weights, strict=True))
         strata = None if design.strata is None else dict(zip(judged, design.strata.tolist(), strict=True))
+        graded = [*by_judge, *(() if strata else by_people.keys() - by_judge.keys())]  # a stratum is one of the judge's scores
         return weighted_rate(
-            list(by_judge.values()),
-            [by_people.get(pk) for pk in by_judge],
-            None if strata else [weight.get(pk) for pk in by_judge],
-            strata=strata and [strata[pk] for pk in by_judge],
-            clusters=[clusters.get(pk, -pk) for pk in by_judge],
+            [by_judge.get(pk) for pk in graded],
+            [by_people.get(pk) for pk in graded],
+            None if strata else [weight.get(pk) for pk in graded],
+            strata=strata and [strata[pk] for pk in graded],
+            clusters=[clusters.get(pk, -pk) for pk in graded],
         )
-    both = [pk for pk, passed in by_people.items() if passed is not None and pk in by_judge]
+    decided = [pk for pk, passed in by_people.items() if passed is not None]
     return corrected_rate(
         np.array(list(by_judge.values()), dtype=float),
-        np.array([by_judge[pk] for pk in both], dtype=float),
-        np.array([by_people[pk] for pk in both], dtype=float),
+        np.array([by_judge.get(pk) for pk in decided], dtype=float),
+        np.array([by_people[pk] for pk in decided], dtype=float),
         clusters_all=[clusters.get(pk, -pk) for pk in by_judge],
-        clusters_labelled=[clusters.get(pk, -pk) for pk in both],
+        clusters_labelled=[clusters.get(pk, -pk) for pk in decided],
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from graders.calibration.inference import corrected_rate
 from graders.calibration.rates import wilson
+from graders.calibration.weighted import weighted_rate
 
 
 def make_study(rng, *, n=60, n_rest=300, rate=0.7, recall=0.85, false_pass=0.2):
@@ -201,3 +202,19 @@ def test_unfit_input_is_refused_with_what_is_allowed(change, message):
     study = {"judge_all": [1, 0, 1], "judge_labelled": [1, 0], "human_labelled": [1, 1]}
     with pytest.raises(ValueError, match=message):
         corrected_rate(**{**study, **change})
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_where_the_judge_graded_few_of_the_labelled_outputs_all_labels_alone_are_used(prompts):
+    rng = np.random.default_rng(5)
+    human, prompt = (rng.random(100) < 0.4).astype(float), np.arange(100) // 2
+    judge = np.where(np.arange(100) < 20, human, np.nan)
+    rest, groups = (rng.random(40) < 0.4).astype(float), {}
+    if prompts:
+        groups = {"clusters_all": np.arange(100, 140), "clusters_labelled": prompt}
+    rate = corrected_rate(rest, judge, human, **groups, labelled_in_all=False)
+    alone = corrected_rate([], human, human, **groups | ({"clusters_all": []} if prompts else {}), labelled_in_all=False)
+    assert (rate.low, rate.high, rate.n) == (alone.low, alone.high, 100)
+    assert rate.method == "human labels only: the judge graded too few of the labelled outputs"
+    weighted = weighted_rate([*judge, *rest], [*human, *[None] * 40], clusters=[*prompt, *range(100, 140)] if prompts else None)
+    assert (weighted.n, weighted.method) == (100, rate.method)

@@ -167,6 +167,7 @@ def test_every_public_function_that_makes_a_figure_is_in_the_table():
         "ac2_of_tables",
         "had_both_been_alike",
         "is_habit",
+        "unless_wider",
         "quadratic_weights",
         "labels_of_both",
         "kappa_without_each",

@@ -13,6 +13,7 @@ from graders.calibration.sampling import (
     score_strata,
     stratified_sample,
 )
+from graders.calibration.weighted import weighted_rate
 
 STRATA = np.repeat([0, 1, 2], [60, 30, 10])
 ERROR = np.repeat([0.1, 0.5, 2.0], [60, 30, 10])
@@ -101,6 +102,26 @@ def test_a_plan_that_no_number_of_labels_reaches_says_so():
     human = [1.0, 0.0] * 10 + [None] * 10
     plan = plan_labels([None] * 30, human, (0, 1), target=0.001, rng=np.random.default_rng(0), n_studies=3)
     assert plan.labels_more is None and plan.why_missing.startswith("labelling all 30 outputs would leave 0.")
+
+
+def test_a_plan_counts_outputs_of_a_prompt_that_are_alike():
+    """Of 40 prompts of 25 outputs more labels bring little: what is foretold is what they then give."""
+    rng, prompt, gaps = np.random.default_rng(3), np.repeat(np.arange(40), 25), []
+    for _ in range(6):
+        quality = np.sqrt(0.5) * rng.standard_normal(40)[prompt] + np.sqrt(0.5) * rng.standard_normal(1000)
+        truth, judge = (quality > 0).astype(float), (quality + rng.standard_normal(1000) > 0).astype(float)
+        order = rng.permutation(1000)
+
+        def half_width(labels: int, order=order, truth=truth, judge=judge) -> float:
+            human = np.where(np.isin(np.arange(1000), order[:labels]), truth, np.nan)
+            found = weighted_rate(judge, human, clusters=prompt)
+            return (found.high - found.low) / 2
+
+        human = np.where(np.isin(np.arange(1000), order[:150]), truth, np.nan)
+        plan = plan_labels(judge, human, (0, 1), target=0.001, clusters=prompt, rng=rng, n_studies=4)
+        assert plan.half_width == half_width(150)
+        gaps.append([foretold / half_width(150 + more) for more, foretold in plan.curve[1:]])
+    assert np.abs(np.mean(gaps, axis=0) - 1).max() < 0.15
 
 
 @pytest.mark.parametrize(
