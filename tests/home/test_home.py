@@ -60,6 +60,29 @@ def test_an_agreement_without_an_interval_says_so(as_reviewer, reviewer, db, pag
     assert "no interval: judge or people give another label than their most frequent on fewer than 3 prompts" in shown
 
 
+def test_of_several_judges_it_says_which_one_is_held_to_people(as_reviewer, reviewer, db):
+    for number in range(10):
+        output = make_output()
+        make_judge_grade(output, GOOD if number % 2 else BAD)
+        make_judge_grade(output, GOOD, grader=make_grader("other-judge"))
+        make_human_grade(output, reviewer, GOOD if number % 3 else BAD)
+    judge = summarise_task(output.task).judge
+    assert f"of {judge}, whose rate is corrected" in as_reviewer.get(reverse("home")).content.decode()
+
+
+def test_labels_that_the_judge_did_not_grade_count_where_they_tell_more(db, reviewer):
+    for number in range(60):
+        output = make_output()
+        make_human_grade(output, reviewer, GOOD if number % 2 else BAD)
+        if number < 6:
+            make_judge_grade(output, GOOD if number % 2 else BAD)
+    for _ in range(10):
+        make_judge_grade(make_output(), GOOD)
+    summary = summarise_task(output.task)
+    assert summary.corrected.n == 60
+    assert summary.corrected.high - summary.corrected.low <= 1.05 * (summary.people.high - summary.people.low)
+
+
 def test_a_new_grade_shows_at_once(as_reviewer, reviewer, db):
     output = make_output()
     make_judge_grade(output, GOOD)
