@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,6 +17,8 @@ from graders.calibration.inference import corrected_rate
 from graders.calibration.rates import wilson
 from graders.calibration.result import Estimate
 from graders.calibration.weighted import weighted_rate
+from reviewapp.calibration.figures import figure
+from reviewapp.calibration.target import Target, target_of
 from reviewapp.models import Grade, Grader, Output, Skip, Task, User
 from reviewapp.queues.design import Design, read_design
 from reviewapp.queues.gold import gold_pairs
@@ -52,7 +55,7 @@ class TaskSummary:
     sampling: str  # how the labelled outputs were chosen
     health: Estimate
     health_word: str
-    band_word: str
+    target: Target
 
 
 def task_summaries() -> list[tuple[Task, TaskSummary]]:
@@ -83,20 +86,21 @@ def summarise_task(task: Task) -> TaskSummary:
     design = read_design(task, np.array(list(judged)), np.array(list(humans), dtype=np.int64), [len(grades) for grades in humans.values()])
     humans = {pk: grades for (pk, grades), is_counted in zip(humans.items(), design.is_counted, strict=True) if is_counted}
     design = design.counted()
-    corrected = _corrected(judged, humans, clusters, design)
+    rates = tuple(_grader_rate(graders[pk], by_output) for pk, by_output in sorted(verdicts.items(), key=lambda kv: graders[kv[0]].name))
+    people, corrected = _people_alone(humans, clusters, design), _corrected(judged, humans, clusters, design)
     health = _health(task, judged, humans, clusters)
     return TaskSummary(
         n_outputs=counts["n"],
         n_samples=counts["samples"],
         n_labelled=counts["labelled"],
-        rates=tuple(_grader_rate(graders[pk], by_output) for pk, by_output in sorted(verdicts.items(), key=lambda kv: graders[kv[0]].name)),
+        rates=rates,
         judge=judge,
-        people=_people_alone(humans, clusters, design),
+        people=people,
         corrected=corrected,
         sampling="All outputs are labelled." if len(humans) == counts["n"] else design.text,
         health=health,
         health_word=_health_word(health),
-        band_word=_band_word(corrected, task),
+        target=target_of(task, figure(corrected), figure(_alone(rates, judge, people)), "judge" if judge else "people"),
     )
 
 
@@ -151,6 +155,11 @@ def prompt_clusters(task: Task) -> dict[int, int]:
 def _grader_rate(grader: Grader, by_output: dict[int, Verdict]) -> GraderRate:
     decided = [passed for _, passed in by_output.values() if passed is not None]
     return GraderRate(grader, wilson(sum(decided), len(decided)), len(by_output) - len(decided))
+
+
+def _alone(rates: Iterable[GraderRate], judge: Grader | None, people: Estimate) -> Estimate:
+    """The judge's own rate; people's where no judge graded the task."""
+    return next((rate.estimate for rate in rates if rate.grader == judge), people)
 
 
 def _corrected(judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clusters: dict[int, int], design: Design) -> Estimate:
@@ -223,13 +232,3 @@ def _health_word(health: Estimate) -> str:
     if health.low >= 0.6:
         return "good"
     return "poor" if health.high < 0.4 else ""
-
-
-def _band_word(corrected: Estimate, task: Task) -> str:
-    if corrected.low is None or corrected.high is None:
-        return ""
-    if task.band_low <= corrected.low and corrected.high <= task.band_high:
-        return "in band"
-    if corrected.high < task.band_low:
-        return "too hard"
-    return "too easy" if corrected.low > task.band_high else "undecided"

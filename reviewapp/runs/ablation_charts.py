@@ -5,12 +5,14 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import Any
 
+from reviewapp.calibration.target import WAYS
 from reviewapp.calibration.words import between, with_interval
 from reviewapp.models import Grader, Task
 from reviewapp.runs.ablations import Ablation, Cell, Group
 from reviewapp.words import counted, listed, number, percent
 
 Chart = dict[str, Any]
+MOST_NAMES = 4  # in a sentence
 
 
 def rates_chart(made: Ablation, task: Task, grader: Grader | None, links: list[str], base: str) -> Chart | None:
@@ -95,26 +97,19 @@ def told(cell: Cell) -> str:
     return f"{cell_text(cell)}{ends}, n {found['n']:,}"
 
 
-def sentences(made: Ablation, task: Task, by: str) -> list[str]:
+def sentences(made: Ablation, task: Task, grader: Grader | None) -> list[str]:
     """What the table comes to: who is in the band, how far the groups lie apart, where most fail."""
     known = [group for group in made.groups if group.rate["value"] is not None]
     if not known:
         return []
-    word = {"variant": "prompt variant", "model": "model", "both": "pair of variant and model"}[by]
-    inside = [g for g in known if task.band_low <= g.rate["value"] <= task.band_high]
-    band = f"the target band of {percent(task.band_low)} to {percent(task.band_high)}"
-    first = (
-        f"{listed([g.name for g in inside])} {'is' if len(inside) == 1 else 'are'} in {band}."
-        if inside
-        else f"No {word} of {len(known)} is in {band}."
-    )
-    said = [first]
-    high, low = known[0], known[-1]
+    said = [band_sentence(known, task)]
+    high, low, who = known[0], known[-1], WAYS["judge" if grader else "people"]
     if len(known) > 1 and high.rate["value"] > low.rate["value"]:
         apart = high.rate["ci"] and low.rate["ci"] and high.rate["ci"][0] > low.rate["ci"][1]
         tail = "; their intervals lie apart." if apart else "; their intervals overlap, so this many outputs do not tell them apart."
         said.append(
-            f"{high.name} passes most, {with_interval(high.rate, percent)}, {low.name} least, {with_interval(low.rate, percent)}{tail}"
+            f"By {who}, {high.name} passes most, {with_interval(high.rate, percent)}, {low.name} least, "
+            f"{with_interval(low.rate, percent)}{tail}"
         )
     hardest = min((c for c in made.total.cells if c.share is not None), key=lambda c: c.share or 0.0, default=None)
     if hardest and hardest.is_binary:
@@ -123,3 +118,16 @@ def sentences(made: Ablation, task: Task, by: str) -> list[str]:
     elif hardest:
         said.append(f"The lowest scores are for {hardest.title}: {cell_text(hardest)} on average.")
     return said
+
+
+def band_sentence(known: list[Group], task: Task) -> str:
+    """Which groups are in the target band, and by which rate; the intervals of some may not tell."""
+    ways = [f"by {what}" for by, what in WAYS.items() if any(g.target.by == by for g in known)]
+    told = []
+    for word in dict.fromkeys(g.target.word for g in known):
+        names = [g.name for g in known if g.target.word == word]
+        shown = names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], f"{len(names) - MOST_NAMES} more"]
+        why = " (the interval does not settle it)" if word == "undecided" else ""
+        told.append(f"{listed(shown)} {'is' if len(names) == 1 else 'are'} {word}{why}")
+    band = f"the target band of {percent(task.band_low)} to {percent(task.band_high)}"
+    return f"Against {band}, {' where there is one, else '.join(ways)}: {'; '.join(told)}."

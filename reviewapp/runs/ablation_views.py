@@ -103,7 +103,7 @@ def page_context(asked: Asked, made: Ablation, user: User) -> dict[str, Any]:
     return {
         "task": task,
         "made": made,
-        "said": sentences(made, task, asked.by),
+        "said": sentences(made, task, asked.grader),
         "rows": list(zip(made.groups, links, strict=True)),
         "all_query": urlencode({"task": task.slug}),
         "ks": list(made.total.pass_at_k),

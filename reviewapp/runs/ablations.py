@@ -22,6 +22,7 @@ from reviewapp.calibration.grades import Grades, Outputs
 from reviewapp.calibration.rates import pass_rate_group
 from reviewapp.calibration.report import grades_of, remembered
 from reviewapp.calibration.rows import CATEGORICAL
+from reviewapp.calibration.target import Target, target_of
 from reviewapp.models import Grade, Grader, Task, Variant
 
 BY = ("variant", "model", "both")
@@ -56,7 +57,7 @@ class Group:
     people: Figure
     corrected: Figure
     pass_at_k: dict[str, Figure]
-    band: str
+    target: Target
     cells: tuple[Cell, ...]
 
 
@@ -144,6 +145,7 @@ def make_group(task: Task, part: Grades, key: tuple[int, str], variants: dict[in
     verdicts = part.judge_passed if grader else human
     decided = verdicts[~np.isnan(verdicts)]
     rate = rates["raw"] if grader else rates["wilson"]
+    corrected = rates["ppi"] if grader and len(part.labelled) else missing("no output here has a person's blind grade")
     n_graded = int((~np.isnan(part.judge)).any(axis=1).sum()) if grader else len(human)
     return Group(
         name=" · ".join(str(part_name) for part_name in (variant, model) if part_name) or "no name",
@@ -155,9 +157,9 @@ def make_group(task: Task, part: Grades, key: tuple[int, str], variants: dict[in
         undecided=max(0, n_graded - len(decided)),
         rate=rate,
         people=rates["wilson"],
-        corrected=rates["ppi"] if grader and len(part.labelled) else missing("no output here has a person's blind grade"),
+        corrected=corrected,
         pass_at_k=chances(verdicts, part.outputs if grader else _labelled(part)),
-        band=band_word(rate, task),
+        target=target_of(task, corrected, rate, "judge" if grader else "people"),
         cells=tuple(criterion_cells(part, grader)),
     )
 
@@ -193,22 +195,6 @@ def criterion_cells(part: Grades, grader: Grader | None) -> list[Cell]:
         found = {"value": value, "ci": None, "n": len(known), "why_missing": why}
         cells.append(Cell(criterion.key, criterion.title, False, found, None if value is None else (value - low) / (high - low)))
     return cells
-
-
-def band_word(rate: Figure, task: Task) -> str:
-    """Where the rate lies: a plain word where its interval decides it, else what the rate itself says, as a question."""
-    if rate["value"] is None:
-        return ""
-    low, high = rate["ci"] or (rate["value"], rate["value"])
-    if high < task.band_low:
-        return "too hard"
-    if low > task.band_high:
-        return "too easy"
-    if task.band_low <= low and high <= task.band_high:
-        return "in band"
-    if rate["value"] < task.band_low:
-        return "too hard?"
-    return "too easy?" if rate["value"] > task.band_high else "in band?"
 
 
 def read_failures(
@@ -263,6 +249,6 @@ def as_json(task: Task, grader: Grader | None, by: str, made: Ablation) -> dict[
 def _group_json(group: Group) -> dict[str, Any]:
     return {
         **{name: getattr(group, name) for name in ("name", "variant", "model", "note", "n", "passes", "undecided", "rate", "people")},
-        **{"corrected": group.corrected, "pass_at_k": group.pass_at_k, "band": group.band},
+        **{"corrected": group.corrected, "pass_at_k": group.pass_at_k, "band": group.target.word, "band_by": group.target.by},
         "criteria": {cell.key: {**cell.figure, "kind": "rate" if cell.is_binary else "mean"} for cell in group.cells},
     }

@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 import tasks.task as spec
 from reviewapp.catalog.sync import save_variant
+from reviewapp.home.queries import summarise_task
 from tests.make import at_once, code_rubric, idea_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task
 
 PASSES = {"memory_class": 10, "surprise_gate": 10, "learnable_decay": 10}
@@ -91,6 +92,33 @@ def test_rate_is_corrected_by_what_people_say_of_the_same_outputs(as_viewer, stu
     assert [(g["variant"], g["passes"], g["rate"]["n"]) for g in people] == [("hints", 1, 4), ("default", 0, 0)]
 
 
+def test_the_target_is_judged_by_the_corrected_rate_here_and_on_home(as_viewer, reviewer):
+    """The judge passes 4 of 40, people 39 of the same 40."""
+    task = make_task("memory", code_rubric(), output_format="python")
+    outputs = graded(task, task.variants.get(), "model-a", *[True] * 4, *[False] * 36)
+    alone = figures(as_viewer)["all"]
+    assert (alone["rate"]["value"], alone["band"], alone["band_by"]) == (0.1, "undecided", "judge")
+    assert "by the judge alone" in as_viewer.get("/").content.decode()
+    for output in outputs:
+        make_human_grade(output, reviewer, PASSES if output != outputs[-1] else NO_GATE, runs=True)
+    found = figures(as_viewer)["all"]
+    assert (found["rate"]["value"], found["band"], found["band_by"]) == (0.1, "too easy", "corrected")
+    assert "by the corrected rate: default is too easy." in as_viewer.get(URL).content.decode()
+    home = summarise_task(task).target
+    assert (home.word, home.by) == ("too easy", "corrected")
+
+
+@pytest.mark.parametrize(
+    ("n_passed", "n", "word"),
+    [(20, 100, "in band"), (30, 100, "undecided"), (5, 100, "undecided"), (0, 100, "too hard"), (60, 100, "too easy")],
+)
+def test_a_word_for_the_target_stands_only_where_the_whole_interval_lies_there(as_viewer, n_passed, n, word):
+    """Wilson's: 20 of 100 is 13 to 29 %, 30 of 100 22 to 40 %, 5 of 100 2 to 11 %, none of 100 0 to 3.7 %."""
+    task = make_task("memory", code_rubric(), output_format="python")
+    graded(task, task.variants.get(), "model-a", *[True] * n_passed, *[False] * (n - n_passed))
+    assert figures(as_viewer)["all"]["band"] == summarise_task(task).target.word == word
+
+
 def test_the_newest_grade_of_an_output_counts(as_viewer, study):
     output = study.outputs.filter(variant__name="hints").order_by("id").first()
     make_judge_grade(output, NO_GATE, runs=True, failure_category="residual_fusion")
@@ -101,7 +129,8 @@ def test_the_newest_grade_of_an_output_counts(as_viewer, study):
 
 def test_the_page_says_who_is_in_the_band_and_where_most_fail(as_viewer, study):
     page = as_viewer.get(URL).content.decode()
-    assert "default is in the target band of 5\u00a0% to 30\u00a0%." in page
+    band = "Against the target band of 5\u00a0% to 30\u00a0%, by the judge alone"
+    assert f"{band}: With hints and default are undecided (the interval does not settle it)." in page
     assert "Most fail at Surprise gate: 75\u00a0%" in page
     assert "Names all three." in page
 
