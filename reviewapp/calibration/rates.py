@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from graders.calibration.rates import wilson
 from graders.calibration.resample import Resamples
 from graders.calibration.result import Estimate
 from graders.calibration.weighted import weighted_mean, weighted_rate
-from reviewapp.calibration.figures import figure
+from reviewapp.calibration.figures import Figure, figure
 from reviewapp.calibration.grades import Grades, Outputs
 from reviewapp.calibration.items import Items
 
@@ -124,9 +125,14 @@ def _people_alone(human: Floats, clusters: Ints) -> Estimate:
 
 
 def _pass_at_k(verdicts: Floats, outputs: Outputs) -> dict[str, Any]:
+    return pass_at_ks(verdicts, np.where(outputs.prompt > 0, outputs.prompt, -outputs.id), KS)
+
+
+def pass_at_ks(verdicts: Floats, prompts: Ints, ks: Sequence[int]) -> dict[str, Figure]:
+    """pass@k of outputs (o,) with these verdicts, NaN where there is none, and prompts. The intervals are about other such prompts."""
     is_decided = ~np.isnan(verdicts)
-    prompts = np.where(outputs.prompt > 0, outputs.prompt, -outputs.id)[is_decided]
+    prompts = prompts[is_decided]
     number = cluster_numbers("prompts", prompts, len(prompts))
     n, passes = np.bincount(number), np.bincount(number, weights=verdicts[is_decided]).astype(np.int64)
-    draws = Resamples(np.arange(len(n)), rng=np.random.default_rng(0))
-    return {str(k): figure(pass_at_k(n, passes, k, draws)) for k in KS}
+    draws = Resamples(np.arange(len(n)), rng=np.random.default_rng(0), n_boot=1)  # each prompt is left out once, none is drawn
+    return {str(k): figure(pass_at_k(n, passes, k, draws)) for k in ks}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from textwrap import wrap
 from typing import Any
 
 from reviewapp.calibration.target import WAYS
-from reviewapp.calibration.words import between, with_interval
+from reviewapp.calibration.words import with_interval
 from reviewapp.models import Grader, Task
 from reviewapp.runs.ablations import Ablation, Cell, Group
 from reviewapp.words import counted, listed, number, percent
@@ -84,17 +85,18 @@ def wrapped(name: str, width: int) -> str:
 
 
 def cell_text(cell: Cell) -> str:
-    if cell.figure["value"] is None:
-        return "–"
-    return percent(cell.figure["value"]) if cell.is_binary else number(cell.figure["value"])
+    return "–" if cell.figure["value"] is None else writer_of(cell)(cell.figure["value"])
+
+
+def writer_of(cell: Cell) -> Callable[[float], str]:
+    return percent if cell.is_binary else number
 
 
 def told(cell: Cell) -> str:
     found = cell.figure
     if found["value"] is None:
         return found["why_missing"]
-    ends = f" ({between(found, percent)})" if found["ci"] else ""
-    return f"{cell_text(cell)}{ends}, n {found['n']:,}"
+    return f"{with_interval(found, writer_of(cell))}, n {found['n']:,}"
 
 
 def sentences(made: Ablation, task: Task, grader: Grader | None) -> list[str]:
@@ -116,18 +118,19 @@ def sentences(made: Ablation, task: Task, grader: Grader | None) -> list[str]:
         fails = {"value": 1 - hardest.figure["value"], "ci": [1 - end for end in hardest.figure["ci"][::-1]]}
         said.append(f"Most fail at {hardest.title}: {with_interval(fails, percent)} of {counted(hardest.figure['n'], 'output')}.")
     elif hardest:
-        said.append(f"The lowest scores are for {hardest.title}: {cell_text(hardest)} on average.")
+        said.append(f"The lowest scores are for {hardest.title}: {with_interval(hardest.figure, writer_of(hardest))} on average.")
     return said
 
 
 def band_sentence(known: list[Group], task: Task) -> str:
     """Which groups are in the target band, and by which rate; the intervals of some may not tell."""
     ways = [f"by {what}" for by, what in WAYS.items() if any(g.target.by == by for g in known)]
-    told = []
+    parts = []
     for word in dict.fromkeys(g.target.word for g in known):
         names = [g.name for g in known if g.target.word == word]
-        shown = names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], f"{len(names) - MOST_NAMES} more"]
+        if len(names) > MOST_NAMES:
+            names = [*names[:MOST_NAMES], f"{len(names) - MOST_NAMES} more"]
         why = " (the interval does not settle it)" if word == "undecided" else ""
-        told.append(f"{listed(shown)} {'is' if len(names) == 1 else 'are'} {word}{why}")
+        parts.append(f"{listed(names)} {'is' if len(names) == 1 else 'are'} {word}{why}")
     band = f"the target band of {percent(task.band_low)} to {percent(task.band_high)}"
-    return f"Against {band}, {' where there is one, else '.join(ways)}: {'; '.join(told)}."
+    return f"Against {band}, {' where there is one, else '.join(ways)}: {'; '.join(parts)}."

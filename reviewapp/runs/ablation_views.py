@@ -103,6 +103,7 @@ def page_context(asked: Asked, made: Ablation, user: User) -> dict[str, Any]:
     return {
         "task": task,
         "made": made,
+        "by_title": by_title(asked.by),
         "said": sentences(made, task, asked.grader),
         "rows": list(zip(made.groups, links, strict=True)),
         "all_query": urlencode({"task": task.slug}),

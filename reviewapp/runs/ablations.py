@@ -15,12 +15,12 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, mean_human
 from graders.calibration.decision import majority
-from graders.calibration.passes import pass_at_k
 from graders.calibration.rates import wilson
+from graders.calibration.weighted import weighted_mean
 from reviewapp.calibration.figures import Figure, figure, missing
 from reviewapp.calibration.grades import Grades, Outputs
-from reviewapp.calibration.rates import pass_rate_group
-from reviewapp.calibration.report import grades_of, remembered
+from reviewapp.calibration.rates import pass_at_ks, pass_rate_group
+from reviewapp.calibration.report import grades_of, remembered, sampling_text
 from reviewapp.calibration.rows import CATEGORICAL
 from reviewapp.calibration.target import Target, target_of
 from reviewapp.models import Grade, Grader, Task, Variant
@@ -79,6 +79,7 @@ class Ablation:
     failures: tuple[Failure, ...]
     n_failed: int
     n_left_out: int  # outputs of groups beyond the most that are shown
+    sampling: str  # how the labelled outputs were chosen
 
 
 def ablation_of(task: Task, grader: Grader | None, by: str) -> Ablation:
@@ -97,7 +98,8 @@ def make_ablation(task: Task, grader: Grader | None, by: str) -> Ablation:
     place = {old: new for new, old in enumerate(order)}
     total = make_group(task, grades, (0, ""), variants, grader)
     failures, n_failed = read_failures(task, grader, grades, number, place)
-    return Ablation(tuple(groups[i] for i in order), replace(total, name="All"), failures, n_failed, left_out)
+    shown = tuple(groups[i] for i in order)
+    return Ablation(shown, replace(total, name="All"), failures, n_failed, left_out, sampling_text(grades))
 
 
 def group_numbers(outputs: Outputs, by: str) -> tuple[Ints, list[tuple[int, str]], int]:
@@ -144,7 +146,7 @@ def make_group(task: Task, part: Grades, key: tuple[int, str], variants: dict[in
     rates = pass_rate_group(part.judge_passed, human, part)
     verdicts = part.judge_passed if grader else human
     decided = verdicts[~np.isnan(verdicts)]
-    rate = rates["raw"] if grader else rates["wilson"]
+    rate = rates["raw"] if grader else rates["human"]
     corrected = rates["ppi"] if grader and len(part.labelled) else missing("no output here has a person's blind grade")
     n_graded = int((~np.isnan(part.judge)).any(axis=1).sum()) if grader else len(human)
     return Group(
@@ -156,7 +158,7 @@ def make_group(task: Task, part: Grades, key: tuple[int, str], variants: dict[in
         passes=int(decided.sum()),
         undecided=max(0, n_graded - len(decided)),
         rate=rate,
-        people=rates["wilson"],
+        people=rates["human"],
         corrected=corrected,
         pass_at_k=chances(verdicts, part.outputs if grader else _labelled(part)),
         target=target_of(task, corrected, rate, "judge" if grader else "people"),
@@ -171,11 +173,7 @@ def _labelled(part: Grades) -> Outputs:
 
 def chances(verdicts: Floats, outputs: Outputs) -> dict[str, Figure]:
     """Unbiased pass@k over the prompts; a variant whose prompt is the task's own is one prompt."""
-    is_decided = ~np.isnan(verdicts)
-    prompts = np.where(outputs.prompt > 0, outputs.prompt, -outputs.variant)[is_decided]
-    _, number = np.unique(prompts, return_inverse=True)
-    n, passes = np.bincount(number), np.bincount(number, weights=verdicts[is_decided]).astype(np.int64)
-    return {str(k): figure(pass_at_k(n.tolist(), passes.tolist(), k)) for k in KS}
+    return pass_at_ks(verdicts, np.where(outputs.prompt > 0, outputs.prompt, -outputs.variant), KS)
 
 
 def criterion_cells(part: Grades, grader: Grader | None) -> list[Cell]:
@@ -184,17 +182,24 @@ def criterion_cells(part: Grades, grader: Grader | None) -> list[Cell]:
         if criterion.kind == CATEGORICAL:
             continue
         scores = part.judge[:, i] if grader else mean_human(part.human[:, :, i]) if len(part.labelled) else np.empty(0)
-        known = scores[~np.isnan(scores)]
+        is_known = ~np.isnan(scores)
+        known = scores[is_known]
         low, high = criterion.scale_low, criterion.scale_high
         if criterion.kind == "binary":
             found = figure(wilson(int((known > (low + high) / 2).sum()), len(known)))
             cells.append(Cell(criterion.key, criterion.title, True, found, found["value"]))
             continue
-        value = float(known.mean()) if len(known) else None
-        why = "its spread is on the calibration page" if len(known) else "no scored output"
-        found = {"value": value, "ci": None, "n": len(known), "why_missing": why}
-        cells.append(Cell(criterion.key, criterion.title, False, found, None if value is None else (value - low) / (high - low)))
+        found = mean_of(known, (part.clusters if grader else part.clusters[part.labelled])[is_known], (low, high))
+        share = None if found["value"] is None else (found["value"] - low) / (high - low)
+        cells.append(Cell(criterion.key, criterion.title, False, found, share))
     return cells
+
+
+def mean_of(scores: Floats, clusters: Ints, scale: tuple[float, float]) -> Figure:
+    """Their mean, outputs of a prompt taken together."""
+    if not len(scores):
+        return missing("no scored output")
+    return figure(weighted_mean(np.full(len(scores), np.nan), scores, scale, clusters=clusters))
 
 
 def read_failures(
@@ -232,6 +237,7 @@ def as_json(task: Task, grader: Grader | None, by: str, made: Ablation) -> dict[
         "grader": grader and {"name": grader.name, "version": grader.version, "sha256": grader.sha256},
         "by": by,
         "target_band": [task.band_low, task.band_high],
+        "sampling": made.sampling,
         "groups": [_group_json(group) for group in made.groups],
         "all": _group_json(made.total),
         "failures": [

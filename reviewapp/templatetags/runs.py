@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django import template
@@ -9,14 +10,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from graders.calibration.result import Estimate
-from reviewapp.calibration.figures import figure
-from reviewapp.calibration.words import with_interval
+from reviewapp.calibration.figures import Figure, figure
+from reviewapp.calibration.words import between, with_interval
 from reviewapp.models import Grader, Task
-from reviewapp.runs.ablation_charts import cell_text, told
+from reviewapp.runs.ablation_charts import writer_of
 from reviewapp.runs.ablations import Failure, Group
 from reviewapp.runs.progress import Progress, Spend
 from reviewapp.templatetags.plots import percent as place
-from reviewapp.words import percent
+from reviewapp.words import counted, percent
 
 register = template.Library()
 
@@ -36,19 +37,37 @@ def banded_interval(figure: dict[str, Any], task: Task, grader: Grader | None) -
 
 
 @register.simple_tag
+def rate_cell(figure: dict[str, Any]) -> SafeString:
+    return figure_cell(figure, percent)
+
+
+@register.simple_tag
 def criterion_cell(group: Group, number: int) -> SafeString:
     cell = group.cells[number]
-    return format_html('<td class="num" title="{}">{}</td>', told(cell), cell_text(cell))
+    return figure_cell(cell.figure, writer_of(cell))
 
 
 @register.simple_tag
 def chance_cell(group: Group, k: str) -> SafeString:
-    found = group.pass_at_k[k]
+    return figure_cell(group.pass_at_k[k], percent, "prompt")
+
+
+def figure_cell(found: Figure, write: Callable[[float], str], of: str = "output") -> SafeString:
+    """A table cell: the value with its interval and of how many; where one of them is missing, why."""
     if found["value"] is None:
-        return format_html(
-            '<td class="num"><span class="muted" title="{0}">–<span class="sr-only"> {0}</span></span></td>', found["why_missing"]
-        )
-    return format_html('<td class="num">{}</td>', percent(found["value"]))
+        return format_html('<td class="num"><span class="muted tiny why">{}</span></td>', found["why_missing"])
+    said = ends(found, write)
+    return format_html(
+        '<td class="num">{}<br>{}<br><span class="muted tiny">{}</span></td>', write(found["value"]), said, counted(found["n"], of)
+    )
+
+
+@register.simple_tag
+def ends(found: Figure, write: Callable[[float], str] = percent) -> SafeString:
+    """The interval; where there is none, why."""
+    if found["ci"]:
+        return format_html('<span class="muted tiny">{}</span>', between(found, write))
+    return format_html('<span class="muted tiny why">no interval: {}</span>', found["why_missing"].removeprefix("no interval: "))
 
 
 @register.simple_tag

@@ -35,3 +35,11 @@ def test_figures_are_drawn_and_saved_as_svg_and_png(study):
     keep_screenshot(study, "ablations")
     study.click("text=people, blind")
     expect(study.locator("text=There is no verdict on any of these outputs yet.")).to_be_visible()
+
+
+def test_on_a_narrow_screen_the_tables_scroll_and_the_page_does_not(study):
+    study.set_viewport_size({"width": 390, "height": 800})
+    study.goto("/runs/ablations/?task=memory")
+    expect(study.locator("[data-chart=chart-criteria] .heatmaplayer image")).to_be_attached(timeout=30_000)
+    study.evaluate("document.querySelectorAll('#ablations details').forEach(d => { d.open = true })")
+    assert study.evaluate("document.documentElement.scrollWidth") == 390
