@@ -1,7 +1,7 @@
 """Pass rates of a task by prompt variant, model or both: what the ablation page shows, as plain data.
 
 Everything is made of the arrays that the calibration page has too (calibration/grades.py): the newest grade of the latest
-version of each output. A rate's interval is Wilson's; beside it the rate that people would give, from their blind grades.
+version of each output. A judge's rate has Wilson's interval; beside it that of people alone, and corrected by their blind grades.
 """
 
 from __future__ import annotations
