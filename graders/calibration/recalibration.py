@@ -1,7 +1,7 @@
 """From the judge's score to the score that people would give: a monotone map, how well it does, and how sure it is.
 
-Fitted to labelled outputs, tested on prompts that it has not seen. Isotonic from 50 labels on, a straight line below
-(a staircase of 30 outputs follows their noise), and refused below 20.
+Fitted to labelled outputs, tested on prompts that it has not seen. Isotonic from 50 labelled outputs on, a straight line
+below (a staircase of 30 outputs follows their noise), and refused below 20. Several criteria of one output are one label.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from graders.calibration.arrays import (
     scored_by_both,
 )
 from graders.calibration.jackknife import UNSEEN, Kind
-from graders.calibration.resample import Resamples, ratio, with_interval
+from graders.calibration.resample import ROUNDING, Resamples, ratio, with_interval
 from graders.calibration.result import Estimate
 
 MIN_LABELS = 20  # also what a 95 % interval for one prediction takes: 19 residuals
 MIN_PROMPTS = 5
 MIN_ISOTONIC = 50
 N_FOLDS = 10
+NO_WIDTH = "no interval: the labels lie exactly where the map puts them, and that does not show how far off others would be"
 
 Method = Literal["isotonic", "linear"]
 
@@ -40,7 +41,8 @@ class Calibrator:
     """A monotone map from judge score to expected human score, straight between its knots and level beyond them.
 
     Of new outputs of new prompts, about `level` have a mean human score within `half_width` of the prediction; `spread` is
-    the root of the mean squared difference from it. Both in points, from prompts that the map has not seen.
+    the root of the mean squared difference from it. Both in points, from prompts that the map has not seen. No half width
+    (None) where it would be 0: NO_WIDTH says why.
     """
 
     method: Method
@@ -48,7 +50,7 @@ class Calibrator:
     human: tuple[float, ...]
     low: float
     high: float
-    half_width: float
+    half_width: float | None
     level: float
     n: int
     spread: float
@@ -58,9 +60,9 @@ class Calibrator:
         return _apply((np.array(self.judge), np.array(self.human)), score_array("judge", judge))
 
     def interval(self, judge: Scores) -> tuple[Floats, Floats]:
-        """Return the ends of the interval of each single prediction, (n,) and (n,), kept on the scale."""
-        middle = self.predict(judge)
-        return np.clip(middle - self.half_width, self.low, self.high), np.clip(middle + self.half_width, self.low, self.high)
+        """Return the ends of the interval of each single prediction, (n,) and (n,), kept on the scale; NaN where there is none."""
+        middle, half = self.predict(judge), np.nan if self.half_width is None else self.half_width
+        return np.clip(middle - half, self.low, self.high), np.clip(middle + half, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def recalibrate(
     rng: np.random.Generator,
     level: float = 0.95,
     resamples: Resamples | None = None,
+    outputs: Iterable[Hashable] | None = None,
 ) -> Recalibration:
     """Return the calibrator of a judge, cross-validated by prompt.
 
@@ -112,6 +115,8 @@ def recalibrate(
         How often the interval of a single prediction should hold the mean human score.
     resamples : Resamples of the n items, optional
         For the intervals of errors, with the maps taken as they are.
+    outputs : iterable (n,), optional
+        The output of each item, where its criteria are several items; by default each item is an output.
 
     Returns
     -------
@@ -123,16 +128,18 @@ def recalibrate(
     -----
     The interval for one prediction is split-conformal, each fold in turn being the split: the ceil((n + 1) level)-th
     smallest of the absolute errors on unseen prompts. It is exact for one split of independent outputs and close to it
-    for ten. Log-loss: before, the place of the judge's score on the scale is read as the chance of a pass; after, the
-    same kind of map is fitted to passes. Chances are kept 1 / (2 n + 2) away from 0 and 1, so the loss has a largest value;
-    before, the upper end allows for half an output of that (`jackknife.ends_of`). Intervals of the errors after the map are about
-    the map that is returned, on outputs that it has not seen, and allow for its fit (`_with_fit`).
+    for ten. It is so over many sets of labels, not for each of them (Vovk 2013): where that error is 0, the labels show no
+    error to go by, and there is no interval. Log-loss: before, the place of the judge's score on the scale is read as the
+    chance of a pass; after, the same kind of map is fitted to passes. Chances are kept 1 / (2 n + 2) away from 0 and 1, so the
+    loss has a largest value; before, the upper end allows for half an output of that (`jackknife.ends_of`). Intervals of the
+    errors after the map are about the map that is returned, on outputs that it has not seen, and allow for its fit (`_with_fit`).
 
     References
     ----------
     Efron (1986), JASA 81:461-470, and Bates, Hastie and Tibshirani (2024), JASA 119:1434-1445, on errors by cross-validation.
     Zadrozny and Elkan (2002), KDD, on isotonic calibration. Vovk (2015), Annals of Mathematics and Artificial
-    Intelligence 74:9-28, on cross-conformal prediction. Lei et al. (2018), JASA 113:1094-1111, on the quantile.
+    Intelligence 74:9-28, on cross-conformal prediction, and (2013), Machine Learning 92:349-376, on what holds given the
+    labels. Lei et al. (2018), JASA 113:1094-1111, on the quantile.
     """
     check_level(level)
     check_scale(scale)
@@ -141,17 +148,20 @@ def recalibrate(
     check_range("human", y, *scale)
     verdicts = score_array("passed", passed)[both]
     prompts = cluster_numbers("clusters", clusters, len(both))[both]
-    n, n_prompts = len(x), len(np.unique(prompts))
+    of = np.arange(len(both)) if outputs is None else cluster_numbers("outputs", outputs, len(both))
+    of, n, n_prompts = of[both], len(x), len(np.unique(prompts))
+    n_outputs = len(np.unique(of))
     n_dropped = int((~both).sum())
     needed = max(MIN_LABELS, int(np.ceil(level / (1 - level) - 1e-9)))
-    if why := _why_refused(n, n_prompts, needed):
+    if why := _why_refused(n_outputs, n_prompts, needed):
         none = Estimate.missing(why, n, n_dropped)
-        return Recalibration(None, max(needed - n, MIN_PROMPTS - n_prompts, 1), why, none, none, none, none, none, none)
-    method: Method = "isotonic" if n >= MIN_ISOTONIC else "linear"
+        return Recalibration(None, max(needed - n_outputs, MIN_PROMPTS - n_prompts, 1), why, none, none, none, none, none, none)
+    method = _method_for(n_outputs)
     folds = _folds(prompts, rng)
     after = np.clip(_unseen(x, y, folds, method), *scale)
+    after = np.where(np.abs(after - y) <= ROUNDING, y, after)
     knots = _knots(x, y, method)
-    half_width = float(np.sort(np.abs(after - y))[int(np.ceil((n + 1) * level)) - 1])
+    half_width = _half_width(np.abs(after - y), level)
     spread = float(np.sqrt(np.mean((after - y) ** 2)))
     low, high = scale
     heights = np.clip(knots[1], low, high)
@@ -160,7 +170,9 @@ def recalibrate(
     errors = (np.abs(x - y), np.abs(after - y), x - y, after - y)
     mae_before, mae_after, bias_before, bias_after = _means(errors, part, n_dropped, ("size", "size", "points", "points"))
     mae_after = _with_fit(mae_after, np.abs(np.clip(_apply(knots, x), *scale) - y))
-    loss_before, loss_after = _log_losses((x - low) / (high - low), x, verdicts, folds, method=method, resamples=part, n_dropped=n_dropped)
+    loss_before, loss_after = _log_losses(
+        (x - low) / (high - low), x, verdicts, folds, of=of, method=method, resamples=part, n_dropped=n_dropped
+    )
     return Recalibration(
         calibrator,
         0,
@@ -188,17 +200,25 @@ def pass_chance(judge: Scores, passed: Scores) -> tuple[tuple[float, ...], tuple
     check_range("passed", y, 0, 1)
     if len(x) < MIN_LABELS or np.ptp(y) == 0:
         return None
-    scores, chances = _knots(x, y, "isotonic" if len(x) >= MIN_ISOTONIC else "linear")
+    scores, chances = _knots(x, y, _method_for(len(x)))
     return tuple(scores.tolist()), tuple(np.clip(chances, 0, 1).tolist())
 
 
-def _why_refused(n: int, n_prompts: int, needed: int) -> str:
-    if n < needed:
-        return f"not fitted, because {n} outputs have both scores, and it takes {needed}: label {needed - n} more"
+def _why_refused(n_outputs: int, n_prompts: int, needed: int) -> str:
+    if n_outputs < needed:
+        return f"not fitted, because {n_outputs} outputs have both scores, and it takes {needed}: label {needed - n_outputs} more"
     if n_prompts < MIN_PROMPTS:
         missing = MIN_PROMPTS - n_prompts
         return f"not fitted, because the labels belong to {n_prompts} prompts, and it takes {MIN_PROMPTS}: label {missing} more"
     return ""
+
+
+def _method_for(n_outputs: int) -> Method:
+    return "isotonic" if n_outputs >= MIN_ISOTONIC else "linear"
+
+
+def _half_width(errors: Floats, level: float) -> float | None:
+    return float(np.sort(errors)[int(np.ceil((len(errors) + 1) * level)) - 1]) or None
 
 
 def _folds(prompts: Ints, rng: np.random.Generator) -> Ints:
@@ -262,13 +282,14 @@ def _apply(knots: tuple[Floats, Floats], x: Floats) -> Floats:
 
 
 def _log_losses(
-    stated: Floats, x: Floats, passed: Floats, folds: Ints, *, method: Method, resamples: Resamples | None, n_dropped: int
+    stated: Floats, x: Floats, passed: Floats, folds: Ints, *, of: Ints, method: Method, resamples: Resamples | None, n_dropped: int
 ) -> tuple[Estimate, Estimate]:
     known = ~np.isnan(passed)
-    n = int(known.sum())
+    n, n_outputs = int(known.sum()), len(np.unique(of[known]))
     n_dropped += len(passed) - n
-    if n < MIN_LABELS or len(np.unique(folds[known])) < 2:
-        none = Estimate.missing(f"not defined, because {n} outputs have a majority of people, and it takes {MIN_LABELS}", n, n_dropped)
+    if n_outputs < MIN_LABELS or len(np.unique(folds[known])) < 2:
+        why = f"not defined, because {n_outputs} outputs have a majority of people, and it takes {MIN_LABELS}"
+        none = Estimate.missing(why, n, n_dropped)
         return none, none
     y, part, edge = passed[known], resamples and resamples.of(known), 1 / (2 * n + 2)
     after = _unseen(x[known], y, folds[known], method)

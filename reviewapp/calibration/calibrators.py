@@ -47,15 +47,18 @@ class Fit:
         found = self.calibrator.map
         return Line(found["judge"], found["human"]), Line(*found["chance"]) if found["chance"] else None
 
-    def predict(self, score: float) -> tuple[float, bool | None, float]:
-        """The score that people would give, whether they would rather pass it than not, and their spread about that."""
+    def predict(self, score: float) -> tuple[float, bool | None, float | None]:
+        """The score that people would give, whether they would rather pass it than not, and their spread about that.
+
+        No spread (None) where the labels show none: they do not tell how far off others would be.
+        """
         expected, chance = self._maps
         people, threshold = expected.at(score), self.calibrator.map["threshold"]
         if chance is not None:
             is_pass: bool | None = chance.at(score) >= PASS_CHANCE
         else:  # people passed all, or none
             is_pass = None if threshold is None else people >= threshold
-        return round(people, 6), is_pass, self.calibrator.map["spread"]
+        return round(people, 6), is_pass, self.calibrator.map["spread"] or None
 
 
 class Line:

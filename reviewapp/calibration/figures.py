@@ -132,19 +132,24 @@ def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
         head = {"method": None, "labels_missing": None, "why_missing": NOT_A_SCALE, "half_width": missing(NOT_A_SCALE), "knots": None}
         return head | {name: missing(NOT_A_SCALE) for name in names}
     made = recalibration.recalibrate(
-        items.judge, items.mean, items.human_passes, items.scale, items.clusters, rng=rng, resamples=items.resamples
+        items.judge, items.mean, items.human_passes, items.scale, items.clusters, rng=rng, resamples=items.resamples, outputs=items.output
     )
     fitted = made.calibrator
-    why = "the half width of an interval has none itself"
-    half_width = Estimate.missing(made.why_missing) if fitted is None else Estimate(fitted.half_width, None, None, fitted.n, why)
     return {
         "method": fitted and fitted.method,
         "labels_missing": made.labels_missing,
         "why_missing": made.why_missing or None,
-        "half_width": figure(half_width),
+        "half_width": figure(_half_width(made)),
         "knots": fitted and {"judge": list(fitted.judge), "human": list(fitted.human)},
         **{name: figure(getattr(made, name)) for name in names},
     }
+
+
+def _half_width(made: recalibration.Recalibration) -> Estimate:
+    fitted = made.calibrator
+    if fitted is None or fitted.half_width is None:
+        return Estimate.missing(made.why_missing or recalibration.NO_WIDTH, fitted.n if fitted else 0)
+    return Estimate(fitted.half_width, None, None, fitted.n, "the half width of an interval has none itself")
 
 
 def bias_group(items: Items, grades: Grades, judge_name: str) -> Figure:

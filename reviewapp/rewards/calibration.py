@@ -81,6 +81,7 @@ class Calibration:
         return [
             {"task": slug, "judge": name, "judge_version": version, "sha256": c.sha256}
             | {key: c.map[key] for key in ("method", "n", "half_width", "level", "spread")}
+            | {"half_width": c.half_width}
             for (slug, name, version), fit in sorted(self.fits.items())
             if (c := fit.calibrator)
         ]

@@ -53,12 +53,7 @@ def reward_of(plain: Grade, task: Task, grader: Grader, fit: Fit | None) -> Rewa
     if score is not None and fit and fit.calibrator:
         score, passed, _ = fit.predict(score)
         source = "calibrated_judge"
-        half = fit.calibrator.map["half_width"]
-        interval = {
-            "low": _share(score - half, low, high),
-            "high": _share(score + half, low, high),
-            "level": fit.calibrator.map["level"],
-        }
+        interval = _interval(fit.calibrator, score, low, high)
     crashed = rubric.requires_run and plain.runs is False
     value = 0.0 if crashed else None if score is None else _share(score, low, high)
     return Reward(
@@ -82,6 +77,13 @@ def reward_of(plain: Grade, task: Task, grader: Grader, fit: Fit | None) -> Rewa
             "why_uncalibrated": fit.why_missing if fit and not fit.calibrator else "",
         },
     )
+
+
+def _interval(calibrator: Calibrator, score: float, low: float, high: float) -> dict[str, float] | None:
+    half = calibrator.half_width
+    if half is None:
+        return None
+    return {"low": _share(score - half, low, high), "high": _share(score + half, low, high), "level": calibrator.map["level"]}
 
 
 def _share(score: float, low: float, high: float) -> float:

@@ -212,14 +212,14 @@ def judge_api(monkeypatch, tmp_path):
 
 
 @at_once
-def label_20(task, person):
-    """The judge says 2 to 9, the person two points less."""
+def label_20(task, person, always=None):
+    """The judge says 2 to 9, the person two points less, or always the same."""
     row = save_plain_grader(registry.get("judge"))
     keys = [c.key for c in task.rubric.criteria.all()]
     for i in range(20):
         output = make_output(task)
         make_judge_grade(output, dict.fromkeys(keys, 2.0 + i % 8), row)
-        make_human_grade(output, person, dict.fromkeys(keys, i % 8 + 0.5 * (i % 2)))
+        make_human_grade(output, person, dict.fromkeys(keys, i % 8 + 0.5 * (i % 2) if always is None else always))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -244,6 +244,14 @@ def test_a_judge_s_score_is_put_as_people_would_give_it_and_the_calibrator_is_na
     api.post("reward", {**body, "calibrator": "0123456789ab"})
     assert api.status == 422
     assert LlmCall.objects.filter(scope=f"rewards {admin.pk} {task.slug}").count() == 16
+
+
+@pytest.mark.django_db(transaction=True)
+def test_labels_that_all_agree_give_a_reward_without_an_interval(admin, judge_api):
+    api, task = caller_for(admin, "reward"), make_idea_task()
+    label_20(task, make_user("bo"), always=9)
+    told = graded(api, {"task": task.slug, "completions": ["# An idea"]})
+    assert (told["rewards"], told["components"][0]["source"], told["components"][0]["interval"]) == ([0.9], "calibrated_judge", None)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -74,6 +74,13 @@ def test_too_few_labels_are_told(as_viewer):
     assert "4 outputs of 4 prompts have both scores: too few to lean on any figure here." in text_of(as_viewer.get(PAGE))
 
 
+def test_how_many_labels_more_a_calibrator_takes_is_told_in_outputs(as_viewer):
+    grade_outputs(11)
+    said = text_of(as_viewer.get(PAGE))
+    assert "Label 9 more before the judge's scores can be recalibrated." in said
+    assert "not fitted, because 11 outputs have both scores, and it takes 20: label 9 more" in said
+
+
 def test_a_task_without_labels_says_what_to_do(as_viewer):
     make_judge_grade(make_output(make_task()), scores(5))
     response = as_viewer.get(PAGE)

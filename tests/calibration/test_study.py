@@ -92,6 +92,21 @@ def test_a_task_without_labels_has_reasons_in_place_of_figures():
     assert found["pooled"]["pass_rate"]["raw"]["n"] == 1
 
 
+def test_a_calibrator_takes_twenty_outputs_however_many_criteria_these_have():
+    task = make_task()
+    found = study(task, grade_outputs(task, 11))
+    for scope in (found["pooled"], found["criteria"]["upside"]):
+        assert (scope["calibrator"]["method"], scope["calibrator"]["labels_missing"]) == (None, 9)
+        assert scope["calibrator"]["half_width"]["why_missing"].endswith("11 outputs have both scores, and it takes 20: label 9 more")
+
+
+def test_labels_that_all_agree_give_no_interval_of_a_prediction():
+    task = make_task()
+    calibrator = study(task, grade_outputs(task, 24))["pooled"]["calibrator"]
+    assert (calibrator["half_width"]["value"], calibrator["half_width"]["n"], calibrator["mae_after"]["value"]) == (None, 96, 0)
+    assert calibrator["half_width"]["why_missing"].startswith("no interval: the labels lie exactly where the map puts them")
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_hardly_any_output_is_no_crash(n):

@@ -26,13 +26,13 @@ def labelled(reviewer):
 
 
 @at_once
-def grade(n: int, person, *, others: int = 4):
+def grade(n: int, person, *, others: int = 4, always: float | None = None):
     task = make_task()
     judge = make_grader("judge", "3")
     for i in range(n):
         output = make_output(task)
         make_judge_grade(output, scores(2 + i % 8), judge)
-        make_human_grade(output, person, scores(i % 8 + 0.5 * (i % 2)))
+        make_human_grade(output, person, scores(i % 8 + 0.5 * (i % 2) if always is None else always))
     for _ in range(others):
         make_judge_grade(make_output(task), scores(8), judge)
     return task
@@ -114,6 +114,25 @@ def test_calibrate_fit_tells_the_calibrator_that_exports_would_use(labelled):
     told = json.loads(out.getvalue())
     assert told["sha256"] == Calibrator.objects.get().sha256
     assert (told["judge"], told["labels_missing"], told["map"]["method"]) == ("judge@3", 0, "linear")
+
+
+def test_labels_that_all_agree_do_not_tell_how_far_off_a_prediction_is(tmp_path, reviewer):
+    grade(24, reviewer, always=9)
+    out = export(tmp_path / "out")
+    assert {(row["label_score"], row["label_sd"]) for row in by_source(out, "calibrated_judge")} == {(9.0, None)}
+    [named] = manifest_of(out)["calibrator"]
+    assert (named["n"], named["half_width"], named["level"]) == (24, None, 0.95)
+
+
+def test_calibrate_fit_gives_no_interval_where_labels_all_agree(reviewer):
+    grade(24, reviewer, always=9)
+    out = io.StringIO()
+    call_command("calibrate", "--task", "ideas", "--fit", stdout=out)
+    call_command("calibrate", "--task", "ideas", "--fit", "--json", stdout=out)
+    text, told = out.getvalue().splitlines()
+    assert "is off by 0 points" in text and "95 of 100" not in text
+    assert "no interval: the labels lie exactly where the map puts them" in text
+    assert json.loads(told)["map"]["half_width"] is None and json.loads(told)["why_no_interval"] in text
 
 
 def test_calibrate_fit_says_how_many_labels_are_missing(reviewer):

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from graders.calibration.recalibration import NO_WIDTH
 from reviewapp.calibration.calibrators import Fit, current_fit
 from reviewapp.calibration.grades import MODES, judges_of
 from reviewapp.calibration.study import DEFAULT_EPSILON, StudyError, study
@@ -53,17 +54,19 @@ class Command(BaseCommand):
 def fit_to_json(judge: Grader, fit: Fit) -> dict[str, Any]:
     made = fit.calibrator
     told = {"judge": f"{judge.name}@{judge.version}", "sha256": made and made.sha256, "map": made and made.map}
-    return told | {"report": made and made.report, "labels_missing": fit.labels_missing, "why_missing": fit.why_missing or None}
+    told |= {"report": made and made.report, "labels_missing": fit.labels_missing, "why_missing": fit.why_missing or None}
+    return told | {"why_no_interval": NO_WIDTH if made and made.half_width is None else None}
 
 
 def fit_to_text(told: dict[str, Any]) -> str:
     if told["why_missing"]:
         return f"{told['judge']}: {told['why_missing']}"
     report, fitted = told["report"], told["map"]
+    within = told["why_no_interval"] or f"95 of 100 labels are within {fitted['half_width']:.3g}"
     return (
         f"{told['judge']}: calibrator {told['sha256'][:12]}, {fitted['method']}, of {fitted['n']:,} labels. On unseen prompts it is off by "
         f"{report['mae_after']['value']:.3g} points (the judge itself by {report['mae_before']['value']:.3g}), "
-        f"and 95 of 100 labels are within {fitted['half_width']:.3g}."
+        f"and {within}."
     )
 
 

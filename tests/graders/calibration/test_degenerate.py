@@ -217,6 +217,22 @@ def test_too_few_labels_make_no_calibrator_and_it_says_how_many_more(n, more):
     assert f"label {more} more" in made.why_missing
 
 
+def test_several_criteria_of_one_output_are_one_label_of_a_calibrator():
+    outputs = np.repeat(np.arange(11), 6)
+    scores = np.linspace(1, 5, len(outputs))
+    made = recalibrate(scores, scores, scores >= 4, (1, 5), outputs, rng=np.random.default_rng(0), outputs=outputs)
+    assert made.why_missing == "not fitted, because 11 outputs have both scores, and it takes 20: label 9 more"
+    assert (made.calibrator, made.labels_missing, made.log_loss_after.value) == (None, 9, None)
+
+
+@pytest.mark.parametrize("n", [30, 80])
+def test_labels_that_lie_where_the_map_puts_them_give_no_interval_of_a_prediction(n):
+    judge = np.linspace(1, 5, n)
+    made = recalibrate(judge, np.full(n, 5.0), np.ones(n), (1, 5), range(n), rng=np.random.default_rng(0))
+    assert (made.calibrator.half_width, made.calibrator.spread, made.mae_after.value) == (None, 0, 0)
+    assert np.isnan(made.calibrator.interval([3])).all()
+
+
 @pytest.mark.parametrize("n, method", [(20, "linear"), (49, "linear"), (50, "isotonic")])
 def test_a_calibrator_is_a_line_below_fifty_labels_and_isotonic_from_there(n, method):
     scores = np.linspace(1, 5, n)
