@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Count, Max, Q
-from django.urls import NoReverseMatch, reverse
 
 from graders import registry
 from graders.judge.grader import JudgeGrader
@@ -29,7 +28,6 @@ class Row:
     n_grades: int
     tasks: tuple[Task, ...]  # that it graded
     primary_of: tuple[Task, ...]
-    url: str
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,6 @@ class OnTask:
     @property
     def n_left(self) -> int:
         return self.n_labelled - self.n_both
-
-
-def url_of(grader: Grader) -> str:
-    try:
-        return reverse("judge", args=[grader.name, grader.version])
-    except NoReverseMatch:  # an import may call its judge anything
-        return ""
 
 
 def judge_rows() -> list[Row]:
@@ -73,7 +64,7 @@ def _row(grader: Grader, version: JudgeVersion | None, graded: dict[int, int], t
     judge = version.judge if version else setup.judge if setup and is_set_up else None
     primary = [task for task in tasks.values() if is_primary(grader, task, graders, graded)]
     mine = tuple(tasks[pk] for pk in graded if pk in tasks)
-    return Row(grader, judge, version, is_set_up, sum(graded.values()), mine, tuple(primary), url_of(grader))
+    return Row(grader, judge, version, is_set_up, sum(graded.values()), mine, tuple(primary))
 
 
 def is_primary(grader: Grader, task: Task, graders: Iterable[Grader], graded: dict[int, int]) -> bool:

@@ -1,6 +1,9 @@
 """Judges: versions that never change, an editor, a try on the labelled outputs, and what counts."""
 
+import re
 from dataclasses import replace
+from html import unescape
+from urllib.parse import unquote
 
 import pytest
 from django.conf import settings
@@ -187,6 +190,17 @@ def test_the_list_shows_versions_and_what_they_count_for(as_viewer, db):
     page = as_viewer.get("/judges/").content.decode()
     assert page.index("strict") and '<span class="mark judge">Ideas</span>' in page
     assert "New version" not in page
+
+
+@pytest.mark.parametrize(("name", "version"), [("meta/llama", "3/b"), ("..", "."), ("50% a+b", "1?#"), ("a%2Fb", "\n"), ("new", "try")])
+def test_a_judge_of_any_name_has_a_page_and_can_be_promoted(as_admin, db, name, version):
+    scored(make_output(make_task()), 5, version, name)
+    address = unescape(re.search(r'href="(/judges/[^"]+/)">', as_admin.get("/judges/").content.decode().partition("<tbody>")[2])[1])
+    page = as_admin.get(address)
+    assert (page.status_code, page.context["row"].name, page.context["row"].version) == (200, name, version)
+    assert not {".", ".."} & set(unquote(address).split("/")), "a browser would take it for a step up"
+    assert as_admin.post(f"{address}promote/", {"task": "ideas"}).url == address
+    assert Task.objects.get().primary_grader == f"{name}@{version}"
 
 
 def test_who_may_not_change_judges_is_told(client, as_reviewer, db):
