@@ -1,9 +1,13 @@
 """The task pages."""
 
+import re
+from html import unescape
+
 import pytest
 from django.urls import reverse
 
-from reviewapp.catalog.sync import sync_tasks
+import tasks.task as spec
+from reviewapp.catalog.sync import save_variant, sync_tasks
 from tests.make import make_human_grade, make_judge_grade, make_output
 
 
@@ -29,6 +33,16 @@ def test_two_variants_are_compared_line_by_line(as_viewer, shipped):
     page = as_viewer.get(reverse("task", args=["neural_memory"]), {"variant": "biological_hints", "against": "explicit_hints"})
     assert b'class="diff-del"' in page.content
     assert b'class="diff-add"' in page.content
+
+
+def test_a_variant_of_any_name_is_shown_by_its_link(as_viewer, db):
+    task = make_output().task
+    save_variant(task, spec.Variant(name="R&D #2 100%", prompt="Another prompt."))
+    page = as_viewer.get(reverse("task", args=["ideas"])).content.decode()
+    for link in re.findall(r'href="(\?variant=[^"#]+)#prompt"', page):
+        shown = as_viewer.get(reverse("task", args=["ideas"]) + unescape(link))
+        assert shown.context["shown"].name in ("default", "R&D #2 100%")
+    assert shown.context["against"].name == "R&D #2 100%"
 
 
 def test_an_unknown_task_is_not_found(as_viewer, shipped):
