@@ -57,14 +57,16 @@ def calibration_outputs(request: HttpRequest, slug: str) -> HttpResponse:
     for name in [name for name in of_page if name not in NAMES]:
         del of_page[name]
     asked = ask(task, of_page)
+    if task.rubric is None or not task.rubric.criteria.all():
+        return render(request, "calibration/no_rubric.html", {"task": task})
+    if asked.problems:  # another judge's outputs lie there
+        return _refused(request, asked)
     grades = grades_of(task, asked.question.judge, asked.question.mode)
     items, _ = scope_of(asked.question, grades, draws_of(grades, n_boot=1))
     try:
         mask = items_behind(items, grades, request.GET, NAMES)
     except BadMark as error:
-        refused = replace(asked, problems=(*asked.problems, f"{error}."))
-        context = {"task": task, "asked": refused, **page_context(refused, request.user)}
-        return render(request, "calibration/calibration.html", context, status=422)
+        return _refused(request, replace(asked, problems=(f"{error}.",)))
     ids = outputs_behind(items, grades, mask, request.user)
     if not ids:
         some = mask.any() and request.user.hides_judges
@@ -75,12 +77,19 @@ def calibration_outputs(request: HttpRequest, slug: str) -> HttpResponse:
     return redirect("review", ids[0]) if len(ids) == 1 else redirect(list_of(task, ids[:MOST]))
 
 
+def _refused(request: HttpRequest, asked: Asked) -> HttpResponse:
+    context = {"task": asked.question.task, "asked": asked, **page_context(asked, request.user)}
+    return render(request, "calibration/calibration.html", context, status=422)
+
+
 @require_GET
 @access.role_required("viewer")
 def calibration_labels(request: HttpRequest, slug: str) -> HttpResponse:
     """About the labels: how they were drawn, what seeing the judge does, versions and time, how many more it takes."""
     task = get_object_or_404(Task.objects.select_related("rubric").prefetch_related("rubric__criteria"), slug=slug)
     asked = ask(task, request.GET)
+    if task.rubric is None or not task.rubric.criteria.all():
+        return render(request, "calibration/no_rubric.html", {"task": task})
     facts, base = label_facts(asked.question, asked.versions), outputs_url(task, asked)
     charts = {name: chart | {"base": base} for name, chart in facts.charts.items()}
     judge = asked.question.judge

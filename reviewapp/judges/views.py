@@ -108,7 +108,13 @@ def show(request: HttpRequest, seen: Seen, *, problem: str = "", status: int = 2
 def new_judge(request: HttpRequest) -> HttpResponse:
     """The editor: begins as the version named by `from`, and saves a new one; with `look` it shows the prompt alone."""
     params = request.POST if request.method == "POST" else request.GET
-    form = versions.JudgeForm(params, start_of(params.get("from", "")))
+    begins_as = params.get("from", "")
+    starts = starts_of()
+    form = versions.JudgeForm(params, starts.get(begins_as) or next(iter(starts.values()), Judge()))
+    if begins_as and begins_as not in starts and request.method == "GET":
+        form.refuse(
+            "from", begins_as, f"{', '.join(list(starts)[:12]) or 'nothing, no judge is written yet'}. The form begins as without it"
+        )
     made = form.judge() if request.method == "POST" or "look" in params else None
     if request.method == "POST" and made and "look" not in params:
         saved, is_new = versions.save_version(made, note=form.value("note"), user=request.user)
@@ -124,11 +130,10 @@ def new_judge(request: HttpRequest) -> HttpResponse:
     return render(request, template, context, status=422 if form.errors else 200)
 
 
-def start_of(text: str) -> Judge:
-    """The judge named "name@version"; else the one of the environment, or the built-in one."""
-    saved = [g for g in known.saved_judges() if f"{g.name}@{g.version}" == text]
+def starts_of() -> dict[str, Judge]:
+    """The judges that a new version can begin as, by "name@version": the one of the environment first."""
     setup = queries.set_up_judge()
-    return saved[0].judge if saved else setup.judge if setup else Judge()
+    return {f"{g.name}@{g.version}": g.judge for g in [*filter(None, [setup]), *known.saved_judges()]}
 
 
 def preview(made: Judge, slug: str, output_id: str, form: versions.JudgeForm) -> dict[str, object] | None:

@@ -58,8 +58,7 @@ class Wish:
     tells_gold: bool = False
 
     def check(self) -> None:
-        if self.policy not in Queue.Policy.values:
-            raise QueueError("policy", f"policy is {self.policy!r}, allowed: {', '.join(Queue.Policy.values)}")
+        check_policy(self.policy)
         for name, value, most in (("size", self.size, MOST_ITEMS), ("overlap", self.overlap, MOST_OVERLAP)):
             if not 1 <= value <= most:
                 raise QueueError(name, f"{name} is {value}, allowed: 1 to {most:,}")
@@ -73,6 +72,11 @@ class Wish:
             raise QueueError("seed", f"seed is {self.seed}, allowed: 0 to {MAX_SEED:,}")
         if self.policy != Queue.Policy.RANDOM and self.judge is None:
             raise QueueError("judge", f"policy {self.policy} draws by a judge's scores, and no judge is named")
+
+
+def check_policy(policy: str) -> None:
+    if policy not in Queue.Policy.values:
+        raise QueueError("policy", f"policy is {policy[:40]!r}, allowed: {', '.join(Queue.Policy.values)}")
 
 
 def draw_queue(wish: Wish, user: User | None) -> Queue:

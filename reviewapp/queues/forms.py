@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from reviewapp.calibration.grades import judge_versions
 from reviewapp.models import GoldAnswer, Grader, Output, Queue, Rubric, Task, User
 from reviewapp.models.queues import MOST_GOLD
 from reviewapp.queues.adjudication import Scope, usual_difference
-from reviewapp.queues.draw import QueueError, Wish
+from reviewapp.queues.draw import QueueError, Wish, check_policy
 
 NAMES = ("task", "policy", "size", "judge", "filter", "overlap", "seed", "title", "gold", "tells_gold")
 DEFAULTS = {"policy": "random", "size": "50", "overlap": "1", "gold": "0"}
@@ -41,27 +41,38 @@ class QueueForm:
 
     def read(self) -> Wish | None:
         """The wish, or None with `errors` filled."""
+        size, overlap, seed, gold = self._whole("size"), self._whole("overlap"), self._whole("seed"), self._gold()
+        self._refuse_if(lambda: check_policy(self.values["policy"]))
         if self.task is None:
             known = Task.objects.filter(rubric__isnull=False).values_list("slug", flat=True)
-            self.errors["task"] = f"task is {self.values['task']!r}, allowed: {', '.join(known) or 'none, no task has a rubric'}"
+            self.errors["task"] = f"task is {self.values['task'][:80]!r}, allowed: {', '.join(known) or 'none, no task has a rubric'}"
             return None
         wish = Wish(
             task=self.task,
             policy=self.values["policy"],
-            size=self._whole("size") or 0,
+            size=size or 0,
             judge=self._judge(),
             filter=self.values["filter"],
-            overlap=self._whole("overlap") or 0,
-            seed=self._whole("seed"),
+            overlap=overlap or 0,
+            seed=seed,
             title=self.values["title"],
-            gold=self._gold(),
+            gold=gold,
             tells_gold=bool(self.values["tells_gold"]),
         )
+        self._refuse_if(wish.check)
+        return None if self.errors else wish
+
+    def check_address(self, given: Collection[str]) -> None:
+        """Fill `errors` for what an address gives, and put the default in its place: a link fills in a part of the form."""
+        self.read()
+        self.errors = {name: error for name, error in self.errors.items() if name in given}
+        self.values |= {name: DEFAULTS.get(name, "") for name in self.errors}
+
+    def _refuse_if(self, check: Callable[[], None]) -> None:
         try:
-            wish.check()
+            check()
         except QueueError as error:
             self.errors.setdefault(error.field, str(error))
-        return None if self.errors else wish
 
     def _judge(self) -> Grader | None:
         wanted = self.values["judge"]

@@ -42,7 +42,8 @@ def queues(request: HttpRequest) -> HttpResponse:
 def new_queue(request: HttpRequest) -> HttpResponse:
     form = QueueForm(request.POST if request.method == "POST" else request.GET, request.user)
     if request.method == "GET":
-        return render(request, "queues/new.html", context_of(form))
+        form.check_address(request.GET)
+        return render(request, "queues/new.html", context_of(form), status=422 if form.errors else 200)
     wish = form.read()
     try:
         made = draw_queue(wish, request.user) if wish else None

@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 from django.urls import reverse
 
-from reviewapp.models import Output
+from reviewapp.models import Output, Task
 from tests.conftest import signed_in
 from tests.make import at_once, code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
@@ -222,6 +222,18 @@ class TestOutputsBehindAMark:
         grade_outputs(6)
         response = as_viewer.get(f"{PAGE}outputs/", {"said": "9.25"}, follow=True)
         assert "No output lies there." in text_of(response)
+
+    @pytest.mark.parametrize(("name", "value"), [("judge", "zzz"), ("mode", "open"), ("criterion", "style")])
+    def test_outputs_of_what_there_is_not_are_none_of_something_else(self, as_viewer, name, value):
+        grade_outputs(12)
+        response = self.behind(as_viewer, said=5, **{name: value})
+        assert response.status_code == 422
+        assert f"{name} is '{value}', allowed: " in text_of(response)
+
+    def test_a_task_without_a_rubric_says_so(self, as_viewer):
+        Task.objects.filter(pk=make_output().task_id).update(rubric=None)
+        for response in (self.behind(as_viewer, said=5), as_viewer.get(f"{PAGE}labels/")):
+            assert "This task has no rubric" in text_of(response)
 
     def test_who_works_blind_is_led_only_to_what_they_graded(self, reviewer):
         task = grade_outputs(12)

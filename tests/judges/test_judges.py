@@ -98,6 +98,16 @@ def test_the_editor_begins_as_the_version_it_is_asked_for(as_admin, db):
     assert 'value="strict"' in page and 'value="4000"' in page
 
 
+def test_the_editor_says_when_there_is_no_version_to_begin_as(as_admin, db):
+    saved = strict()
+    response = as_admin.get("/judges/new/?from=zzz")
+    page = unescape(response.content.decode())
+    assert response.status_code == 422
+    assert "from is 'zzz', allowed: " in page and f"strict@{saved.grader.version}" in page
+    setup = next(g for g in registry.all_graders() if g.kind == "llm_judge")
+    assert as_admin.get("/judges/new/", {"from": f"{setup.name}@{setup.version}"}).status_code == 200
+
+
 def test_the_request_about_an_output_is_shown_without_asking_a_model(as_admin, db):
     (output,) = make_ideas(1)
     look = FORM | {"look": "1", "output": str(output.pk)}

@@ -2,6 +2,7 @@
 
 import math
 from datetime import timedelta
+from html import unescape
 
 import numpy as np
 import pytest
@@ -152,6 +153,24 @@ def test_a_wish_that_can_not_be_met_is_refused_with_what_is_allowed(as_reviewer,
     response = make_queue(as_reviewer, **data)
     assert response.status_code == 422 and told in response.content.decode()
     assert not Queue.objects.exists()
+
+
+def test_an_address_that_asks_for_what_there_is_not_is_told_so_and_the_form_begins_with_the_default(as_reviewer):
+    graded_outputs(1)
+    response = as_reviewer.get("/queues/new", {"task": "zz", "policy": "zz", "size": "abc"})
+    page = unescape(response.content.decode())
+    assert response.status_code == 422
+    for told in ("task is 'zz', allowed: ideas", "policy is 'zz', allowed: random,", "size is 'abc', must be a whole number"):
+        assert told in page
+    assert 'value="50"' in page and 'value="random" checked' in page
+    assert "judge is 'nobody@1'" in unescape(as_reviewer.get("/queues/new", {"task": "ideas", "judge": "nobody@1"}).content.decode())
+
+
+@pytest.mark.parametrize("query", ["", "?task=ideas", "?task=ideas&policy=stratified&size=20&judge=judge@1", "?policy=active"])
+def test_an_address_that_fills_in_a_part_of_the_form_is_no_error(as_reviewer, query):
+    graded_outputs(1)
+    response = as_reviewer.get(f"/queues/new{query}")
+    assert (response.status_code, response.context["form"].errors) == (200, {})
 
 
 def test_strangers_viewers_and_wrong_methods(client, as_viewer, as_reviewer):
