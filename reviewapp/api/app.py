@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
+from ninja.errors import ValidationError, ValidationErrorContext
 from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
 
@@ -34,6 +35,12 @@ class Api(NinjaAPI):
     """Its description names each call as its function is named, the scopes of its token, and what an error looks like."""
 
     scopes: dict[str, list[str]] = {}  # of each call, filled while their ids are asked for
+
+    def validation_error_from_error_contexts(self, error_contexts: list[ValidationErrorContext]) -> ValidationError:
+        """Ninja's takes away the value that was seen."""
+        found = super().validation_error_from_error_contexts(error_contexts)
+        rows = [row for context in error_contexts for row in context.pydantic_validation_error.errors(include_url=False)]
+        return ValidationError([told | {"input": row["input"]} for told, row in zip(found.errors, rows, strict=True)])
 
     def get_openapi_operation_id(self, operation: Operation) -> str:
         name = operation.view_func.__name__

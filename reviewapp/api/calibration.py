@@ -8,7 +8,7 @@ from django.http import Http404, HttpRequest
 
 from reviewapp.api.app import api
 from reviewapp.api.auth import Bearer
-from reviewapp.api.errors import refused
+from reviewapp.api.errors import ApiError, Problem, refused
 from reviewapp.calibration.grades import MODES, judge_versions, judges_of
 from reviewapp.calibration.report import remembered
 from reviewapp.calibration.study import DEFAULT_EPSILON, StudyError, study
@@ -24,6 +24,8 @@ def calibration(request: HttpRequest, task: str, judge: str = "", mode: str = "b
     row = find_task(task)
     if mode not in MODES:
         raise refused("query.mode", mode, ", ".join(MODES))
+    if not 0 <= epsilon <= 1:
+        raise refused("query.epsilon", epsilon, "a number from 0 to 1, such as 0.2")
     judges: list[Grader | None] = [_judge(row, judge)] if judge else [*judges_of(row)] or [None]
     return {"task": row.slug, "judges": [_study(row, one, mode, epsilon) for one in judges]}
 
@@ -49,4 +51,4 @@ def _study(task: Task, judge: Grader | None, mode: str, epsilon: float) -> dict[
     try:
         return remembered(task, key, lambda: study(task, judge, mode, epsilon))
     except StudyError as error:
-        raise refused("query.epsilon", epsilon, str(error)) from error
+        raise ApiError(422, f"{error}.", [Problem("path.task", task.slug, "a task that has a rubric")]) from error

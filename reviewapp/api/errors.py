@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,14 +63,15 @@ def answer(status: int, error: str, problems: Iterable[Problem] = (), more: Mapp
 
 
 def shown(value: Any) -> Any:
-    """A value as it came, cut when it is long."""
+    """A value as it came, cut when it is long; what JSON has no number for, as text."""
     if isinstance(value, str):
         return value if len(value) <= SHOWN_CHARS else value[:SHOWN_CHARS] + "…"
     if isinstance(value, dict):
         return f"an object of {len(value)} fields"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
-    return value if isinstance(value, int | float | bool | None) else shown(str(value))
+    is_json = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_json else shown(str(value))
 
 
 def handle_errors(api: NinjaAPI) -> None:

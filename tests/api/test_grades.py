@@ -94,15 +94,17 @@ def test_an_override_without_a_reason_or_a_difference_is_refused(api, judged):
         ({"mode": "blind", "answers": {**answers(), "novelty": {}}}, "exactly one of score, passed, value, unsure"),
         ({"mode": "blind", "answers": {**answers(), "novelty": {"passed": True}}}, "score, 0 to 10"),
         ({"mode": "blind", "answers": {**answers(), "novelty": {"score": 5, "quotes": ["not there"]}}}, "is not in the output"),
-        ({"mode": "asleep", "answers": answers()}, "blind, assisted or override"),
-        ({"mode": "blind", "answers": answers(), "colour": 1}, "body.colour"),
-        ({"mode": "blind", "answers": answers(), "duration_s": -1}, "greater than or equal to 0"),
+        ({"mode": "asleep", "answers": answers()}, "body.mode is 'asleep', allowed: blind, assisted or override"),
+        ({"mode": "blind", "answers": answers(), "colour": 1}, "body.colour is 1, allowed: no such field"),
+        ({"mode": "blind", "answers": answers(), "duration_s": -1}, "body.duration_s is -1, allowed: greater than or equal to 0"),
+        ({"mode": "blind", "answers": answers(), "duration_s": float("nan")}, "body.duration_s is 'nan', allowed: a finite number"),
         ({"mode": "blind"}, "body.answers is None, allowed: it is required"),
     ],
 )
 def test_a_grade_that_can_not_be_taken_leaves_nothing_and_says_what_is_allowed(api, judged, body, told):
     answer = api.post(f"outputs/{judged.pk}/grades", body)
     assert (api.status, told in answer["error"]) == (422, True), answer
+    assert b"NaN" not in api.response.content
     assert (Grade.objects.count(), Draft.objects.count()) == (1, 0)
 
 

@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from reviewapp.models import Task
 from tests.api.calling import caller_for
 from tests.make import make_human_grade, make_judge_grade, make_output, make_task, make_user
 
@@ -149,11 +150,24 @@ def test_calibration_is_what_the_command_prints(viewer, judged, capsys):
         ("calibration/nope", 404, "There are: ideas"),
         ("calibration/ideas?judge=nope", 422, "judge@1"),
         ("calibration/ideas?mode=asleep", 422, "blind, assisted, any"),
-        ("calibration/ideas?epsilon=7", 422, "0 to 1"),
-        ("calibration/ideas?epsilon=x", 422, "a valid number"),
+        ("calibration/ideas?epsilon=7", 422, "query.epsilon is 7.0, allowed: a number from 0 to 1, such as 0.2"),
+        ("calibration/ideas?epsilon=nan", 422, "query.epsilon is 'nan', allowed: a number from 0 to 1, such as 0.2"),
+        ("calibration/ideas?epsilon=-inf", 422, "query.epsilon is '-inf', allowed: a number from 0 to 1"),
+        ("calibration/ideas?epsilon=x", 422, "query.epsilon is 'x', allowed: a valid number"),
     ],
 )
 def test_a_study_that_can_not_be_made_says_what_is_allowed(viewer, judged, path, status, told):
     api = caller_for(viewer, "read")
     answer = api.get(path)
     assert (api.status, told in answer["error"]) == (status, True), answer
+    assert b"NaN" not in api.response.content and b"Infinity" not in api.response.content
+    if "epsilon" in path:
+        assert str(answer["problems"][0]["seen"]) in told
+
+
+def test_a_task_without_a_rubric_is_told_apart_from_a_wrong_parameter(viewer, judged):
+    Task.objects.update(rubric=None)
+    api = caller_for(viewer, "read")
+    answer = api.get("calibration/ideas")
+    assert (api.status, answer["problems"][0]["where"]) == (422, "path.task")
+    assert answer["error"] == "task ideas has no rubric: its grades have no criteria."
