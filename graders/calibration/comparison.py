@@ -6,20 +6,22 @@ difference is mostly far narrower than the intervals of the two figures suggest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from graders.calibration import agreement, rank
-from graders.calibration.arrays import Floats, Scores, mean_human, score_array
+from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, mean_human, score_array
 from graders.calibration.jackknife import Kind, ends_of_difference
-from graders.calibration.resample import ROUNDING, Resamples, all_agree, bootstrap, mean_statistic, with_interval
+from graders.calibration.resample import ROUNDING, Mask, Resamples, all_agree, bootstrap, mean_statistic, ratio, with_interval
 from graders.calibration.result import Estimate
 
 Better = Literal["a", "b", ""]
+Verdict = Literal["a", "b", "mixed", ""]
 HEADLINE = ("mae", "weighted_kappa", "spearman")  # decide the verdict, at a level that allows for three looks
+CORRELATIONS = ("spearman", "kendall_b", "pearson")
 SMALLER_IS_BETTER = ("mae", "abs_bias")
 FEWEST_ALIKE = 10  # prompts, of which one in four or more that differ would be seen in 95 of 100 studies
 WHY_NONE = "not defined, because no output has the scores of both judges and of a person"
@@ -41,14 +43,16 @@ class Comparison:
     """`verdict` is "a", "b", "mixed" or "" (none shows); `text` says it. `gain` (n,): points that b is nearer to people."""
 
     differences: tuple[Difference, ...]
-    verdict: Literal["a", "b", "mixed", ""]
+    verdict: Verdict
     text: str
     gain: Floats
     n: int
     n_dropped: int
 
 
-def compare_judges(a: Scores, b: Scores, human: Scores, labels: Sequence[float], *, resamples: Resamples) -> Comparison:
+def compare_judges(
+    a: Scores, b: Scores, human: Scores, labels: Sequence[float], *, resamples: Resamples, groups: Iterable[Hashable] | None = None
+) -> Comparison:
     """Return how two judges differ on the outputs that both and a person scored.
 
     Parameters
@@ -61,6 +65,9 @@ def compare_judges(a: Scores, b: Scores, human: Scores, labels: Sequence[float],
         The scale, rising, for kappa.
     resamples : Resamples of the n items
         By prompt. The same draws serve both judges.
+    groups : iterable (n,), optional
+        The criterion of each item, where there are several: correlations are then those within criteria (`rank.within`), of the
+        criteria in which both judges have one.
 
     Returns
     -------
@@ -79,28 +86,77 @@ def compare_judges(a: Scores, b: Scores, human: Scores, labels: Sequence[float],
     >>> found.verdict, round(found.differences[0].difference.value, 2)
     ('b', -0.8)
     """
-    one, two, people = score_array("a", a), score_array("b", b), mean_human(human)
-    table = score_array("human", human, ndim=(1, 2))
+    one, two, people, all_there = _of_all_three(a, b, human, resamples)
+    n, n_dropped = int(all_there.sum()), int((~all_there).sum())
+    gain = np.where(all_there, np.abs(one - mean_human(people)) - np.abs(two - mean_human(people)), np.nan)
+    if not n:
+        return _nothing(("mae", "abs_bias", "weighted_kappa", *CORRELATIONS), gain)
+    part, pair = resamples.of(all_there), (one[all_there], two[all_there])
+    numbers = np.zeros(len(one), dtype=np.int64) if groups is None else cluster_numbers("groups", groups, len(one))
+    scores = people[all_there]
+    y = mean_human(scores)
+    found = (
+        *_errors(pair, y, part, n_dropped),
+        _kappa(pair, scores, labels, part, n_dropped),
+        *(_correlation(name, pair, y, numbers[all_there], part, n_dropped=n_dropped) for name in CORRELATIONS),
+    )
+    return Comparison(found, *_verdict(found, pair), gain, n, n_dropped)
+
+
+def compare_categories(a: Scores, b: Scores, human: Scores, *, resamples: Resamples) -> Comparison:
+    """Return how two judges differ that give each output one of several categories, which lie on no scale.
+
+    Parameters
+    ----------
+    a, b, human
+        As in `compare_judges`, with numbers of categories in place of scores.
+    resamples : Resamples of the n items
+        By prompt. The same draws serve both judges.
+
+    Returns
+    -------
+    Comparison
+        same_answer: the share of an output's people who give it the judge's category, on average over outputs. It alone decides.
+        `gain` is the difference of an output's two shares.
+
+    Examples
+    --------
+    >>> draws = Resamples(range(40), rng=np.random.default_rng(0))
+    >>> found = compare_categories([0, 0, 0, 1] * 10, [0, 1, 0, 2] * 10, [0, 1, 2, 2] * 10, resamples=draws)
+    >>> found.differences[0].a, found.differences[0].b, found.text
+    (0.25, 0.75, 'B gives the category that people give more often than A.')
+    """
+    one, two, people, all_there = _of_all_three(a, b, human, resamples)
+    n, n_dropped = int(all_there.sum()), int((~all_there).sum())
+    # A row an output: the share of its people, NaN where there are none, who say what each judge says.
+    alike = np.stack([mean_human(np.where(np.isnan(people), np.nan, people == x[:, None])) for x in (one, two)], axis=1)
+    gain = np.where(all_there, alike[:, 1] - alike[:, 0], np.nan)
+    if not n:
+        return _nothing(("same_answer",), gain)
+    part, columns = resamples.of(all_there), alike[all_there]
+    values, drawn = columns.mean(axis=0).tolist(), part.sums(np.column_stack([np.ones(n), columns]))
+    shares = [ratio(drawn[:, side], drawn[:, 0]) for side in (1, 2)]
+    found = _difference("same_answer", values, shares, resamples=part, n=n, n_dropped=n_dropped)
+    text = _no_difference((one[all_there], two[all_there]), "answers")
+    if found.better:
+        text = f"{found.better.upper()} gives the category that people give more often than {'A' if found.better == 'b' else 'B'}."
+    return Comparison((found,), found.better, text, gain, n, n_dropped)
+
+
+def _of_all_three(a: Scores, b: Scores, human: Scores, resamples: Resamples) -> tuple[Floats, Floats, Floats, Mask]:
+    """Return both judges' scores, people's (n, raters), and which outputs have all."""
+    one, two, people = score_array("a", a), score_array("b", b), score_array("human", human, ndim=(1, 2))
+    people = people if people.ndim == 2 else people[:, None]
     if not len(one) == len(two) == len(people) == len(resamples.clusters):
         raise ValueError(
             f"a has {len(one)} outputs, b {len(two)}, human {len(people)}, resamples {len(resamples.clusters)}: one row an output"
         )
-    all_there = ~np.isnan(one) & ~np.isnan(two) & ~np.isnan(people)
-    n, n_dropped = int(all_there.sum()), int((~all_there).sum())
-    gain = np.where(all_there, np.abs(one - people) - np.abs(two - people), np.nan)
-    if not n:
-        none = Estimate.missing(WHY_NONE, 0, n_dropped)
-        names = ("mae", "abs_bias", "weighted_kappa", "spearman", "kendall_b", "pearson")
-        return Comparison(tuple(Difference(name, None, None, none, "") for name in names), "", WHY_NONE, gain, 0, n_dropped)
-    part, pair = resamples.of(all_there), (one[all_there], two[all_there])
-    y, scores = people[all_there], table[all_there]
-    found = [
-        *_errors(pair, y, part, n_dropped),
-        _kappa(pair, scores, labels, part, n_dropped),
-        *(_correlation(name, pair, y, part, n_dropped) for name in ("spearman", "kendall_b", "pearson")),
-    ]
-    verdict, text = _verdict(found, n)
-    return Comparison(tuple(found), verdict, text, gain, n, n_dropped)
+    return one, two, people, np.asarray(~np.isnan(one) & ~np.isnan(two) & ~np.isnan(people).all(axis=1))
+
+
+def _nothing(names: Sequence[str], gain: Floats) -> Comparison:
+    none = Estimate.missing(WHY_NONE, 0, len(gain))
+    return Comparison(tuple(Difference(name, None, None, none, "") for name in names), "", WHY_NONE, gain, 0, len(gain))
 
 
 @dataclass(frozen=True)
@@ -200,16 +256,14 @@ def _kappa(pair: tuple[Floats, Floats], human: Floats, labels: Sequence[float], 
     return _difference("weighted_kappa", values, drawn, resamples=resamples, n=len(pair[0]), n_dropped=n_dropped, unseen=unseen)
 
 
-def _correlation(name: str, pair: tuple[Floats, Floats], y: Floats, resamples: Resamples, n_dropped: int) -> Difference:
-    values, drawn, unseen = [], [], []
-    for x in pair:
-        value, resampled, alike, why = rank.resampled_correlation(name, x, y, resamples)
-        if value is None or resampled is None:
-            return Difference(name, None, None, Estimate.missing(why, len(y), n_dropped), "")
-        values.append(value)
-        drawn.append(resampled)
-        unseen.append(alike)
-    return _difference(name, values, drawn, resamples=resamples, n=len(y), n_dropped=n_dropped, unseen=unseen)
+def _correlation(name: str, pair: tuple[Floats, Floats], y: Floats, groups: Ints, resamples: Resamples, *, n_dropped: int) -> Difference:
+    found, used = rank.resampled_within(name, pair, y, groups, resamples)
+    n, n_dropped = int(used.sum()), n_dropped + int((~used).sum())
+    if not found:
+        why = next((why for x in pair if (why := rank.why_no_correlation(x, y))), rank.WHY_NONE_WITHIN)
+        return Difference(name, None, None, Estimate.missing(why, n, n_dropped), "")
+    values, drawn, unseen = zip(*found, strict=True)
+    return _difference(name, values, drawn, resamples=resamples.of(used), n=n, n_dropped=n_dropped, unseen=unseen)
 
 
 def _difference(
@@ -246,7 +300,7 @@ def _difference(
     return Difference(name, a, b, shown, better)
 
 
-def _verdict(found: Sequence[Difference], n: int) -> tuple[Literal["a", "b", "mixed", ""], str]:
+def _verdict(found: Sequence[Difference], pair: tuple[Floats, Floats]) -> tuple[Verdict, str]:
     words = {"mae": "error", "weighted_kappa": "agreement", "spearman": "ranking"}
     for_b = [words[d.name] for d in found if d.name in HEADLINE and d.better == "b"]
     for_a = [words[d.name] for d in found if d.name in HEADLINE and d.better == "a"]
@@ -257,7 +311,14 @@ def _verdict(found: Sequence[Difference], n: int) -> tuple[Literal["a", "b", "mi
         rest = [word for word in words.values() if word not in for_a + for_b]
         close = f" In {_listed(rest)} no difference shows." if rest else ""
         return ("b" if for_b else "a"), f"{who} is better than {other} in {_listed(for_b or for_a)}.{close}"
-    return "", f"No difference shows on {n:,} outputs: more labels would be needed to tell these two apart."
+    return "", _no_difference(pair, "scores")
+
+
+def _no_difference(pair: tuple[Floats, Floats], what: str) -> str:
+    n = len(pair[0])
+    if (pair[0] == pair[1]).all():
+        return f"There is no difference: both judges gave the same {n:,} {what}."
+    return f"No difference shows on {n:,} {what}: more labels would be needed to tell these two apart."
 
 
 def _listed(words: Sequence[str]) -> str:

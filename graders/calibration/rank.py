@@ -14,13 +14,14 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, score_array, scored_by_both
 from graders.calibration.jackknife import UNSEEN, Kind
-from graders.calibration.resample import Resamples, ratio, scatter, with_interval
+from graders.calibration.resample import Mask, Resamples, ratio, scatter, with_interval
 from graders.calibration.result import Estimate
 
 MAX_RANKED_CELLS = 2_500  # tables with more cells keep the ranks (Spearman) or the order (Kendall) of the whole
 MAX_SPAN = 10_000  # of whole numbers that are counted in place of sorted
 FEWEST_SHARED = 10  # outputs on which two people and the judge can be compared
 WHY_NONE = "not defined, because no output has both a judge score and a human one"
+WHY_NONE_WITHIN = "not defined, because it is defined in no criterion"
 
 Resampled = tuple[float, Floats | None]
 Correlation = Callable[[Floats, Floats, Resamples | None], Resampled]
@@ -108,31 +109,43 @@ def within(
     >>> round(pearson(judge, human).value, 2), round(within(pearson, judge, human, "aaabbb").value, 2)
     (0.86, -1.0)
     """
-    known: dict[object, Correlation] = {pearson: _pearson, spearman: _spearman, kendall_b: _kendall}
-    compute = known[correlation]
+    names: dict[object, str] = {pearson: "pearson", spearman: "spearman", kendall_b: "kendall_b"}
     x, y, both = scored_by_both(judge, human)
-    numbers = cluster_numbers("groups", groups, len(both))[both]
     part = resamples and resamples.of(both)
-    values, weights, draws, unseen, used = [], [], [], [], np.zeros(len(x), dtype=bool)
-    for number in np.unique(numbers):
-        rows = numbers == number
-        if not why_no_correlation(x[rows], y[rows]):
-            value, resampled = compute(x[rows], y[rows], part and part.of(rows))
-            values.append(value)
-            weights.append(float(rows.sum()))
-            draws.append(resampled)
-            unseen.append(_had_both_been_alike(compute, x[rows], y[rows], part))
-            used |= rows
+    found, used = resampled_within(names[correlation], [x], y, cluster_numbers("groups", groups, len(both))[both], part)
     n = int(used.sum())
-    if not values:
-        return Estimate.missing("not defined, because it is defined in no criterion", 0, len(both))
-    every = [d for d in draws if d is not None]
-    resampled = np.average(every, axis=0, weights=weights) if every else None
-    value = float(np.average(values, weights=weights))
-    # The output more is in one of the groups, each in turn.
-    moved = [value + weight / n * (u - v) for v, u, weight in zip(values, unseen, weights, strict=True) if u is not None]
-    alike = np.concatenate(moved) if moved else None
+    if not found:
+        return Estimate.missing(WHY_NONE_WITHIN, 0, len(both))
+    value, resampled, alike = found[0]
     return with_interval(value, resampled, part and part.of(used), n, len(both) - n, kind="correlation", unseen=alike)
+
+
+def resampled_within(
+    name: str, judges: Sequence[Floats], human: Floats, groups: Ints, resamples: Resamples | None
+) -> tuple[list[tuple[float, Floats | None, Floats]], Mask]:
+    """Return of each judge a correlation `within` groups, that of each resample and `unseen` of `jackknife.ends_of`; and the items used.
+
+    `name` is "pearson", "spearman" or "kendall_b"; no score is missing. Groups in which it is not defined for one of the judges are
+    used for none, so that all are held to the same. Without a group left there is nothing to return.
+    """
+    compute: Correlation = {"pearson": _pearson, "spearman": _spearman, "kendall_b": _kendall}[name]
+    each = [groups == number for number in np.unique(groups)]
+    each = [rows for rows in each if not any(why_no_correlation(x[rows], human[rows]) for x in judges)]
+    if not each:
+        return [], np.zeros(len(human), dtype=bool)
+    shares, found = np.array([rows.mean() for rows in each]), []
+    shares /= shares.sum()
+    for x in judges:
+        parts = [compute(x[rows], human[rows], resamples and resamples.of(rows)) for rows in each]
+        value = float(sum(share * v for share, (v, _) in zip(shares, parts, strict=True)))
+        resampled = None if resamples is None else np.average([drawn for _, drawn in parts], axis=0, weights=shares)
+        alike = [_had_both_been_alike(compute, x[rows], human[rows], resamples) for rows in each]
+        # The output more is in one of the groups, each in turn.
+        moved = [
+            np.full(2, np.nan) if u is None else value + share * (u - v) for share, u, (v, _) in zip(shares, alike, parts, strict=True)
+        ]
+        found.append((value, resampled, np.concatenate(moved)))
+    return found, np.any(each, axis=0)
 
 
 def _had_both_been_alike(compute: Correlation, x: Floats, y: Floats, resamples: Resamples | None) -> Floats | None:
@@ -278,18 +291,6 @@ def _second(turns: list[_Turns], resamples: Resamples | None, n: int, n_dropped:
         for v, d, kind, u in zip(values, drawn, kinds, [*alike, None], strict=True)
     )
     return SecondReviewer(of_judge, of_people, gap)
-
-
-def resampled_correlation(
-    name: str, judge: Scores, human: Scores, resamples: Resamples
-) -> tuple[float | None, Floats | None, Floats | None, str]:
-    """Return a correlation ("pearson", "spearman", "kendall_b"), that of each resample, `unseen` of `jackknife.ends_of`, why if none."""
-    compute = {"pearson": _pearson, "spearman": _spearman, "kendall_b": _kendall}[name]
-    x, y, both = scored_by_both(judge, human)
-    if why := why_no_correlation(x, y):
-        return None, None, None, why
-    part = resamples.of(both)
-    return *compute(x, y, part), _had_both_been_alike(compute, x, y, part), ""
 
 
 def _estimate(judge: Scores, human: Scores, compute: Correlation, resamples: Resamples | None) -> Estimate:

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET
 
-from graders.calibration.comparison import Comparison, Difference, Drift, compare_judges
+from graders.calibration.comparison import CORRELATIONS, Comparison, Difference, Drift, compare_categories, compare_judges
 from reviewapp import access
 from reviewapp.calibration.behind import graded_only
 from reviewapp.calibration.drift import drift_of
@@ -29,6 +29,7 @@ TITLES = {
     "spearman": ("Spearman's rank correlation", "", "more is better"),
     "kendall_b": ("Kendall's tau-b", "", "more is better"),
     "pearson": ("Pearson's correlation", "", "more is better"),
+    "same_answer": ("Same category as people", "", "more is better"),
 }
 
 
@@ -51,6 +52,7 @@ class Compared:
     drifts: tuple[tuple[Grader, Drift | None], ...]
     scale: tuple[float, float]
     is_categorical: bool
+    n_criteria: int  # that are taken together
 
 
 @require_GET
@@ -82,7 +84,7 @@ def calibration_compare(request: HttpRequest, slug: str) -> HttpResponse:
     context["criterion"] = asked.question.criterion
     if a and b:
         compared = _compared(asked, a, b)
-        context |= {"compared": compared, "rows": [_row(d) for d in compared.comparison.differences]}
+        context |= {"compared": compared, "rows": [_row(d, compared) for d in compared.comparison.differences]}
         context |= {"better": _shown(request, compared.better), "worse": _shown(request, compared.worse)}
     return render(request, "calibration/compare.html", context, status=422 if problems else 200)
 
@@ -116,7 +118,10 @@ def _compare(asked: Asked, a: Grader, b: Grader) -> Compared:
         sides.append(scope_of(of_judge, grades)[0])
     one, two = sides
     ids = grades.outputs.id[one.output]
-    comparison = compare_judges(one.judge, two.judge, one.human, one.labels, resamples=one.resamples)
+    if one.is_categorical:
+        comparison = compare_categories(one.judge, two.judge, one.human, resamples=one.resamples)
+    else:
+        comparison = compare_judges(one.judge, two.judge, one.human, one.labels, resamples=one.resamples, groups=one.criterion)
     moves = _moves(ids, one.judge, two.judge, one.human, comparison.gain)
     return Compared(
         comparison=comparison,
@@ -125,6 +130,7 @@ def _compare(asked: Asked, a: Grader, b: Grader) -> Compared:
         drifts=tuple((judge, drift_of(question.task, judge, one.scale)) for judge in dict.fromkeys((a, b))),
         scale=one.scale,
         is_categorical=one.is_categorical,
+        n_criteria=len(np.unique(one.criterion)),
     )
 
 
@@ -140,8 +146,10 @@ def _moves(ids: np.ndarray, a: np.ndarray, b: np.ndarray, human: np.ndarray, gai
     return [Move(int(pk), *(float(m[i]) for m in means)) for i, pk in enumerate(outputs)]
 
 
-def _row(found: Difference) -> dict[str, Any]:
+def _row(found: Difference, compared: Compared) -> dict[str, Any]:
     title, unit, hint = TITLES[found.name]
+    if found.name in CORRELATIONS and compared.n_criteria > 1:
+        title += " within criteria"
     return {"found": found, "title": title, "unit": unit, "hint": hint}
 
 

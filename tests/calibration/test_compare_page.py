@@ -3,6 +3,9 @@
 import pytest
 from django.urls import reverse
 
+from reviewapp.grading import Answer, record_human_grade
+from reviewapp.models import CriterionScore, Grade
+from tasks.task import Criterion, Rubric
 from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
 pytestmark = pytest.mark.django_db
@@ -42,6 +45,28 @@ def test_the_newest_version_is_compared_with_the_one_before_it(as_admin, two_ver
 def test_the_two_can_be_named_and_turned_round(as_admin, two_versions):
     _, html = page(as_admin, a="judge@2", b="judge@1", criterion="upside")
     assert "A is better than B" in html
+
+
+@at_once
+def prefer(n: int = 30) -> None:
+    """Version 1 says that the first answer is better, version 2 what ben says of three outputs in four."""
+    winner = Criterion(key="winner", title="Winner", kind="categorical", values=("first", "tie", "second"))
+    task, ben, graders = make_task(rubric=Rubric(criteria=(winner,))), make_user("ben"), [make_grader("judge", v) for v in "12"]
+    criterion = task.rubric.criteria.get()
+    for i in range(n):
+        output, said = make_output(task), winner.values[i % 3]
+        for grader, value in zip(graders, ("first", said if i % 4 else "tie"), strict=True):
+            given = {"unscored_reason": "not_numeric", "mode": Grade.Mode.AUTOMATIC, "key": f"{grader}-{i}"}
+            grade = Grade.objects.create(output=output, grader=grader, rubric=task.rubric, **given)
+            CriterionScore.objects.create(grade=grade, criterion=criterion, value=value, unscored_reason="not_numeric")
+        record_human_grade(output, ben, "blind", {"winner": Answer(value=said)}, key=f"ben-{i}")
+
+
+def test_of_categories_it_says_how_often_each_judge_gives_that_of_people(as_admin):
+    prefer()
+    status, html = page(as_admin)
+    assert status == 200 and "B gives the category that people give more often than A." in html
+    assert "Got better" not in html and "three looks" not in html
 
 
 def test_outputs_that_got_better_and_worse_are_links(as_admin, two_versions):

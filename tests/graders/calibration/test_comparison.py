@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from graders.calibration.comparison import compare_judges, drift
+from graders.calibration.comparison import compare_categories, compare_judges, drift
 from graders.calibration.errors import mae
 from graders.calibration.jackknife import ends_of_difference
+from graders.calibration.rank import kendall_b, pearson, spearman, within
 from graders.calibration.resample import Resamples
 from graders.calibration.student import student_quantile
 
@@ -95,6 +96,72 @@ def test_a_constant_judge_has_no_correlation_to_compare():
     a, _, people = make_study(np.random.default_rng(6))
     found = of(compare(np.full(len(a), 3.0), a, people), "spearman")
     assert found.difference.why_missing == f"not defined, because the judge gives all {len(a)} outputs the score 3"
+
+
+def make_two_criteria(rng, n=150):
+    """The second criterion scores high with everyone. Judge a follows that alone, b ranks inside each criterion and not between them."""
+    criterion = np.repeat([0, 1], n)
+    people = np.where(criterion, 4, 2) + rng.integers(-1, 2, 2 * n)
+    a = np.where(criterion, 4, 2) + rng.integers(-1, 2, 2 * n)
+    b = 3 + (people - np.where(criterion, 4, 2)) * (rng.random(2 * n) < 0.8)
+    return a.astype(float), b.astype(float), people.astype(float), criterion
+
+
+@pytest.mark.parametrize("name, correlation", [("spearman", spearman), ("kendall_b", kendall_b), ("pearson", pearson)])
+@pytest.mark.parametrize("n", [40, 150])  # each prompt left out, and prompts drawn
+def test_over_several_criteria_ranking_is_that_within_them(name, correlation, n):
+    a, b, people, criterion = make_two_criteria(np.random.default_rng(8), n)
+    draws = Resamples([*range(n), *range(n)] if n == 40 else range(2 * n), rng=np.random.default_rng(0), n_boot=400)
+    pooled = of(compare_judges(a, b, people, LABELS, resamples=draws), name)
+    inside = of(compare_judges(a, b, people, LABELS, resamples=draws, groups=criterion), name)
+    assert pooled.better != "b" and inside.better == "b"
+    assert [inside.a, inside.b] == pytest.approx([within(correlation, x, people, criterion).value for x in (a, b)])
+    assert 0 < inside.difference.low < inside.difference.value < inside.difference.high < 2
+
+
+def test_one_criterion_alone_is_compared_as_without_criteria():
+    a, b, people = make_study(np.random.default_rng(9), n=60, noise_a=1.5)
+    draws = drawn(60)
+    assert compare_judges(a, b, people, LABELS, resamples=draws, groups=["fluency"] * 60).differences == (
+        compare_judges(a, b, people, LABELS, resamples=draws).differences
+    )
+
+
+def test_both_are_held_to_the_criteria_in_which_both_have_a_correlation():
+    a, b, people, criterion = make_two_criteria(np.random.default_rng(10))
+    a[criterion == 1] = 4.0  # says nothing there
+    found = of(compare_judges(a, b, people, LABELS, resamples=drawn(300), groups=criterion), "spearman")
+    first = criterion == 0
+    assert (found.a, found.b) == pytest.approx([spearman(x[first], people[first]).value for x in (a, b)])
+    assert (found.difference.n, found.difference.n_dropped) == (150, 150)
+
+
+def test_two_judges_that_say_the_same_need_no_more_labels():
+    a, _, people = make_study(np.random.default_rng(11))
+    assert compare(a, a, people).text == "There is no difference: both judges gave the same 120 scores."
+
+
+def test_of_categories_the_judge_that_gives_peoples_more_often_is_named():
+    people = np.array([[i % 3, i % 3 if i % 4 else (i + 1) % 3] for i in range(60)], dtype=float)
+    a, b = np.zeros(60), people[:, 0]
+    found = compare_categories(a, b, people, resamples=drawn(60))
+    assert (found.verdict, found.text) == ("b", "B gives the category that people give more often than A.")
+    share = found.differences[0]
+    assert share.a == pytest.approx((people == 0).mean()) and share.b == pytest.approx((people == b[:, None]).mean())
+    assert 0 < share.difference.low < share.b - share.a < share.difference.high
+
+
+def test_of_categories_an_output_without_all_three_is_left_out():
+    found = compare_categories([0, 1, None], [0, None, 2], [[0, 2], [1, None], [2, 2]], resamples=drawn(3))
+    assert (found.n, found.n_dropped, found.differences[0].a) == (1, 2, 0.5)
+    none = compare_categories([None], [0], [1], resamples=drawn(1))
+    assert none.verdict == "" and none.differences[0].difference.why_missing == none.text
+
+
+def test_categories_alike_are_not_told_apart():
+    people = np.arange(60) % 3
+    found = compare_categories((people + (people == 0)) % 3, (people + (people == 1)) % 3, people, resamples=drawn(60))
+    assert found.text == "No difference shows on 60 answers: more labels would be needed to tell these two apart."
 
 
 def drawn(n):

@@ -12,7 +12,7 @@ import graders.calibration
 from graders.calibration import agreement, alpha, by_chance, decision, errors, icc, means, noise, passes, probes, rank, rates, reliability
 from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import mean_human
-from graders.calibration.comparison import compare_judges, drift
+from graders.calibration.comparison import compare_categories, compare_judges, drift
 from graders.calibration.drawn import Population
 from graders.calibration.inference import corrected_rate
 from graders.calibration.planning import plan_labels
@@ -99,6 +99,9 @@ def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
     found |= {"bias of the kind": by_chance.mean_by_chance(judge - people, weights, draws, "points", **of_kind)}
     compared = compare_judges(judge, judge, human, (1, 2, 3, 4, 5), resamples=draws)
     found |= {f"difference of {d.name}": d.difference for d in compared.differences}
+    compared = compare_judges(judge, people, human, (1, 2, 3, 4, 5), resamples=draws, groups=[i % 3 for i in range(n)])
+    found |= {f"difference of {d.name} within": d.difference for d in compared.differences}
+    found |= {f"difference of {d.name}": d.difference for d in compare_categories(judge, people, human, resamples=draws).differences}
     moved = drift(judge, judge, draws, tolerance=0.1)
     found |= {"shift": moved.shift, "repeat": moved.repeat}
     ratings = bradley_terry(["a"] * n, ["b"] * n, np.where(np.isnan(judge), NAN, 0.5), draws)
@@ -157,7 +160,7 @@ def test_every_public_function_that_makes_a_figure_is_in_the_table():
         "spearman_brown",
         "benjamini_yekutieli",
         "resampled_kappa",
-        "resampled_correlation",
+        "resampled_within",
         "wilson_bounds",
         "estimate_from",
         "with_some_width",
