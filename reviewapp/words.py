@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 MINUS, NO_BREAK = "\u2212", "\u00a0"
 
 
@@ -9,6 +11,11 @@ def number(value: float, decimals: int = 2) -> str:
     """Two decimals and a real minus; 0.00 is never negative."""
     text = f"{abs(value):.{decimals}f}"
     return f"{MINUS}{text}" if value < 0 and float(text) else text
+
+
+def signed(value: float, write: Callable[[float], str] = number) -> str:
+    """A difference: with its sign, always."""
+    return f"+{write(value)}" if value > 0 else write(value)
 
 
 def short(value: float) -> str:

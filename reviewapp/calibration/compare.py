@@ -11,26 +11,21 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET
 
-from graders.calibration.comparison import CORRELATIONS, Comparison, Difference, Drift, compare_categories, compare_judges
+from graders.calibration.comparison import Comparison, Drift, compare_categories, compare_judges
 from reviewapp import access
 from reviewapp.calibration.behind import graded_only
 from reviewapp.calibration.drift import drift_of
+from reviewapp.calibration.explain import compared_rows
+from reviewapp.calibration.figures import figure
 from reviewapp.calibration.question import Asked, ask
 from reviewapp.calibration.report import grades_of, remembered, scope_of
+from reviewapp.calibration.words import with_interval
 from reviewapp.models import Grader, Output, Task
+from reviewapp.words import number
 
 NAMES = ("a", "b", "mode", "criterion")
 SHOWN = 10
 KEPT_MOVES = 400  # who works blind sees those on outputs that they have graded
-TITLES = {
-    "mae": ("Mean error", "points", "less is better"),
-    "abs_bias": ("Size of the bias", "points", "less is better"),
-    "weighted_kappa": ("Weighted kappa", "", "more is better"),
-    "spearman": ("Spearman's rank correlation", "", "more is better"),
-    "kendall_b": ("Kendall's tau-b", "", "more is better"),
-    "pearson": ("Pearson's correlation", "", "more is better"),
-    "same_answer": ("Same category as people", "", "more is better"),
-}
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,8 @@ class Compared:
     scale: tuple[float, float]
     is_categorical: bool
     n_criteria: int  # that are taken together
+    n_outputs: int
+    is_weighted: bool  # whether queues drew some of them with unequal chances
 
 
 @require_GET
@@ -82,9 +79,10 @@ def calibration_compare(request: HttpRequest, slug: str) -> HttpResponse:
     }
     context["versions"] = [f"{g.name}@{g.version}" for g in asked.versions]
     context["criterion"] = asked.question.criterion
-    if a and b:
+    if a and b and a != b:
         compared = _compared(asked, a, b)
-        context |= {"compared": compared, "rows": [_row(d, compared) for d in compared.comparison.differences]}
+        rows = compared_rows(compared.comparison.differences, n_criteria=compared.n_criteria)
+        context |= {"compared": compared, "rows": rows, "drifts": [_drifted(judge, found) for judge, found in compared.drifts]}
         context |= {"better": _shown(request, compared.better), "worse": _shown(request, compared.worse)}
     return render(request, "calibration/compare.html", context, status=422 if problems else 200)
 
@@ -127,10 +125,12 @@ def _compare(asked: Asked, a: Grader, b: Grader) -> Compared:
         comparison=comparison,
         better=tuple(sorted((m for m in moves if m.gain > 0), key=lambda m: -m.gain)[:KEPT_MOVES]),
         worse=tuple(sorted((m for m in moves if m.gain < 0), key=lambda m: m.gain)[:KEPT_MOVES]),
-        drifts=tuple((judge, drift_of(question.task, judge, one.scale)) for judge in dict.fromkeys((a, b))),
+        drifts=tuple((judge, drift_of(question.task, judge, one.scale)) for judge in (a, b)),
         scale=one.scale,
         is_categorical=one.is_categorical,
         n_criteria=len(np.unique(one.criterion)),
+        n_outputs=len(np.unique(ids[~np.isnan(comparison.gain)])),
+        is_weighted=grades.design.weights is not None,
     )
 
 
@@ -146,11 +146,12 @@ def _moves(ids: np.ndarray, a: np.ndarray, b: np.ndarray, human: np.ndarray, gai
     return [Move(int(pk), *(float(m[i]) for m in means)) for i, pk in enumerate(outputs)]
 
 
-def _row(found: Difference, compared: Compared) -> dict[str, Any]:
-    title, unit, hint = TITLES[found.name]
-    if found.name in CORRELATIONS and compared.n_criteria > 1:
-        title += " within criteria"
-    return {"found": found, "title": title, "unit": unit, "hint": hint}
+def _drifted(judge: Grader, found: Drift | None) -> dict[str, Any]:
+    """Whether it drifted, and by how much where there is an interval."""
+    if found is None or found.shift.low is None:
+        return {"judge": judge, "found": found, "size": ""}
+    size = f"shift {with_interval(figure(found.shift))}, a score changes by {number(found.repeat.value)} on average, n {found.shift.n:,}"
+    return {"judge": judge, "found": found, "size": size}
 
 
 def _shown(request: HttpRequest, moves: tuple[Move, ...]) -> list[dict[str, Any]]:

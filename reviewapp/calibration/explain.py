@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from graders.calibration.comparison import CORRELATIONS, Difference
 from reviewapp.calibration.figures import Figure
-from reviewapp.words import number, percent, short
+from reviewapp.words import number, percent, short, signed
 
 MOST_REVIEWERS = 50
 OF_PEOPLE = ("people", "pass_rate")
@@ -186,6 +189,56 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
         ),
     ),
 )
+
+# Of two judges: a group of its own, in the order of graders.calibration.comparison.
+COMPARED = (
+    Explained("", "mae", "Mean absolute error", "How far off the judge is on average, in points. Less is better.", anchor="error-and-bias"),
+    Explained("", "abs_bias", "Size of the bias", "Points too generous or too harsh on average. Less is better.", anchor="error-and-bias"),
+    Explained(
+        "", "weighted_kappa", "Weighted κ", "Agreement with the median person beyond chance.", anchor="agreement-of-judge-and-people"
+    ),
+    Explained("", "spearman", "Spearman's ρ", "Rank correlation with the mean person.", anchor="ranking"),
+    Explained("", "kendall_b", "Kendall's τ-b", "Pairs in the same order less pairs in opposite order.", anchor="ranking"),
+    Explained("", "pearson", "Pearson's r", "How far the scores lie on a line.", anchor="ranking"),
+    Explained(
+        "",
+        "same_answer",
+        "Same category",
+        "The share of an output's people who give it the judge's category.",
+        partial(percent, decimals=1),
+        "comparing-two-judges",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """A figure of two judges, in words; `interval` is that of the difference, and `better` a, b or neither."""
+
+    title: str
+    text: str
+    anchor: str
+    a: str
+    b: str
+    difference: str
+    interval: str
+    why: str
+    better: str
+
+
+def compared_rows(differences: Iterable[Difference], *, n_criteria: int) -> list[ComparedRow]:
+    """A row a figure, with a third decimal: judges may differ by little. Of several criteria, correlations are those within them."""
+    return [_compared_row(found, " within criteria" if n_criteria > 1 and found.name in CORRELATIONS else "") for found in differences]
+
+
+def _compared_row(found: Difference, where: str) -> ComparedRow:
+    line = next(line for line in COMPARED if line.key == found.name)
+    write = partial(number, decimals=3) if line.write is number else line.write
+    a, b = ("" if value is None else write(value) for value in (found.a, found.b))
+    apart = found.difference
+    difference = "" if apart.value is None else signed(apart.value, write)
+    interval = "" if apart.low is None or apart.high is None else f"{write(apart.low)} to {write(apart.high)}"
+    return ComparedRow(f"{line.title}{where}", line.text, line.anchor, a, b, difference, interval, apart.why_missing, found.better)
 
 
 def tables(figures: dict[str, Any], *, has_judge: bool) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from reviewapp.calibration.words import between, with_interval
-from reviewapp.words import number, percent, short
+from reviewapp.words import number, percent, short, signed
 
 register = template.Library()
+register.filter(signed)
 MOST_ROWS = 40
 
 
@@ -32,12 +33,6 @@ def cell(figure: dict[str, Any], *, whole: bool = False) -> SafeString:
 def share(figure: dict[str, Any]) -> str:
     """A share in percent with its interval, or why there is none."""
     return figure["why_missing"] if figure["value"] is None else with_interval(figure, percent)
-
-
-@register.filter
-def signed(value: float) -> str:
-    """A difference: with its sign, always."""
-    return f"+{number(value)}" if value > 0 else number(value)
 
 
 @register.inclusion_tag("calibration/chart.html")

@@ -7,6 +7,7 @@ from typing import Any
 from django import template
 
 from reviewapp.queues.rater import signed
+from reviewapp.words import short
 
 register = template.Library()
 register.filter("signed_points", signed)
@@ -46,7 +47,7 @@ def score_bar(score: float | None, low: float, high: float, who: str = "judge") 
 @register.filter
 def score(value: float | None) -> str:
     """A score for reading: at most two decimals, no trailing zeros; an en dash when there is none."""
-    return "–" if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+    return "–" if value is None else short(value)
 
 
 @register.filter

@@ -1,10 +1,14 @@
 """Two judge versions side by side: which is better, on which outputs, and whether one has drifted."""
 
+import re
+from html import unescape
+
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from reviewapp.grading import Answer, record_human_grade
-from reviewapp.models import CriterionScore, Grade
+from reviewapp.models import Claim, CriterionScore, Grade, Queue, QueueItem
 from tasks.task import Criterion, Rubric
 from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
@@ -28,6 +32,11 @@ def two_versions(db):
         make_judge_grade(output, scores(i % 9 + 0.5), new)
         make_human_grade(output, ben, scores(i % 9))
     return task, old, new, outputs
+
+
+def text_of(html: str) -> str:
+    """What is read on the page, without tags."""
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", html)))
 
 
 def page(client, **query):
@@ -67,6 +76,49 @@ def test_of_categories_it_says_how_often_each_judge_gives_that_of_people(as_admi
     status, html = page(as_admin)
     assert status == 200 and "B gives the category that people give more often than A." in html
     assert "Got better" not in html and "three looks" not in html
+
+
+def test_it_says_what_its_figures_are_of(as_admin, two_versions):
+    said = text_of(page(as_admin)[1])
+    assert "Of the 30 outputs that people labelled and both judges graded, each counted alike: 120 scores." in said
+    assert "ρ within criteria, each with an interval" in said and "Spearman's ρ within criteria" in said
+    said = text_of(page(as_admin, criterion="novelty")[1])
+    assert "each counted alike: 30 scores." in said and "within criteria" not in said
+
+
+@pytest.mark.parametrize("policy, is_said", [("active", True), ("stratified", True), ("random", False)])
+def test_it_says_where_labels_are_no_random_sample(as_admin, two_versions, policy, is_said):
+    task, _, judge, outputs = two_versions
+    queue = Queue.objects.create(task=task, judge=judge, policy=policy, seed=1, size=30, population=30)
+    for i, output in enumerate(outputs):
+        item = QueueItem.objects.create(queue=queue, output=output, position=i, probability=0.4 if i % 2 else 0.8)
+        grade = output.grades.get(rater__username="ben")
+        Claim.objects.create(item=item, reviewer=grade.rater, until=timezone.now(), grade=grade)
+    said = "Labels of a stratified or active queue are among them, which are no random sample: all figures here are of the labelled"
+    assert (said in text_of(page(as_admin)[1])) == is_said
+
+
+def test_each_figure_says_what_it_is_and_where_that_is_explained(as_admin, two_versions):
+    _, html = page(as_admin)
+    assert "Pairs in the same order less pairs in opposite order." in html
+    guide = as_admin.get(reverse("help", args=["calibration"])).content.decode()
+    anchors = set(re.findall(r'href="/help/calibration/#([^"]+)"', html))
+    assert anchors == {"comparing-two-judges", "error-and-bias", "agreement-of-judge-and-people", "ranking"}
+    assert all(f'id="{anchor}"' in guide for anchor in anchors)
+
+
+def test_a_judge_is_not_compared_with_itself(as_admin, two_versions):
+    status, html = page(as_admin, a="judge@2", b="judge@2")
+    assert status == 200 and "A and B are the same judge version, judge v2: choose another for one of them." in html
+    assert "more labels" not in html and "Got better" not in html
+
+
+def test_negative_numbers_have_a_real_minus(as_admin, two_versions):
+    _, _, new, outputs = two_versions
+    for i, output in enumerate(outputs):
+        make_judge_grade(output, scores(max(i % 9 - 2 + i % 2, 0)), new)
+    said = text_of(page(as_admin)[1])
+    assert re.search(r"shift −\d\.\d\d \(−", said) and not re.search(r"[ (]-\d", said)
 
 
 def test_outputs_that_got_better_and_worse_are_links(as_admin, two_versions):
