@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 MINUS, NO_BREAK = "\u2212", "\u00a0"
@@ -40,3 +41,8 @@ def counted(n: float, word: str) -> str:
 
 def listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def version_word(version: str) -> str:
+    """ "v2" for "2"; a version that is written with its v already stays as it is."""
+    return version if re.match(r"v\W*\d", version, re.IGNORECASE) else f"v{version}"

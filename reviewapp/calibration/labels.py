@@ -28,7 +28,7 @@ from reviewapp.calibration.text_probes import MOST_CHARS_ON_PAGE, read_looks, te
 from reviewapp.calibration.words import is_above, is_below, with_interval
 from reviewapp.models import Grade, Grader
 from reviewapp.queues.design import UNKNOWN
-from reviewapp.words import counted, number, points
+from reviewapp.words import counted, number, points, version_word
 
 TIME_BINS = 8
 FEWEST_IN_BIN = 5
@@ -224,7 +224,7 @@ def _versions_chart(question: Question, versions: tuple[Grader, ...]) -> Chart |
         arrays = grades_of(question.task, grader, question.mode)
         items, _ = scope_of(asked, arrays)
         if not items.is_categorical:
-            found.append((f"v{grader.version}", "", errors.bias(items.judge, items.human, items.resamples)))
+            found.append((version_word(grader.version), "", errors.bias(items.judge, items.human, items.resamples)))
     return group_chart("Bias by version of this judge", found)
 
 

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from reviewapp.models.append_only import AppendOnlyModel
 from reviewapp.models.catalog import Task
+from reviewapp.words import version_word
 
 
 class Calibrator(AppendOnlyModel):
@@ -35,4 +36,4 @@ class Calibrator(AppendOnlyModel):
         return self.map["half_width"] or None
 
     def __str__(self) -> str:
-        return f"{self.judge_name} v{self.judge_version} on {self.task_id}: {self.sha256[:12]}"
+        return f"{self.judge_name} {version_word(self.judge_version)} on {self.task_id}: {self.sha256[:12]}"

@@ -7,6 +7,7 @@ from django.db.models import F, Q
 from django.urls import reverse
 
 import tasks.task as spec
+from reviewapp.words import version_word
 
 
 class Task(models.Model):
@@ -174,7 +175,7 @@ class Grader(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name if self.kind == self.Kind.HUMAN else f"{self.name} v{self.version}"
+        return self.name if self.kind == self.Kind.HUMAN else f"{self.name} {version_word(self.version)}"
 
     @property
     def is_human(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from reviewapp.calibration.calibrators import Fit, current_fit
 from reviewapp.models import Calibrator, Task
 from reviewapp.rewards.labels import Label
+from reviewapp.words import version_word
 
 CALIBRATED_POLICY = "human-then-calibrated"
 # task slug, judge's name, version
@@ -89,7 +90,7 @@ class Calibration:
     def refusals(self) -> list[str]:
         """Why a judge's labels stayed its own."""
         return [
-            f"{name} v{version} on {slug}: {fit.why_missing}."
+            f"{name} {version_word(version)} on {slug}: {fit.why_missing}."
             for (slug, name, version), fit in sorted(self.fits.items())
             if fit.why_missing
         ]

@@ -103,6 +103,15 @@ def test_versions_of_a_judge_stand_side_by_side(as_viewer):
     assert "v1 1.00, n 24" in text and re.search(r"v2 0\.00 \(−0\.\d\d to 0\.\d\d\), n 24", text)
 
 
+@pytest.mark.parametrize("version, shown", [("3", "v3"), ("v3", "v3"), ("V 1/2", "V 1/2"), ("ca51", "vca51"), ("vision", "vvision")])
+def test_a_version_written_with_its_v_is_shown_with_one(as_viewer, version, shown):
+    task = make_study(24, range(24))
+    for output in task.outputs.all():
+        make_judge_grade(output, scores(output.human_score + 1), make_grader("judge", version))
+    assert f"judge {shown}" == str(Grader.objects.get(version=version))
+    assert f"{shown} 1.00, n 24" in said(as_viewer, criterion="upside", judge=f"judge@{version}")
+
+
 def test_a_judge_that_changes_with_time_is_seen(as_viewer):
     task, judge, pat = make_task(), make_grader(), make_user("pat")
     for i in range(40):
