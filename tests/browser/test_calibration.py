@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from reviewapp.models import Output
 from tests.browser.conftest import keep_screenshot, sign_in
 from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
 
@@ -84,3 +85,14 @@ def test_the_keys_g_c_open_it(viewer):
     viewer.wait_for_url("**/calibration/ideas/")
     viewer.get_by_role("link", name="What the figures mean").click()
     expect(viewer.get_by_role("heading", name="Calibration", level=1)).to_be_visible()
+
+
+def test_nothing_is_wider_than_a_telephone(viewer):
+    for output in Output.objects.all():
+        make_judge_grade(output, dict.fromkeys(KEYS, 5), make_grader("judge", "2"))
+    viewer.set_viewport_size({"width": 390, "height": 844})
+    for path in (PAGE, f"{PAGE}compare/"):
+        viewer.goto(path)
+        expect(viewer.get_by_role("link", name="What the figures mean")).to_be_visible()
+        viewer.wait_for_load_state("networkidle")
+        assert viewer.evaluate("document.documentElement.scrollWidth") <= 390, path
