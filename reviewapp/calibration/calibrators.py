@@ -1,8 +1,8 @@
-"""The calibrator of a judge on a task: fitted to blind labels when it is first needed, and again when these have changed.
+"""The calibrator of a judge on a task: fitted to blind labels when it is first asked for, and again when these have changed.
 
 It maps the judge's overall score to the overall score that people would give, and to the chance that they pass the
-output. The same labels give the same calibrator, byte by byte; it is kept by its hash and never changed, so that an
-export can name the one that it used.
+output. The same labels give the same calibrator, byte by byte; one that an export, a reward or a command used is kept by its
+hash and never changed, so that they can name it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import orjson
@@ -21,7 +20,7 @@ from django.db.models import QuerySet
 
 from graders.calibration.recalibration import Recalibration, pass_chance, recalibrate
 from graders.calibration.resample import Resamples
-from graders.calibration.result import Estimate
+from reviewapp.calibration.figures import figure
 from reviewapp.calibration.rows import raw
 from reviewapp.models import Calibrator, Grade, Output, Task
 from reviewapp.queues.design import read_design
@@ -88,13 +87,27 @@ class _Labels:
 
 
 def current_fit(task: Task, name: str, version: str) -> Fit:
-    """The calibrator by the labels of now. Fitted only when a grade of the task has come since it was last asked for."""
-    key = f"calibrator:{task.pk}:{task.revision}:{task.rubric_id}:{hashlib.sha256(f'{name}@{version}'.encode()).hexdigest()[:16]}"
+    """The calibrator by the labels of now, kept. Fitted only when a grade of the task has come since it was last asked for."""
+    found = fit_to_see(task, name, version)
+    if found.calibrator is not None and found.calibrator.pk is None:
+        found = Fit(_keep(found.calibrator))
+        cache.set(_cache_key(task, name, version), found, CACHED_S)
+    return found
+
+
+def fit_to_see(task: Task, name: str, version: str) -> Fit:
+    """The same one, but one that nothing has used is not kept: to look at it changes nothing."""
+    key = _cache_key(task, name, version)
     found = cache.get(key)
     if found is None:
         found = _fit(task, name, version)
         cache.set(key, found, CACHED_S)
     return found
+
+
+def _cache_key(task: Task, name: str, version: str) -> str:
+    judge = hashlib.sha256(f"{name}@{version}".encode()).hexdigest()[:16]
+    return f"calibrator:{task.pk}:{task.revision}:{task.rubric_id}:{judge}"
 
 
 def _fit(task: Task, name: str, version: str) -> Fit:
@@ -107,10 +120,10 @@ def _fit(task: Task, name: str, version: str) -> Fit:
     made = recalibrate(labels.judge, labels.human, labels.passed, scale, labels.clusters, rng=rng, resamples=resamples)
     if made.calibrator is None:
         return Fit(None, made.why_missing, made.labels_missing)
-    return Fit(_keep(task, name, version, labels, made))
+    return Fit(_unkept(task, name, version, labels, made))
 
 
-def _keep(task: Task, name: str, version: str, labels: _Labels, made: Recalibration) -> Calibrator:
+def _unkept(task: Task, name: str, version: str, labels: _Labels, made: Recalibration) -> Calibrator:
     fitted = made.calibrator
     content = {
         "method": fitted.method,
@@ -126,13 +139,14 @@ def _keep(task: Task, name: str, version: str, labels: _Labels, made: Recalibrat
         "n_prompts": len(np.unique(labels.clusters)),
     }
     sha256 = hashlib.sha256(orjson.dumps([task.slug, task.rubric.sha256, name, version, content])).hexdigest()
-    report = {figure: _reported(getattr(made, figure)) for figure in REPORTED}
+    report = {name: figure(getattr(made, name)) for name in REPORTED}
     names = {"task": task, "judge_name": name, "judge_version": version, "sha256": sha256}
-    return Calibrator.objects.get_or_create(**names, defaults={"map": orjson.loads(orjson.dumps(content)), "report": report})[0]
+    return Calibrator(**names, map=orjson.loads(orjson.dumps(content)), report=report)
 
 
-def _reported(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "ci": None if estimate.low is None else [estimate.low, estimate.high], "n": estimate.n}
+def _keep(made: Calibrator) -> Calibrator:
+    names = {name: getattr(made, name) for name in ("task", "judge_name", "judge_version", "sha256")}
+    return Calibrator.objects.get_or_create(**names, defaults={"map": made.map, "report": made.report})[0]
 
 
 def _read_labels(task: Task, name: str, version: str) -> _Labels:

@@ -266,10 +266,10 @@ def _takes_each_alike(line: Explained) -> bool:
     return not line.key.endswith("_weighted") and line.group not in ("pass_rate", "mean_score")
 
 
-def influences(bias: dict[str, Any]) -> list[Row]:
-    """The rows of the bias probes that are in `bias`."""
-    lines = next(lines for name, _, lines in TABLES if name == "influences")
-    return [_row(bias[line.key], line, "influences") for line in lines if line.key in bias]
+def rows_of(table: str, figures: dict[str, Any]) -> list[Row]:
+    """The rows of one table whose figures are in `figures`."""
+    lines = next(lines for name, _, lines in TABLES if name == table)
+    return [_row(figures[line.key], line, table) for line in lines if line.key in figures]
 
 
 def severities(figures: dict[str, Any]) -> list[Row]:
@@ -288,7 +288,9 @@ def _row(found: Figure, line: Explained, table: str, note: str = "") -> Row:
     else:
         shown = "" if value is None else line.write(value)
         interval = f"{line.write(ends[0])} to {line.write(ends[1])}" if ends else ""
-    return Row(line.title, f"{line.text}{note}", line.anchor or ANCHORS[table], shown, interval, found["n"], found["why_missing"] or "")
+    why = found["why_missing"] or ""
+    why = why.removeprefix("no interval: ") if shown else why  # where the interval would stand
+    return Row(line.title, f"{line.text}{note}", line.anchor or ANCHORS[table], shown, interval, found["n"], why)
 
 
 # Where a figure's own heading is not named, that of its table in docs/calibration.md.

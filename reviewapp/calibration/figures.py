@@ -139,17 +139,17 @@ def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
         "method": fitted and fitted.method,
         "labels_missing": made.labels_missing,
         "why_missing": made.why_missing or None,
-        "half_width": figure(_half_width(made)),
+        "half_width": half_width(fitted.half_width, fitted.n) if fitted else missing(made.why_missing),
         "knots": fitted and {"judge": list(fitted.judge), "human": list(fitted.human)},
         **{name: figure(getattr(made, name)) for name in names},
     }
 
 
-def _half_width(made: recalibration.Recalibration) -> Estimate:
-    fitted = made.calibrator
-    if fitted is None or fitted.half_width is None:
-        return Estimate.missing(made.why_missing or recalibration.NO_WIDTH, fitted.n if fitted else 0)
-    return Estimate(fitted.half_width, None, None, fitted.n, "the half width of an interval has none itself")
+def half_width(value: float | None, n: int) -> Figure:
+    """Of the interval of one prediction, by a map of n labels."""
+    if value is None:
+        return missing(recalibration.NO_WIDTH, n)
+    return figure(Estimate(value, None, None, n, "the half width of an interval has none itself"))
 
 
 def bias_group(items: Items, grades: Grades, judge_name: str) -> Figure:

@@ -15,7 +15,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from reviewapp import access
 from reviewapp.calibration.behind import MOST, BadMark, graded_only, items_behind, outputs_behind
-from reviewapp.calibration.explain import influences, severities, tables
+from reviewapp.calibration.explain import rows_of, severities, tables
 from reviewapp.calibration.grades import MODES
 from reviewapp.calibration.labels import label_facts
 from reviewapp.calibration.question import EPSILONS, NAMES, Asked, ask
@@ -95,7 +95,7 @@ def calibration_labels(request: HttpRequest, slug: str) -> HttpResponse:
     judge = asked.question.judge
     queue = {"task": slug, "policy": "random", "size": facts.more, "judge": judge and f"{judge.name}@{judge.version}"}
     context = {"task": task, "asked": asked, "labels": {"sentences": facts.sentences, "charts": charts, "more": facts.more}}
-    context["influences"] = influences(facts.texts)
+    context["influences"] = rows_of("influences", facts.texts)
     context |= {"queue": urlencode({name: value for name, value in queue.items() if value}), "may_queue": request.user.has_role("reviewer")}
     template = f"calibration/labels.html{'#labels' if request.htmx else ''}"
     return render(request, template, context, status=422 if asked.problems else 200)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from django.db.models import Count, Max, Q
 
 from graders import registry
 from graders.judge.grader import JudgeGrader
 from graders.judge.judge import Judge
-from reviewapp.models import Calibrator, Grade, Grader, JudgeVersion, Output, Task
-
-WIDTH, HEIGHT = 120.0, 80.0  # of a drawn curve
+from reviewapp.models import Grade, Grader, JudgeVersion, Output, Task
 
 
 @dataclass(frozen=True)
@@ -116,23 +113,3 @@ def on_tasks(grader: Grader, slugs: Iterable[str]) -> list[OnTask]:
         primary = is_primary(grader, task, others[task.pk], graded)
         rows.append(OnTask(task, row["graded"], row["labelled"], row["both"], primary, tuple(f"{g.name}@{g.version}" for g in same)))
     return rows
-
-
-def calibrators_of(grader: Grader) -> list[dict[str, Any]]:
-    """The newest calibrator of this version on each task, as a line to draw."""
-    newest = {c.task_id: c for c in Calibrator.objects.filter(judge_name=grader.name, judge_version=grader.version).select_related("task")}
-    return [{"calibrator": c, "task": c.task, **_curve(c.map)} for c in newest.values()]
-
-
-def _curve(told: dict[str, Any]) -> dict[str, Any]:
-    """The map as points of an SVG line; both axes are the rubric's scale."""
-    judge, human = told["judge"], told["human"]
-    low, high = told["scale"]
-    span = (high - low) or 1
-    points = [(WIDTH * (x - low) / span, HEIGHT * (1 - (y - low) / span)) for x, y in zip(judge, human, strict=True)]
-    return {
-        "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points),
-        "knots": list(zip(judge, human, strict=True)),
-        "width": WIDTH,
-        "height": HEIGHT,
-    }

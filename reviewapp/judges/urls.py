@@ -28,6 +28,7 @@ urlpatterns = [
     path("judges/new/", views.new_judge, name="new_judge"),
     path("judges/promotions/<int:pk>/undo/", views.undo_promotion, name="undo_promotion"),
     path("judges/<name:name>/<name:version>/", views.judge, name="judge"),
+    path("judges/<name:name>/<name:version>/calibrators/", views.judge_calibrators, name="judge_calibrators"),
     path("judges/<name:name>/<name:version>/try/", views.try_judge, name="try_judge"),
     path("judges/<name:name>/<name:version>/promote/", views.promote_judge, name="promote_judge"),
 ]

@@ -17,6 +17,7 @@ from reviewapp import access
 from reviewapp.catalog.sync import spec_of
 from reviewapp.jobs import queue
 from reviewapp.judges import known, pairs, queries, versions
+from reviewapp.judges.calibrators import calibrators_of
 from reviewapp.judges.queries import OnTask
 from reviewapp.judges.trying import Trial, left_to_try, trial_of
 from reviewapp.models import Grader, Job, JudgeVersion, Output, Promotion, Task
@@ -93,7 +94,6 @@ def show(request: HttpRequest, seen: Seen, *, problem: str = "", status: int = 2
         "saved": seen.saved,
         "plain": seen.plain,
         "tasks": [(on, trial_of(on, seen.row, seen.plain, params)) for on in on_tasks_of(seen)],
-        "calibrators": queries.calibrators_of(seen.row),
         "pairs": [(task, pairs.summary_of(seen.row, task)) for task in pairs.tasks_of(seen.row)],
         "verdicts": [] if request.user.hides_judges else pairs.newest_of(seen.row),
         "why_not": why_no_model() if seen.plain else "",
@@ -103,6 +103,15 @@ def show(request: HttpRequest, seen: Seen, *, problem: str = "", status: int = 2
     return render(request, "judges/judge.html", context, status=status)
 
 
+@require_GET
+@access.role_required("viewer")
+def judge_calibrators(request: HttpRequest, name: str, version: str) -> HttpResponse:
+    """The part of the page that fits maps to labels, which takes longer than the page may."""
+    row = see(name, version).row
+    context = {"row": row, "calibrators": calibrators_of(row), "may_queue": request.user.has_role("reviewer")}
+    return render(request, f"judges/calibrators.html{'#calibrators' if request.htmx else ''}", context)
+
+
 @require_http_methods(["GET", "POST"])
 @access.role_required("admin")
 def new_judge(request: HttpRequest) -> HttpResponse:
@@ -110,11 +119,10 @@ def new_judge(request: HttpRequest) -> HttpResponse:
     params = request.POST if request.method == "POST" else request.GET
     begins_as = params.get("from", "")
     starts = starts_of()
-    form = versions.JudgeForm(params, starts.get(begins_as) or next(iter(starts.values()), Judge()))
-    if begins_as and begins_as not in starts and request.method == "GET":
-        form.refuse(
-            "from", begins_as, f"{', '.join(list(starts)[:12]) or 'nothing, no judge is written yet'}. The form begins as without it"
-        )
+    form = versions.JudgeForm(params, starts.get(begins_as, starts[""]))
+    problem = ""
+    if begins_as not in starts and request.method == "GET":
+        problem = f"from is {begins_as[:60]!r}, allowed: {', '.join(list(starts)[1:13]) or 'nothing, there is no judge to begin as'}."
     made = form.judge() if request.method == "POST" or "look" in params else None
     if request.method == "POST" and made and "look" not in params:
         saved, is_new = versions.save_version(made, note=form.value("note"), user=request.user)
@@ -122,18 +130,19 @@ def new_judge(request: HttpRequest) -> HttpResponse:
         messages.success(request, text)
         return redirect("judge", made.name, saved.grader.version)
     tasks = list(Task.objects.filter(rubric__isnull=False).order_by("slug"))
-    context = {"form": form, "efforts": (*EFFORTS, "none"), "places": PLACES, "tasks": tasks, "from": params.get("from", "")}
+    context = {"form": form, "efforts": (*EFFORTS, "none"), "places": PLACES, "tasks": tasks, "from": begins_as, "problem": problem}
     context |= {"task_slug": params.get("task", ""), "output": params.get("output", "")}
     if made:
         context["preview"] = preview(made, params.get("task", ""), params.get("output", ""), form)
     template = "judges/new.html#preview" if request.htmx and request.htmx.target == "preview" else "judges/new.html"
-    return render(request, template, context, status=422 if form.errors else 200)
+    return render(request, template, context, status=422 if form.errors or problem else 200)
 
 
 def starts_of() -> dict[str, Judge]:
-    """The judges that a new version can begin as, by "name@version": the one of the environment first."""
+    """The judges that a new version can begin as, by "name@version"; by "" the one of the environment, or the built-in one."""
     setup = queries.set_up_judge()
-    return {f"{g.name}@{g.version}": g.judge for g in [*filter(None, [setup]), *known.saved_judges()]}
+    named = {f"{g.name}@{g.version}": g.judge for g in [*filter(None, [setup]), *known.saved_judges()]}
+    return {"": setup.judge if setup else Judge()} | named
 
 
 def preview(made: Judge, slug: str, output_id: str, form: versions.JudgeForm) -> dict[str, object] | None:
