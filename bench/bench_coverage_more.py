@@ -114,17 +114,19 @@ def figures_of_map(study: Study, new: Study, draws: Resamples, rng: np.random.Ge
         return {}
     new_passed = majority((new.human >= PASS).astype(float))
     after, chances = made.calibrator.predict(new.judge) - unseen, pass_chance(study.judge, passed)
-    low, high = made.calibrator.interval(new.judge)
-    share, off = float(((low <= unseen) & (unseen <= high)).mean()), np.abs(after)
-    known = float((off <= np.quantile(off, LEVEL, method="inverted_cdf") + ROUNDING).mean())
+    off = np.abs(after)
     found: Found = {
         "error before": (made.mae_before, float(np.abs(new.judge - unseen).mean())),
         "error after": (made.mae_after, float(np.abs(after).mean())),
         "bias before": (made.bias_before, float((new.judge - unseen).mean())),
         "bias after": (made.bias_after, float(after.mean())),
         "log-loss before": (made.log_loss_before, _loss((new.judge - 1) / SPAN, new_passed, len(mean))),
-        ONE: (Estimate.missing("a share of new outputs"), (share, known)),
     }
+    if made.calibrator.half_width is not None:
+        low, high = made.calibrator.interval(new.judge)
+        share = float(((low <= unseen) & (unseen <= high)).mean())
+        known = float((off <= np.quantile(off, LEVEL, method="inverted_cdf") + ROUNDING).mean())
+        found[ONE] = (Estimate.missing("a share of new outputs"), (share, known))
     if chances is not None:
         found["log-loss after"] = (made.log_loss_after, _loss(np.interp(new.judge, *chances), new_passed, len(mean)))
     return found
