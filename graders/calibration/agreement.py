@@ -22,7 +22,8 @@ from graders.calibration.arrays import (
     score_array,
 )
 from graders.calibration.jackknife import UNSEEN_OF_TWO
-from graders.calibration.resample import FEW_PROMPTS, NO_RESAMPLES, TOO_ALIKE, Resamples, are_too_alike, with_interval
+from graders.calibration.rank import WHY_NONE
+from graders.calibration.resample import FEW_PROMPTS, NO_RESAMPLES, ONE_OUTPUT, TOO_ALIKE, Resamples, are_too_alike, with_interval
 from graders.calibration.result import Estimate
 from graders.calibration.wilson import wilson_bounds
 
@@ -92,7 +93,7 @@ def weighted_kappa(
     >>> round(weighted_kappa([1, 2, 3, 3], [1, 2, 3, 2], (1, 2, 3), rng=rng).value, 4)
     0.8
     >>> weighted_kappa([3, 3, 3], [1, 2, 3], (1, 2, 3), rng=rng).why_missing
-    'the judge gives all 3 outputs the label 3'
+    'not defined, because the judge gives all 3 outputs the label 3'
     """
     check_level(level)
     scale = _check_labels(labels)
@@ -178,7 +179,7 @@ def gwet_ac2(judge: Scores, human: Scores, labels: Sequence[float], resamples: R
     -------
     Estimate
         1 is full agreement, 0 chance; of three labels or more it may lie below -1. Defined also when one side, or both, uses
-        one label. Not defined when no output has both scores. irrCAC.raw.CAC(ratings, "quadratic", categories=labels).gwet().
+        one label. Not defined when one output has both scores, or none. irrCAC.raw.CAC(ratings, "quadratic", categories=labels).gwet().
 
     References
     ----------
@@ -197,7 +198,9 @@ def gwet_ac2(judge: Scores, human: Scores, labels: Sequence[float], resamples: R
     judged, median, both = labels_of_both(judge, human, scale)
     n, n_dropped = len(judged), int((~both).sum())
     if not n:
-        return Estimate.missing("not defined, because no output has both a judge score and a human one", 0, n_dropped)
+        return Estimate.missing(WHY_NONE, 0, n_dropped)
+    if n == 1:
+        return Estimate.missing(ONE_OUTPUT, n, n_dropped)
     cells, n_cells, weights = median * len(scale) + judged, len(scale) ** 2, quadratic_weights(len(scale))
     value = float(ac2_of_tables(np.bincount(cells, minlength=n_cells)[None].astype(np.float64), weights)[0])
     part = None if resamples is None else resamples.of(both)
@@ -241,11 +244,11 @@ def _nearest_label(scores: Floats, scale: Floats) -> Ints:
 
 def why_no_kappa(judged: Ints, median: Ints, scale: Floats) -> str:
     if not len(judged):
-        return "no output has both a judge score and a human one"
+        return WHY_NONE
     for who, places in (("the judge gives", judged), ("the humans give", median)):
         if (places == places[0]).all():
             count = f"all {len(places)} outputs" if len(places) > 1 else "the only output"
-            return f"{who} {count} the label {scale[places[0]]:g}"
+            return f"not defined, because {who} {count} the label {scale[places[0]]:g}"
     return ""
 
 
@@ -336,7 +339,7 @@ def _with_interval(value: float, resampled: Floats, level: float, n: int, n_drop
         return Estimate(value, None, None, n, why_missing=NO_RESAMPLES, n_dropped=n_dropped)
     defined = resampled[np.isfinite(resampled)]
     if len(defined) < max(1, MIN_SHARE_DEFINED * len(resampled)):
-        why = f"kappa is not defined in {len(resampled) - len(defined)} of {len(resampled)} resamples: too few outputs"
+        why = f"no interval: kappa is not defined in {len(resampled) - len(defined)} of {len(resampled)} resamples: too few outputs"
         return Estimate(value, None, None, n, why_missing=why, n_dropped=n_dropped)
     low, high = (float(q) for q in np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]))
     method = f"bootstrap, {len(resampled)} resamples"

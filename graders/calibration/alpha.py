@@ -13,7 +13,19 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, score_array
 from graders.calibration.jackknife import UNSEEN, UNSEEN_OF_TWO, UNSEEN_SPREAD
-from graders.calibration.resample import MAX_CELLS, TOO_ALIKE, Mask, Resamples, are_too_alike, bootstrap, ratio, scatter, with_interval
+from graders.calibration.rank import WHY_NONE
+from graders.calibration.resample import (
+    MAX_CELLS,
+    ONE_OUTPUT,
+    TOO_ALIKE,
+    Mask,
+    Resamples,
+    are_too_alike,
+    bootstrap,
+    ratio,
+    scatter,
+    with_interval,
+)
 from graders.calibration.result import Estimate
 
 Metric = Literal["ordinal", "interval", "nominal"]
@@ -40,7 +52,8 @@ def krippendorff_alpha(ratings: Scores, metric: Metric, resamples: Resamples | N
     -------
     Estimate
         1 is full agreement, 0 what chance gives, below 0 is worse. n counts items with two scores or more, n_dropped
-        the others. Not defined when no item has two scores, or all scores are the same.
+        the others. Not defined when no item has two scores, or one alone (alpha is then 0 whatever they are), or all scores are
+        the same.
 
     Notes
     -----
@@ -88,6 +101,8 @@ def krippendorff_alphas(
     if len(values) == 1:
         why = f"not defined, because no two scores differ: all {int(given.sum())} are {values[0]:g}"
         return dict.fromkeys(metrics, Estimate.missing(why, n, n_dropped))
+    if n == 1:
+        return dict.fromkeys(metrics, Estimate.missing(ONE_OUTPUT, n, n_dropped))
     if resamples is not None and (units := units_of(codes, len(values), resamples)) is not None:
         return _of_tables(values, units, metrics, resamples, n_dropped, labels=labels)
     return {metric: _alpha(values, codes, metric, resamples, n_dropped) for metric in metrics}
@@ -111,8 +126,8 @@ def judge_alpha(judge: Scores, human: Scores, metric: Metric, resamples: Resampl
     Returns
     -------
     Estimate
-        n counts outputs with the judge's and at least one person's score. No interval where the judge, or people, gave another
-        score than their most frequent on fewer than three prompts: habit can't be told from agreement there.
+        n counts outputs with the judge's and at least one person's score; not defined of one alone. No interval where the judge,
+        or people, gave another score than their most frequent on fewer than three prompts: habit can't be told from agreement there.
 
     Examples
     --------
@@ -129,10 +144,12 @@ def judge_alpha(judge: Scores, human: Scores, metric: Metric, resamples: Resampl
     used: Mask = np.asarray(shared.any(axis=1))
     n, n_dropped = int(used.sum()), int((~used).sum())
     if not n:
-        return Estimate.missing("not defined, because no output has both a judge score and a human one", 0, n_dropped)
+        return Estimate.missing(WHY_NONE, 0, n_dropped)
     if n_dropped:
         scores, people, shared, resamples = scores[used], people[used], shared[used], resamples and resamples.of(used)
     values, codes = coded_scores(np.column_stack([scores, people]), np.column_stack([np.ones(n, dtype=bool), shared]))
+    if n == 1 and len(values) > 1:
+        return Estimate.missing(ONE_OUTPUT, n, n_dropped)
     if resamples is not None and len(values) > 1 and (units := units_of(codes[:, 1:], len(values), resamples, codes[:, 0])) is not None:
         found = _of_tables(values, units, (metric,), resamples, n_dropped, labels=labels, unseen=UNSEEN_OF_TWO)[metric]
     else:

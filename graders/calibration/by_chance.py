@@ -30,7 +30,7 @@ from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, sc
 from graders.calibration.drawn import Drawn, Population, drawn_labels
 from graders.calibration.jackknife import UNSEEN, UNSEEN_OF_TWO, Kind
 from graders.calibration.rank import MAX_RANKED_CELLS, correlation_of_sums, score_codes, spearman_of_tables, why_no_correlation
-from graders.calibration.resample import TOO_ALIKE, Mask, Resamples, mean_statistic
+from graders.calibration.resample import ONE_OUTPUT, TOO_ALIKE, Mask, Resamples, mean_statistic
 from graders.calibration.result import Estimate
 
 NO_WEIGHT = "not defined, because no output with both scores was drawn with a known probability"
@@ -159,8 +159,8 @@ def ac2_by_chance(
     scale = np.asarray(labels, dtype=np.float64)
     judged, median, used, heavy = _labels_drawn(judge, human, scale, weights)
     n_dropped = int((~used).sum())
-    if not len(judged):
-        return Estimate.missing(NO_WEIGHT, 0, n_dropped)
+    if len(judged) < 2:
+        return Estimate.missing(ONE_OUTPUT if len(judged) else NO_WEIGHT, len(judged), n_dropped)
     cells, squares = median * len(scale) + judged, quadratic_weights(len(scale))
     sample = drawn_labels(heavy, used, resamples, strata, population)
     table, tables = sample.tables(cells, squares.size)
@@ -216,6 +216,8 @@ def alpha_by_chance(
     if len(values) == 1:
         why = f"not defined, because no two scores differ: all {int(given.sum())} are {values[0]:g}"
         return Estimate.missing(why, n, n_dropped)
+    if n == 1:
+        return Estimate.missing(ONE_OUTPUT, n, n_dropped)
     units = units_of(codes, len(values), part) if own is None else units_of(codes[:, 1:], len(values), part, codes[:, 0])
     if units is None:
         return Estimate.missing(f"not defined, because {len(values)} different scores are too many to weight", n, n_dropped)

@@ -10,7 +10,7 @@ from graders.calibration.arrays import Floats, Ints, Scores, scored_by_both
 from graders.calibration.jackknife import Kind, ends_of_limit
 from graders.calibration.rank import WHY_NONE
 from graders.calibration.resample import HINGES, Resamples, all_agree, bootstrap, mean_statistic, ratio, with_interval
-from graders.calibration.result import Estimate
+from graders.calibration.result import Estimate, outputs_have
 
 NORMAL_QUANTILE = 1.96  # as Bland and Altman write it
 
@@ -97,7 +97,7 @@ def bias_by(
     found = []
     for group, (n, mean) in enumerate(zip(counts.tolist(), means.tolist(), strict=True)):
         if n < max(fewest, 1):
-            found.append(Estimate.missing(f"not shown, because {n} outputs have both scores" if n else WHY_NONE, n))
+            found.append(Estimate.missing(f"not shown, because {outputs_have(n)} both scores" if n else WHY_NONE, n))
         else:
             of_group = part and part.of(cells == group)
             found.append(with_interval(mean, None if drawn is None else drawn[:, group], of_group, n))

@@ -12,7 +12,7 @@ import numpy as np
 from graders.calibration.arrays import Floats, Scores, score_array
 from graders.calibration.jackknife import UNSEEN_SPREAD
 from graders.calibration.resample import Mask, Resamples, bootstrap, ratio, scatter
-from graders.calibration.result import Estimate
+from graders.calibration.result import Estimate, outputs_have
 
 
 def icc1(ratings: Scores, resamples: Resamples | None = None, labels: Sequence[float] = ()) -> Estimate:
@@ -96,8 +96,7 @@ def _estimate(
 ) -> Estimate:
     n, n_dropped = int(used.sum()), int((~used).sum())
     if n < 2:
-        verb = "output has" if n == 1 else "outputs have"
-        return Estimate.missing(f"not defined, because {n} {verb} {what}, and it takes 2", n, n_dropped)
+        return Estimate.missing(f"not defined, because {outputs_have(n)} {what}, and it takes 2", n, n_dropped)
     scores, mask = table.T[:, used].T, given.T[:, used].T  # columns in one piece
     seen = scores[mask]
     if np.ptp(seen) == 0:

@@ -101,7 +101,7 @@ def corrected_rate(
     >>> corrected_rate([1, 1, 0], [1, 0], [1, 1]).method
     'human labels only (Wilson): every human label is the same'
     >>> corrected_rate([1, 1, 0], [], []).why_missing
-    'no output has both a judge verdict and a human label'
+    'not defined, because no output has both a judge verdict and a human label'
     """
     check_level(level)
     study, n_dropped = _check_study(
@@ -113,7 +113,7 @@ def corrected_rate(
         labelled_in_all=labelled_in_all,
     )
     if not len(study.human):
-        return Estimate.missing("no output has both a judge verdict and a human label", n_dropped=n_dropped)
+        return Estimate.missing("not defined, because no output has both a judge verdict and a human label", n_dropped=n_dropped)
     corrected, human = _of_study(study, level, n_dropped), score_array("human_labelled", human_labelled)
     known = ~np.isnan(human)
     if known.sum() == corrected.n:
@@ -130,11 +130,8 @@ def unless_wider(corrected: Estimate, alone: Estimate) -> Estimate:
     """Return the corrected figure, or that of all labels alone where the judge graded so few of them that it tells less."""
     if alone.low is None or alone.high is None:
         return corrected
-    if (
-        corrected.low is not None
-        and corrected.high is not None
-        and corrected.high - corrected.low <= MAX_WIDENING * (alone.high - alone.low)
-    ):
+    width = np.inf if corrected.low is None or corrected.high is None else corrected.high - corrected.low
+    if width <= MAX_WIDENING * (alone.high - alone.low):
         return corrected
     return replace(alone, method="human labels only: the judge graded too few of the labelled outputs")
 
@@ -143,7 +140,7 @@ def _of_study(study: _Study, level: float, n_dropped: int) -> Estimate:
     """Return the rate by the outputs that have both verdicts."""
     n, human_rate = len(study.human), float(study.human.mean())
     if n > 1 and study.clusters is not None and np.ptp(study.clusters) == 0:
-        why = "all human labels belong to one prompt"
+        why = "no interval: all human labels belong to one prompt"
         return Estimate(human_rate, None, None, n, why, "human labels only", n_dropped)
     human_low, human_high = wilson_bounds(human_rate, _effective_n(study, 0.0, level), level)
     weight, why_unused = _judge_weight(study)

@@ -58,7 +58,7 @@ def reviews_needed(single: Estimate, target: float = ENOUGH) -> Estimate:
     if single.low is None or single.high is None:
         return Estimate(value, None, None, single.n, single.why_missing, n_dropped=single.n_dropped)
     if single.low <= 0:
-        why = "no upper end: people may agree no more than by chance"
+        why = "no interval: people may agree no more than by chance, so it has no upper end"
         return Estimate(value, None, None, single.n, why, n_dropped=single.n_dropped)
     low, high = _needed(single.high, target), _needed(single.low, target)
     return Estimate(value, low, high, single.n, method="Spearman-Brown", n_dropped=single.n_dropped)

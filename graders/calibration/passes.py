@@ -8,7 +8,7 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, check_level
 from graders.calibration.jackknife import UNSEEN, ends_of
-from graders.calibration.resample import NO_RESAMPLES, Resamples, all_agree
+from graders.calibration.resample import NO_RESAMPLES, ONE_PROMPT, Resamples, all_agree
 from graders.calibration.result import Estimate
 from graders.calibration.wilson import wilson_bounds
 
@@ -106,7 +106,7 @@ def _with_interval(chances: Floats, value: float, resamples: Resamples, n_droppe
         low, high = wilson_bounds(value, n_prompts, resamples.level)
         return Estimate(value, low, high, n, method=f"Wilson on {n_prompts} prompts", n_dropped=n_dropped)
     if n_prompts < 2:
-        return Estimate(value, None, None, n, why_missing="all outputs belong to one prompt", n_dropped=n_dropped)
+        return Estimate(value, None, None, n, why_missing=ONE_PROMPT, n_dropped=n_dropped)
     misses, each = np.bincount(number, weights=1 - chances), np.bincount(number)
     without = (misses.sum() - misses) / (n - each)
     unseen = np.array([((1 - value) * n + UNSEEN * rare) / (n + UNSEEN)])

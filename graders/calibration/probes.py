@@ -18,11 +18,10 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, check_level, cluster_numbers, mean_human, score_array, sums_by
 from graders.calibration.jackknife import NEGLIGIBLE, degrees_left, ends_of, spread_of
-from graders.calibration.resample import FEW_PROMPTS, HINGES, ROUNDING, Mask, all_agree
-from graders.calibration.result import Estimate
+from graders.calibration.resample import FEW_PROMPTS, HINGES, ONE_PROMPT, ROUNDING, Mask, all_agree
+from graders.calibration.result import Estimate, outputs_have
 from graders.calibration.student import student_quantile
 
-ONE_PROMPT = "all outputs belong to one prompt"
 FEWEST_FLAGGED, FEW_FLAGGED = 3, 30  # prompts with the rarer value: for an interval; up to which CR2 is used
 TOO_FEW_FLAGGED = f"no interval: fewer than {FEWEST_FLAGGED} prompts have one of the two kinds of output"
 
@@ -183,7 +182,7 @@ def _slope(
     used = ~np.isnan(x) & ~np.isnan(y) & ~np.isnan(covariate)
     n, n_dropped, seen = int(used.sum()), int((~used).sum()), covariate[used]
     if n < 4:
-        return Estimate.missing(f"not defined, because {n} outputs have both scores, and it takes 4", n, n_dropped)
+        return Estimate.missing(f"not defined, because {outputs_have(n)} both scores, and it takes 4", n, n_dropped)
     if np.ptp(seen) < 1e-12:
         return Estimate.missing(f"not defined, because {why_flat}", n, n_dropped)
     seen = (seen - seen.mean()) / (seen.std(ddof=1) if scale else 1)

@@ -19,7 +19,7 @@ from graders.calibration.student import student_quantile
 PRIOR_TIES = 0.5  # of each player with a made-up average one, so that who never lost has a finite strength
 MAX_PLAYERS = 200
 MAX_STEPS = 1000
-ONE_PROMPT = "all comparisons belong to one prompt"
+ONE_PROMPT = "no interval: all comparisons belong to one prompt"
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,13 @@ def wilson(passes: int, n: int, level: float = 0.95) -> Estimate:
     0.0000 0.0000 0.1611
     0.0345 0.0061 0.1718
     >>> wilson(0, 0).why_missing
-    'no scored output'
+    'not defined, because no output is scored'
     """
     check_level(level)
     if not 0 <= passes <= n:
         raise ValueError(f"passes is {passes} of n = {n}, must lie in 0 to n")
     if n == 0:
-        return Estimate.missing("no scored output")
+        return Estimate.missing("not defined, because no output is scored")
     low, high = wilson_bounds(passes / n, n, level)
     return Estimate(passes / n, low, high, n, method="Wilson")
 

@@ -27,7 +27,9 @@ DRAWN_CELLS = 100_000  # counted at once: what fits into the processor's cache i
 MAX_CELLS = 20_000_000  # of a table with a row a prompt: 160 MB
 EXACT_IN_SINGLE = 2**24  # whole numbers below are exact in single precision
 MIN_SHARE_DEFINED = 0.5  # of the resamples; with fewer there is no interval
+ONE_OUTPUT = "not defined, because one output alone shows no agreement beyond chance"
 NO_RESAMPLES = "no interval was asked for"
+ONE_PROMPT = "no interval: all outputs belong to one prompt"
 HINGES = "no interval: without one of the prompts it is not defined, so too few outputs differ"
 FEWEST_RARE = 3  # prompts, without which no interval of agreement beyond chance holds the truth as often as it says
 TOO_ALIKE = f"no interval: judge or people give another label than their most frequent on fewer than {FEWEST_RARE} prompts"
@@ -144,7 +146,7 @@ class Resamples:
 
 def all_agree(n: int) -> str:
     """Return why a figure has no interval that is the same whichever outputs are drawn."""
-    return f"no interval: all {n} outputs agree, so resampling can't tell how sure this is"
+    return f"no interval: it is the same whichever of the {n:,} is left out, so they can't tell how sure it is"
 
 
 def bootstrap(
@@ -188,7 +190,7 @@ def with_interval(
         return Estimate(value, None, None, n, why_missing=NO_RESAMPLES, n_dropped=n_dropped)
     n_prompts = resamples.n_drawn_from
     if n_prompts < 2:
-        return Estimate(value, None, None, n, why_missing="all outputs belong to one prompt", n_dropped=n_dropped)
+        return Estimate(value, None, None, n, why_missing=ONE_PROMPT, n_dropped=n_dropped)
     if not resamples.is_drawn:
         without = resampled[np.bincount(resamples.clusters, minlength=len(resampled)) > 0]  # other prompts change nothing
         ends = ends_of(value, without, kind, resamples.level, unseen) if np.isfinite(without).all() else None
@@ -199,7 +201,7 @@ def with_interval(
         return Estimate(value, None, None, n, why_missing=why, n_dropped=n_dropped)
     defined = resampled[np.isfinite(resampled)]
     if len(defined) < max(1.0, MIN_SHARE_DEFINED * len(resampled)):
-        why = f"not defined in {len(resampled) - len(defined)} of {len(resampled)} resamples: too few outputs"
+        why = f"no interval: it is not defined in {len(resampled) - len(defined)} of {len(resampled)} resamples: too few outputs"
         return Estimate(value, None, None, n, why_missing=why, n_dropped=n_dropped)
     tail = _expanded_tail(resamples.level, n_prompts)
     low, high = _percentiles(defined, tail)

@@ -9,6 +9,10 @@ import math
 from dataclasses import dataclass, replace
 
 
+def outputs_have(n: int) -> str:
+    return "1 output has" if n == 1 else f"{n} outputs have"
+
+
 @dataclass(frozen=True)
 class Estimate:
     """One figure of the calibration.
@@ -22,7 +26,7 @@ class Estimate:
     n : int
         How many outputs it rests on.
     why_missing : str
-        Why the value, or the interval alone, is None; empty when both are there.
+        Why the value ("not defined, because ..."), or the interval alone ("no interval: ..."), is None; empty when both are there.
     method : str
         How it was made, in words for the page.
     n_dropped : int
@@ -32,8 +36,8 @@ class Estimate:
     --------
     >>> Estimate(0.5, 0.1, 0.9, n=4).value
     0.5
-    >>> Estimate.missing("no output has a human label")
-    Estimate(value=None, low=None, high=None, n=0, why_missing='no output has a human label', method='', n_dropped=0)
+    >>> Estimate.missing("not defined, because no output is scored").why_missing
+    'not defined, because no output is scored'
     >>> Estimate(float("nan"), None, None, n=4)
     Traceback (most recent call last):
         ...
@@ -65,6 +69,10 @@ class Estimate:
     def missing(cls, why: str, n: int = 0, n_dropped: int = 0) -> Estimate:
         """Return an estimate that is not defined, with the reason in words for the page."""
         return cls(None, None, None, n, why_missing=why, n_dropped=n_dropped)
+
+    def within(self, low: float, high: float) -> Estimate:
+        """Return it with its interval cut off where the figure can't lie: no difference of scores is larger than their scale."""
+        return self if self.low is None or self.high is None else replace(self, low=max(self.low, low), high=min(self.high, high))
 
     def without_interval(self, why: str) -> Estimate:
         """Return the value alone, with the reason in words for the page; one that had no interval as it is."""

@@ -49,7 +49,7 @@ def mean_group(judge: Floats, human: Floats, scale: tuple[float, float], grades:
     scores, people = judge.T.ravel(), by_people.T.ravel()
     drawn = _drawn(grades, times=c) | {"clusters": np.tile(grades.clusters, c)}
     given = scores[~np.isnan(scores)]
-    why = "the mean of all that it graded has none" if len(given) else "not defined, because the judge graded nothing"
+    why = "no interval: it is the mean of all that it graded" if len(given) else "not defined, because the judge graded nothing"
     raw = Estimate(float(given.mean()), None, None, len(given), why) if len(given) else Estimate.missing(why)
     return {
         "raw": figure(raw),
@@ -120,7 +120,7 @@ def _wilson(verdicts: Floats) -> Estimate:
 def _people_alone(human: Floats, clusters: Ints) -> Estimate:
     """The corrected rate of a judge who is people themselves, and has nothing to add."""
     if not len(human):
-        return Estimate.missing("no output has a human label")
+        return Estimate.missing("not defined, because no output has a human label")
     return corrected_rate([], human, human, clusters_all=clusters[:0], clusters_labelled=clusters, labelled_in_all=False)
 
 

@@ -198,7 +198,7 @@ def _people_alone(humans: dict[int, list[Verdict]], clusters: dict[int, int], de
         return weighted_rate([None] * len(verdicts), verdicts, design.weights.tolist(), clusters=prompts)
     decided = [(passed, prompt) for passed, prompt in zip(verdicts, prompts, strict=True) if passed is not None]
     if not decided:
-        return Estimate.missing("no output has a verdict of a majority of people")
+        return Estimate.missing("not defined, because no output has a verdict of a majority of people")
     passes, of_prompt = zip(*decided, strict=True)
     return corrected_rate([], passes, passes, clusters_all=[], clusters_labelled=of_prompt, labelled_in_all=False)
 
@@ -206,7 +206,7 @@ def _people_alone(humans: dict[int, list[Verdict]], clusters: dict[int, int], de
 def _health(task: Task, judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clusters: dict[int, int]) -> Estimate:
     """Quadratic-weighted kappa of judge and median human: of the scores, or of pass and fail for a code task."""
     if task.rubric is None:
-        return Estimate.missing("the task has no rubric")
+        return Estimate.missing("not defined, because the task has no rubric")
     column = 1 if task.rubric.pass_rule == "count" else 0
     pairs = {}
     for pk, grades in humans.items():

@@ -137,7 +137,7 @@ def test_a_judge_of_no_use_leaves_wilson_of_the_human_labels_and_says_so(judge_a
 def test_without_a_labelled_output_there_is_no_rate(judge, human, dropped):
     rate = corrected_rate([1, 0, 1], judge, human)
     assert (rate.value, rate.low, rate.n, rate.n_dropped) == (None, None, 0, dropped)
-    assert rate.why_missing == "no output has both a judge verdict and a human label"
+    assert rate.why_missing == "not defined, because no output has both a judge verdict and a human label"
 
 
 def test_unscored_outputs_are_left_out_and_counted():
@@ -176,7 +176,7 @@ def test_prompts_of_one_output_are_the_same_as_no_prompts(n):
 
 def test_labels_of_one_prompt_give_a_rate_without_an_interval():
     rate = corrected_rate([1, 0, 1, 0], [1, 0], [1, 0], clusters_all="aabb", clusters_labelled="aa")
-    assert (rate.value, rate.low, rate.why_missing) == (0.5, None, "all human labels belong to one prompt")
+    assert (rate.value, rate.low, rate.why_missing) == (0.5, None, "no interval: all human labels belong to one prompt")
 
 
 def test_labels_all_alike_within_prompts_count_a_prompt_as_one_output():

@@ -117,10 +117,16 @@ def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
 @pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")  # what another test left behind
 def test_a_figure_that_is_not_defined_says_why(case):
     for name, found in figures(*JUDGES[case]).items():
-        assert (found.value is None or found.low is None) == bool(found.why_missing), name
-        if found.value is None:
-            assert len(found.why_missing) > 10, name
+        assert_form(name, found)
         assert found.low is None or found.low < found.high, f"{name} is given as sure, {found.low:g} to {found.high:g}"
+
+
+def assert_form(name: str, found: Estimate) -> None:
+    """A reason names what is missing first, so that no page has to: the figure itself, or its interval."""
+    assert (found.value is None or found.low is None) == bool(found.why_missing), name
+    no_figure, no_interval = ("not defined, because ", "not shown, because ", "not fitted, because "), ("no interval: ", "no interval was")
+    if found.why_missing:
+        assert found.why_missing.startswith(no_figure if found.value is None else no_interval), f"{name}: {found.why_missing}"
 
 
 def strange_study(rng: np.random.Generator):
@@ -148,7 +154,7 @@ def test_strange_studies_give_figures_or_reasons_and_are_never_sure(seed):
     judge, human, prompts = strange_study(rng)
     length = rng.choice([0.0, 9.0, NAN], size=len(judge))
     for name, found in figures(judge, human, prompts, length).items():
-        assert (found.value is None or found.low is None) == bool(found.why_missing), name
+        assert_form(name, found)
         assert found.low is None or found.high - found.low > 1e-12, f"{name} is given as sure, at {found.value:g}"
 
 
@@ -195,10 +201,20 @@ def test_every_public_function_that_makes_a_figure_is_in_the_table():
                 assert is_known, f"{module.name}.{name} is not in the table"
 
 
+ONE = Resamples(range(1), rng=np.random.default_rng(0), n_boot=50)
+
+
 @pytest.mark.parametrize(
     "found, why",
     [
         (alpha.krippendorff_alpha([[1, NAN], [NAN, 2]], "ordinal"), "no output has scores of two people"),
+        (agreement.weighted_kappa([3, 3], [1, 2], (1, 2, 3), rng=np.random.default_rng(0)), "the judge gives all 2 outputs the label 3"),
+        (alpha.krippendorff_alpha([[1, 2]], "ordinal"), "one output alone shows no agreement beyond chance"),
+        (alpha.judge_alpha([3], [[4, 5]], "ordinal"), "one output alone shows no agreement beyond chance"),
+        (agreement.gwet_ac2([3], [4], (1, 2, 3, 4, 5)), "one output alone shows no agreement beyond chance"),
+        (by_chance.alpha_by_chance([[4]], "ordinal", [1], ONE, judge=[3]), "one output alone shows no agreement beyond chance"),
+        (by_chance.ac2_by_chance([3], [4], (1, 2, 3, 4, 5), [1], ONE), "one output alone shows no agreement beyond chance"),
+        (probes.length_bias([1], [2], [9], [0]), "1 output has both scores, and it takes 4"),
         (icc.icc1([[1, 2]]), "1 output has scores of two people, and it takes 2"),
         (rank.spearman([1, 2], [3, 3]), "people give all 2 outputs the score 3"),
         (errors.limits_of_agreement([1], [2]).low, "one output has no spread"),
@@ -281,7 +297,16 @@ def test_where_all_outputs_agree_resampling_gives_no_interval_and_it_says_why():
         icc.icc1(people, draws),
     ):
         assert (found.value in (1, -1), found.low) == (True, None)
-        assert found.why_missing == "no interval: all 6 outputs agree, so resampling can't tell how sure this is"
+        assert found.why_missing == "no interval: it is the same whichever of the 6 is left out, so they can't tell how sure it is"
+
+
+def test_where_judge_and_people_differ_alike_everywhere_no_reason_says_that_they_agree():
+    draws = Resamples(range(16), rng=np.random.default_rng(0), n_boot=50)
+    judge, people = [0, 1] * 8, [1, 0] * 8
+    kappa = agreement.weighted_kappa(judge, people, (0, 1), rng=np.random.default_rng(0), resamples=draws)
+    assert kappa.value == -1
+    for found in (kappa, errors.bias(np.ones(16), np.zeros(16), draws)):
+        assert "agree" not in found.why_missing
 
 
 DRAWS = Resamples(range(4), rng=np.random.default_rng(0), n_boot=50)

@@ -151,7 +151,7 @@ def test_unbiased_judges_have_a_calibration_error_near_zero():
 
 def test_one_prompt_gives_a_figure_without_an_interval():
     found = errors.mae([1, 2, 3], [1, 1, 1], Resamples("aaa", rng=np.random.default_rng(0)))
-    assert (found.value, found.low, found.why_missing) == (1.0, None, "all outputs belong to one prompt")
+    assert (found.value, found.low, found.why_missing) == (1.0, None, "no interval: all outputs belong to one prompt")
 
 
 def test_a_rate_of_nought_is_as_unsure_as_its_prompts_are_few():

@@ -140,7 +140,7 @@ def test_full_agreement_still_has_a_width(rng):
 )
 def test_where_kappa_is_not_defined_it_says_why(judge, human, why, rng):
     kappa = weighted_kappa(judge, human, SCALE, rng=rng)
-    assert (kappa.value, kappa.low, kappa.high, kappa.why_missing) == (None, None, None, why)
+    assert (kappa.value, kappa.low, kappa.high, kappa.why_missing) == (None, None, None, f"not defined, because {why}")
 
 
 def test_outputs_without_both_scores_are_left_out_and_counted(rng):

@@ -42,7 +42,7 @@ def test_all_alike_still_has_a_width(passes):
 
 
 def test_no_output_is_no_rate():
-    assert (wilson(0, 0).value, wilson(0, 0).why_missing) == (None, "no scored output")
+    assert (wilson(0, 0).value, wilson(0, 0).why_missing) == (None, "not defined, because no output is scored")
 
 
 @pytest.mark.parametrize("passes, n", [(-1, 3), (4, 3)])
