@@ -12,7 +12,7 @@ from graders.calibration.alpha import METRICS, Metric
 from graders.calibration.arrays import Floats
 from graders.calibration.drawn import Population
 from graders.calibration.result import Estimate
-from reviewapp.calibration.figures import NOT_A_SCALE, Figure, figure, missing
+from reviewapp.calibration.figures import NOT_A_SCALE, Figure, figure, in_points, missing
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items, on_scale
 from reviewapp.calibration.rates import same_verdict
@@ -62,11 +62,11 @@ def error_group(items: Items, grades: Grades, columns: list[int]) -> Figure:
         return {}
     if items.is_categorical:
         return {name: missing(NOT_A_SCALE) for name in ERRORS}
-    apart, given = items.judge - items.mean, drawn | {"resamples": items.resamples}
+    apart, span, given = items.judge - items.mean, items.scale[1] - items.scale[0], drawn | {"resamples": items.resamples}
     made = (
-        by_chance.mean_by_chance(apart, kind="points", **given),
-        by_chance.mean_by_chance(np.abs(apart), kind="size", **given),
-        _root(by_chance.mean_by_chance(apart**2, kind="mean", most=(items.scale[1] - items.scale[0]) ** 2, **given)),
+        by_chance.mean_by_chance(apart, kind="points", **given).within(-span, span),
+        by_chance.mean_by_chance(np.abs(apart), kind="size", **given).within(0, span),
+        _root(by_chance.mean_by_chance(apart**2, kind="mean", most=span**2, **given)),
         same_verdict(*on_scale(grades, columns, items.scale), items, grades),
     )
     return dict(zip(ERRORS, map(figure, made), strict=True))
@@ -90,7 +90,8 @@ def overview_figures(items: Items, grades: Grades) -> dict[str, Figure]:
     found = {"human_alpha": figure(_alpha(items, drawn)), "judge_alpha": figure(_alpha(items, drawn, items.judge))}
     if items.is_categorical:
         return found
-    return found | {"bias": figure(by_chance.mean_by_chance(items.judge - items.mean, kind="points", resamples=items.resamples, **drawn))}
+    made = by_chance.mean_by_chance(items.judge - items.mean, kind="points", resamples=items.resamples, **drawn)
+    return found | {"bias": in_points(made, items.scale)}
 
 
 def _alpha(items: Items, drawn: dict[str, Any], judge: Floats | None = None, metric: Metric | None = None) -> Estimate:

@@ -15,7 +15,7 @@ import numpy as np
 from graders.calibration.arrays import Floats, Ints
 from graders.calibration.errors import bias_by
 from graders.calibration.result import Estimate
-from reviewapp.calibration.figures import Figure, figure
+from reviewapp.calibration.figures import Figure, in_points
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
 from reviewapp.calibration.words import with_interval
@@ -152,7 +152,7 @@ def _bias_chart(title: str, items: Items, groups: Ints, names: list[tuple[str, s
     if len(names) < 2:
         return None
     found = bias_by(items.judge, items.mean, groups, len(names), items.resamples, fewest=FEWEST_IN_GROUP)
-    return group_chart(title, [(*name, e) for name, e in zip(names, found, strict=True)], by_value=by_value)
+    return group_chart(title, [(*name, e) for name, e in zip(names, found, strict=True)], items.scale, by_value=by_value)
 
 
 def _reviewer_chart(items: Items, people: tuple[str, ...]) -> Chart | None:
@@ -166,14 +166,20 @@ def _reviewer_chart(items: Items, people: tuple[str, ...]) -> Chart | None:
     own = items.human[rows, chosen[column]]
     found = bias_by(items.judge[rows], own, column, len(chosen), items.resamples.of(rows), fewest=FEWEST_IN_GROUP)
     names = [(people[i], urlencode({"reviewer": people[i]})) for i in chosen]
-    return group_chart("By reviewer", [(*name, e) for name, e in zip(names, found, strict=True)], x="judge less this reviewer, in points")
+    rows_of = [(*name, e) for name, e in zip(names, found, strict=True)]
+    return group_chart("By reviewer", rows_of, items.scale, x="judge less this reviewer, in points")
 
 
 def group_chart(
-    title: str, found: list[tuple[str, str, Estimate]], x: str = "judge less people, in points", *, by_value: bool = False
+    title: str,
+    found: list[tuple[str, str, Estimate]],
+    scale: tuple[float, float],
+    *,
+    x: str = "judge less people, in points",
+    by_value: bool = False,
 ) -> Chart | None:
     """A row a group: (name, the query of its outputs, its figure); None with fewer than two."""
-    rows = [(name, link, figure(e)) for name, link, e in reversed(found) if e.value is not None]
+    rows = [(name, link, in_points(e, scale)) for name, link, e in reversed(found) if e.value is not None]
     if by_value:
         rows.sort(key=lambda row: row[2]["value"])
     if len(rows) < 2:

@@ -40,6 +40,12 @@ def figure(estimate: Estimate) -> Figure:
     }
 
 
+def in_points(estimate: Estimate, scale: tuple[float, float]) -> Figure:
+    """A difference of scores, which can't be larger than their scale is long."""
+    span = scale[1] - scale[0]
+    return figure(estimate.within(-span, span))
+
+
 def missing(why: str, n: int = 0) -> Figure:
     return figure(Estimate.missing(why, n))
 
@@ -79,8 +85,8 @@ def judge_group(items: Items, rng: np.random.Generator) -> Figure:
         "kendall_b": figure(rank.kendall_b(judge, mean, draws)),
         "pearson": figure(rank.pearson(judge, mean, draws)),
         "spearman_within": figure(rank.within(rank.spearman, judge, mean, items.criterion, draws)),
-        "mae": figure(errors.mae(judge, mean, draws)),
-        "bias": figure(errors.bias(judge, mean, draws)),
+        "mae": in_points(errors.mae(judge, mean, draws), items.scale),
+        "bias": in_points(errors.bias(judge, mean, draws), items.scale),
         "loa": _limits(errors.limits_of_agreement(judge, mean, draws)),
         **_decision(items),
         **_reliability(items),
@@ -90,14 +96,14 @@ def judge_group(items: Items, rng: np.random.Generator) -> Figure:
 Second = rank.SecondReviewer | None
 
 
-def second_reviewers(items: Items) -> dict[int | None, Second]:
-    """Does the judge rank outputs as well as one more reviewer would? None: all criteria together; else each by its column."""
+def second_reviewers(items: Items, columns: list[int]) -> dict[int | None, Second]:
+    """Does the judge rank outputs as well as one more reviewer would? None: all criteria together, `columns`; else each by its column."""
     if items.is_categorical:
         return {}
     found = rank.second_reviewer(items.judge, items.human, items.criterion, items.resamples)
-    none = Estimate.missing("not defined, because too few outputs have different scores of two people")
-    columns = np.unique(items.criterion).tolist()
-    return {None: found} | {c: found.by_group.get(c, rank.SecondReviewer(none, none, none)) for c in columns}
+    few = Estimate.missing("not defined, because too few outputs have different scores of two people")
+    none = found if found.people.value is None else rank.SecondReviewer(few, few, few)
+    return {None: found} | {c: found.by_group.get(c, none) for c in columns}
 
 
 def add_second_reviewer(human: Figure, judge: Figure, found: Second) -> None:
@@ -127,10 +133,10 @@ def alt_test_group(items: Items, people: tuple[str, ...], epsilon: float) -> Fig
 
 def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
     """The map from judge to expected human score, and the judge's errors before and after it, on unseen prompts."""
-    names = ("mae_before", "mae_after", "bias_before", "bias_after", "log_loss_before", "log_loss_after")
+    errors_of, losses = ("mae_before", "mae_after", "bias_before", "bias_after"), ("log_loss_before", "log_loss_after")
     if items.is_categorical:
         head = {"method": None, "labels_missing": None, "why_missing": NOT_A_SCALE, "half_width": missing(NOT_A_SCALE), "knots": None}
-        return head | {name: missing(NOT_A_SCALE) for name in names}
+        return head | {name: missing(NOT_A_SCALE) for name in (*errors_of, *losses)}
     made = recalibration.recalibrate(
         items.judge, items.mean, items.human_passes, items.scale, items.clusters, rng=rng, resamples=items.resamples, outputs=items.output
     )
@@ -141,7 +147,8 @@ def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
         "why_missing": made.why_missing or None,
         "half_width": half_width(fitted.half_width, fitted.n) if fitted else missing(made.why_missing),
         "knots": fitted and {"judge": list(fitted.judge), "human": list(fitted.human)},
-        **{name: figure(getattr(made, name)) for name in names},
+        **{name: in_points(getattr(made, name), items.scale) for name in errors_of},
+        **{name: figure(getattr(made, name)) for name in losses},
     }
 
 
@@ -149,7 +156,7 @@ def half_width(value: float | None, n: int) -> Figure:
     """Of the interval of one prediction, by a map of n labels."""
     if value is None:
         return missing(recalibration.NO_WIDTH, n)
-    return figure(Estimate(value, None, None, n, "the half width of an interval has none itself"))
+    return figure(Estimate(value, None, None, n, "no interval: it is half the width of one"))
 
 
 def bias_group(items: Items, grades: Grades, judge_name: str) -> Figure:
@@ -202,7 +209,7 @@ def _decision(items: Items) -> Figure:
         return {name: missing(why) for name in ("confusion", *names)}
     made = decision.decide(items.judge_passes, items.human_passes, items.resamples)
     counts = {name: getattr(made, name) for name in ("true_pass", "false_pass", "false_fail", "true_fail")}
-    why = "counts have no interval" if made.n else "not defined, because no output has both verdicts"
+    why = "no interval: these are counts" if made.n else "not defined, because no output has both verdicts"
     confusion = {"value": counts if made.n else None, "ci": None, "n": made.n, "why_missing": why}
     return {"confusion": confusion} | {name: figure(getattr(made, name)) for name in names}
 
@@ -248,5 +255,6 @@ def _reviewers(items: Items, people: tuple[str, ...]) -> Figure:
         return missing(why) | {"by_reviewer": {}}
     spread = math.sqrt(sum(value**2 for value in known) / (len(known) - 1))
     n = sum(e.n for e in found.values())
-    why = "each reviewer has an interval of their own"
-    return {"value": spread, "ci": None, "n": n, "why_missing": why, "by_reviewer": {name: figure(e) for name, e in found.items()}}
+    why = "no interval: each reviewer has one of their own"
+    by_reviewer = {name: in_points(e, items.scale) for name, e in found.items()}
+    return figure(Estimate(spread, None, None, n, why)) | {"by_reviewer": by_reviewer}

@@ -18,7 +18,7 @@ from graders.calibration.result import Estimate
 from graders.calibration.sampling import Policy
 from reviewapp.calibration.charts import Chart, group_chart
 from reviewapp.calibration.drift import drift_of
-from reviewapp.calibration.figures import Figure, figure
+from reviewapp.calibration.figures import Figure, in_points
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
 from reviewapp.calibration.report import Question, draws_of, grades_of, remembered, scope_of
@@ -70,7 +70,7 @@ def drifted(question: Question, items: Items) -> Sentence | None:
     if found is None:
         text = f"{question.judge} graded no output twice, so whether it still scores as it did can't be seen."
         return Sentence("Drift", "", text)
-    shift = figure(found.shift)
+    shift = in_points(found.shift, items.scale)
     interval = f" The shift is {with_interval(shift)} points, on {counted(found.shift.n, 'output')}." if shift["ci"] else ""
     kind = {"drifted": "bad", "steady": "good"}.get(found.verdict, "unsure")
     return Sentence("Drift", kind, f"{question.judge}, graded again: {found.text}{interval}")
@@ -101,7 +101,7 @@ def drawn(question: Question, grades: Grades, items: Items) -> Sentence:
         return Sentence("Sampling", "unsure", head)
     if apart["ci"] is None:
         return Sentence(
-            "Sampling", "unsure", f"{head} The judge scores them and the others {points(apart['value'])} apart: {apart['why_missing']}."
+            "Sampling", "unsure", f"{head} The judge scores them and the others {points(apart['value'])} apart; {apart['why_missing']}."
         )
     if is_above(apart) or is_below(apart):
         head += f" The judge scores the labelled ones {_size(apart)} {'higher' if apart['value'] > 0 else 'lower'} than the others"
@@ -167,11 +167,11 @@ def anchoring(question: Question, items: Items, grades: Grades) -> Sentence | No
         head = f"{counted(n, 'output')} {'has' if n == 1 else 'have'} grades made after seeing the judge, and none of them blind ones too"
         text = f"{head}: what seeing it does can't be told."
         return Sentence("Seeing the judge", "unsure", text)
-    effect, who = figure(found), f"On the same {counted(found.n, 'score')}, people who saw the judge first land"
+    effect, who = in_points(found, items.scale), f"On the same {counted(found.n, 'score')}, people who saw the judge first land"
     if is_above(effect):
         return Sentence("Seeing the judge", "bad", f"{who} {_size(effect)} nearer to it. Such labels flatter the judge.")
-    said = "no pull shows" if effect["ci"] else effect["why_missing"]
-    return Sentence("Seeing the judge", "" if effect["ci"] else "unsure", f"{who} {with_interval(effect)} points nearer to it: {said}.")
+    said = ": no pull shows" if effect["ci"] else f"; {effect['why_missing']}"
+    return Sentence("Seeing the judge", "" if effect["ci"] else "unsure", f"{who} {with_interval(effect)} points nearer to it{said}.")
 
 
 def effect_of_seeing(blind: Items, assisted: Items, grades: Grades) -> Estimate:
@@ -200,7 +200,7 @@ def _judge_on_labelled(grades: Grades, items: Items) -> Figure | None:
         return None
     mine, prompts = is_labelled[known].astype(float), grades.clusters[known]
     columns_of = np.stack([mine, 1 - mine, mine * scores[known], (1 - mine) * scores[known]], axis=1)
-    return figure(bootstrap(columns_of, _apart, Resamples(prompts, rng=np.random.default_rng(0))))
+    return in_points(bootstrap(columns_of, _apart, Resamples(prompts, rng=np.random.default_rng(0))), items.scale)
 
 
 def _apart(sums: Floats) -> Floats:
@@ -225,7 +225,7 @@ def _versions_chart(question: Question, versions: tuple[Grader, ...]) -> Chart |
         items, _ = scope_of(asked, arrays)
         if not items.is_categorical:
             found.append((version_word(grader.version), "", errors.bias(items.judge, items.human, items.resamples)))
-    return group_chart("Bias by version of this judge", found)
+    return group_chart("Bias by version of this judge", found, items.scale)
 
 
 def _time_chart(question: Question, items: Items, grades: Grades) -> Chart | None:
@@ -244,7 +244,7 @@ def _time_chart(question: Question, items: Items, grades: Grades) -> Chart | Non
     span[np.isnan(when)] = -1
     found = errors.bias_by(items.judge, items.human, span, len(edges) - 1, items.resamples, fewest=FEWEST_IN_BIN)
     names = [f"{_day(edges[i])} to {_day(edges[i + 1])}" for i in range(len(edges) - 1)]
-    return group_chart("Bias by when the judge graded", [(name, "", e) for name, e in zip(names, found, strict=True)])
+    return group_chart("Bias by when the judge graded", [(name, "", e) for name, e in zip(names, found, strict=True)], items.scale)
 
 
 def _day(timestamp: float) -> str:

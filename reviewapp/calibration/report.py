@@ -19,7 +19,7 @@ from graders.calibration.arrays import Floats
 from graders.calibration.resample import Resamples
 from reviewapp.calibration.by_chance import overview_figures
 from reviewapp.calibration.charts import charts
-from reviewapp.calibration.figures import NOT_A_SCALE, Figure, Second, figure, missing, second_reviewers
+from reviewapp.calibration.figures import NOT_A_SCALE, Figure, Second, figure, in_points, missing, second_reviewers
 from reviewapp.calibration.grades import Grades, read_grades
 from reviewapp.calibration.items import Items, items_of, pooled_columns, scored_rows
 from reviewapp.calibration.sentences import Scope, Sentence, sentences
@@ -165,7 +165,7 @@ def _overview(
     And the ranking beside that of one more reviewer, for all criteria together and each, which takes longest of all.
     """
     pooled = scope_of(replace(question, criterion=""), grades, draws)[0] if question.criterion else items
-    second, rows = second_reviewers(pooled), scored_rows(grades)
+    second, rows = second_reviewers(pooled, pooled_columns(grades)), scored_rows(grades)
     found = []
     for column, criterion in enumerate(grades.criteria):
         items = items_of(grades, question.task.rubric, [column], rows, draws)
@@ -186,7 +186,7 @@ def _overview_figures(items: Items, second: Second, grades: Grades) -> dict[str,
     return found | {
         "icc": figure(single),
         "reviews_needed": figure(noise.reviews_needed(single)),
-        "bias": found.get("bias") or figure(errors.bias(items.judge, items.mean, items.resamples)),
+        "bias": found.get("bias") or in_points(errors.bias(items.judge, items.mean, items.resamples), items.scale),
         "judge_rank": figure(second.judge),
         "human_rank": figure(second.people),
         "gap": figure(second.difference),
@@ -204,6 +204,7 @@ def _scope(question: Question, grades: Grades, items: Items, figures: Figure, ov
         scale=items.scale,
         is_binary=not items.is_categorical and len(items.labels) == 2,
         is_categorical=items.is_categorical,
+        n_labelled=len(rows),
         n_studied=n_studied(grades, rows, question.judge),
         n_prompts=len(np.unique(grades.clusters[grades.labelled[rows]])),
         reviews=float(given.sum(axis=1)[given.any(axis=1)].mean()) if given.any() else 0.0,

@@ -17,7 +17,7 @@ from reviewapp.words import counted, listed, number, percent, points, short
 ENOUGH, TOO_LITTLE = 0.8, 0.5  # reliability of the mean review: good; too low to hold a judge to
 ALIKE = 0.1  # difference of rank correlations that counts as none, where the whole interval lies in it
 FEW_OUTPUTS, FEW_PROMPTS = 30, 10
-SMALLEST_BIAS = 1 / 40  # of the scale
+NO_BIAS = 1 / 40  # of the scale: one so small moves hardly any decision, and none larger is there where the whole interval lies in it
 LOW_KAPPA, SKEWED = 0.4, 0.25  # a low kappa, and AC2 above it by so much: scores lie close together
 
 
@@ -40,7 +40,8 @@ class Scope:
     scale: tuple[float, float]
     is_binary: bool
     is_categorical: bool
-    n_studied: int
+    n_labelled: int
+    n_studied: int  # of these, those that the judge scored
     n_prompts: int
     reviews: float  # people's scores an output, on average
     constant: dict[str, Any] | None = None  # what a judge that always gives one score would reach in the annotator test
@@ -50,11 +51,18 @@ class Scope:
         """The criteria that the scope is about: all, or the one."""
         return tuple(row for row in self.overview if self.name in ("", row["title"]))
 
+    @property
+    def smallest_bias(self) -> float:
+        """In points: what counts as none."""
+        return NO_BIAS * (self.scale[1] - self.scale[0])
+
 
 def sentences(scope: Scope) -> list[Sentence]:
-    if scope.figures["human"]["mean"]["n"] == 0 and not scope.is_categorical:
+    if not scope.n_labelled:
         return [_no_labels(scope)]
     found = [ceiling(scope)]
+    if scope.judge and not scope.n_studied:
+        found.append(no_overlap(scope))
     if scope.judge and scope.n_studied:
         found += [bias(scope), ranking(scope), agreement(scope), decision(scope), annotator_test(scope), *influences(scope)]
     found += [few_labels(scope), reviewers(scope)]
@@ -70,6 +78,16 @@ def over_all(group: dict[str, Any], name: str) -> dict[str, Any]:
 def _no_labels(scope: Scope) -> Sentence:
     who = f"how far {scope.judge} agrees with people" if scope.judge else "how far people agree with each other"
     return Sentence("Labels", "unsure", f"No output has a score by a person in this mode, so nobody can say {who}.")
+
+
+def no_overlap(scope: Scope) -> Sentence:
+    """Judge and people on different outputs: what it takes to hold the one to the other."""
+    labelled = f"the {scope.n_labelled:,} outputs" if scope.n_labelled > 1 else "the one output"
+    text = (
+        f"{scope.judge} and people share no graded output: it scored none of {labelled} that people graded, so nothing can be said of it. "
+        "Grade outputs that it graded, or have it grade those that people did."
+    )
+    return Sentence("Judge", "unsure", text)
 
 
 def ceiling(scope: Scope) -> Sentence:
@@ -127,23 +145,37 @@ def bias(scope: Scope) -> Sentence | None:
         return _one_bias(scope, rows[0])
     generous = [row for row in rows if is_above(row["bias"])]
     harsh = [row for row in rows if is_below(row["bias"])]
+    level = [row for row in rows if row not in generous and row not in harsh and _is_level(scope, row["bias"])]
+    untold = [row for row in rows if row not in generous and row not in harsh and row not in level]
+    if len(level) == len(rows):
+        text = f"{scope.judge} is off in no one direction on any of the {len(rows)} criteria, to within {_tolerance(scope)}."
+        return Sentence("Bias", "good", text, "error")
     parts = [f"too {word} on {_biases(scope, some)}" for word, some in (("harsh", harsh), ("generous", generous)) if some]
-    same = [row for row in rows if row["bias"]["ci"] is None and abs(row["bias"]["value"]) > ROUNDING]
-    if same:
-        where, why = listed([row["title"].lower() for row in same]), same[0]["bias"]["why_missing"]
-        head = f"{scope.judge} is {', and '.join(parts)}. " if parts else ""
-        return Sentence("Bias", "unsure", f"{head}{scope.judge} differs from people on {where}: {why}.", "error")
-    level = [row["title"].lower() for row in rows if row not in generous and row not in harsh]
-    if not parts:
-        return Sentence("Bias", "good", f"{scope.judge} is off in no one direction on any of the {len(rows)} criteria.", "error")
-    tail = f" No bias shows on {listed(level)}." if level else ""
-    kind = "bad" if any(_matters(scope, row["bias"]) for row in (*harsh, *generous)) else ""
-    return Sentence("Bias", kind, f"{scope.judge} is {', and '.join(parts)}.{tail}", "error")
+    said = [f"{scope.judge} is {', and '.join(parts)}."] if parts else []
+    if level:
+        said.append(f"No bias shows on {_named(level)}, to within {_tolerance(scope)}.")
+    if untold:
+        said.append(_untold_biases(scope, untold))
+    kind = "bad" if any(_matters(scope, row["bias"]) for row in (*harsh, *generous)) else "unsure" if untold else ""
+    return Sentence("Bias", kind, " ".join(said), "error")
+
+
+def _is_level(scope: Scope, found: dict[str, Any]) -> bool:
+    return found["ci"] is not None and max(abs(end) for end in found["ci"]) <= scope.smallest_bias
 
 
 def _matters(scope: Scope, found: dict[str, Any]) -> bool:
-    """With many labels the smallest bias shows; one of a fortieth of the scale moves hardly any decision."""
-    return abs(found["value"]) >= SMALLEST_BIAS * (scope.scale[1] - scope.scale[0])
+    """With many labels the smallest bias shows."""
+    return abs(found["value"]) >= scope.smallest_bias
+
+
+def _tolerance(scope: Scope) -> str:
+    return _unit(scope)(scope.smallest_bias) if scope.is_binary else points(scope.smallest_bias)
+
+
+def _untold_biases(scope: Scope, rows: list[dict[str, Any]]) -> str:
+    why = next((row["bias"]["why_missing"] for row in rows if row["bias"]["ci"] is None), "")
+    return f"Whether {scope.judge} is generous or harsh on {_named(rows)} can't be told yet{f' ({why})' if why else ''}."
 
 
 def _one_bias(scope: Scope, row: dict[str, Any]) -> Sentence:
@@ -154,8 +186,12 @@ def _one_bias(scope: Scope, row: dict[str, Any]) -> Sentence:
         return Sentence("Bias", kind, f"{scope.judge} is {_size(scope, found)} too {word}{of}.", "error")
     if found["why_missing"] == all_agree(found["n"]):
         return _unvaried_bias(scope, found, of)
-    kind, head = ("unsure", "One prompt alone shows") if found["ci"] is None else ("good", "No bias shows")
-    return Sentence("Bias", kind, f"{head}{of}: {scope.judge} differs from people by {with_interval(found, _unit(scope))}.", "error")
+    differs = f"differs from people by {with_interval(found, _unit(scope))}"
+    if _is_level(scope, found):
+        return Sentence("Bias", "good", f"No bias shows{of}, to within {_tolerance(scope)}: {scope.judge} {differs}.", "error")
+    why = f"; {found['why_missing']}" if found["ci"] is None else ""
+    text = f"Whether {scope.judge} is generous or harsh{of} can't be told yet: it {differs}{why}."
+    return Sentence("Bias", "unsure", text, "error")
 
 
 def _unvaried_bias(scope: Scope, found: dict[str, Any], of: str) -> Sentence:
@@ -167,6 +203,10 @@ def _unvaried_bias(scope: Scope, found: dict[str, Any], of: str) -> Sentence:
         much = _unit(scope)(size) if scope.is_binary else points(size)
         text = f"{scope.judge} is {much} too {'generous' if found['value'] > 0 else 'harsh'}{of}, on {each}"
     return Sentence("Bias", "unsure", f"{text}: with no difference among them there is no interval.", "error")
+
+
+def _named(rows: list[dict[str, Any]]) -> str:
+    return listed([row["title"].lower() for row in rows])
 
 
 def _biases(scope: Scope, rows: list[dict[str, Any]]) -> str:
@@ -197,7 +237,7 @@ def ranking(scope: Scope) -> Sentence | None:
         alone = over_all(scope.figures["judge"], "spearman_within")
         if alone["value"] is None:
             return Sentence("Ranking", "unsure", f"How {scope.judge} ranks outputs is {alone['why_missing']}.", "rank")
-        text = f"{scope.judge} ranks outputs as people do with ρ {with_interval(alone)}. There is no second reviewer to compare that with."
+        text = f"The rank correlation of {scope.judge} with people is ρ {with_interval(alone)}. There is no second reviewer beside it."
         return Sentence("Ranking", "", text, "rank")
     rhos = f"ρ {number(judge['value'])}, reviewers among themselves {number(people['value'])}"
     by = f"({rhos}; difference {number(gap['value'])}{_comma(gap)})"
@@ -288,13 +328,13 @@ def influences(scope: Scope) -> list[Sentence]:
         if is_above(figure) or is_below(figure):
             word = "more" if figure["value"] > 0 else "fewer"
             text = f"From {scope.judge}, {who} {_size(scope, figure)} {word}, {how}."
-            found.append(Sentence("Influence", "bad", text, f"bias_{name}"))
+            found.append(Sentence("Influence", "bad", text, "influences"))
     position = bias_of["position"]
     if is_above(position) or is_below(position):
         side = "first" if position["value"] > 0 else "second"
         both = {"value": abs(position["value"]), "ci": sorted(abs(end) for end in position["ci"])}
         text = f"{scope.judge} prefers the {side} answer more often than people do, by {with_interval(both, percent)} of comparisons."
-        found.append(Sentence("Influence", "bad", text, "bias_position"))
+        found.append(Sentence("Influence", "bad", text, "influences"))
     return found
 
 
@@ -308,7 +348,7 @@ def few_labels(scope: Scope) -> Sentence | None:
     text = f"{what} {'has' if scope.n_studied == 1 else 'have'} both scores: too few to lean on any figure here."
     if missing:
         text += f" Label {missing} more before the judge's scores can be recalibrated."
-    return Sentence("Labels", "unsure", text, "plan")
+    return Sentence("Labels", "unsure", text, "labels")
 
 
 def reviewers(scope: Scope) -> Sentence | None:

@@ -12,6 +12,7 @@ from graders.calibration.resample import Resamples
 from reviewapp.calibration.by_chance import agreement_group, error_group, people_group
 from reviewapp.calibration.drift import drift_of
 from reviewapp.calibration.figures import (
+    NO_THRESHOLD,
     NOT_A_SCALE,
     Second,
     add_second_reviewer,
@@ -20,6 +21,7 @@ from reviewapp.calibration.figures import (
     calibrator_group,
     figure,
     human_group,
+    in_points,
     judge_group,
     missing,
     second_reviewers,
@@ -54,7 +56,7 @@ def study(
     draws = Resamples(grades.clusters[grades.labelled[rows]], rng=np.random.default_rng(0), n_boot=n_boot)
 
     pooled = items_of(grades, task.rubric, pooled_columns(grades), rows, draws)
-    second = second_reviewers(pooled)
+    second = second_reviewers(pooled, pooled_columns(grades))
 
     looks, place = read_looks(grades), place_of(task, judge)
 
@@ -82,7 +84,7 @@ def _drift(task: Task, judge: Grader | None, scale: tuple[float, float]) -> dict
     found = None if judge is None else drift_of(task, judge, scale)
     if found is None:
         return {"verdict": "unknown", "shift": missing("not defined, because no output was graded twice by this version")}
-    return {"verdict": found.verdict, "shift": figure(found.shift)}
+    return {"verdict": found.verdict, "shift": in_points(found.shift, scale)}
 
 
 def _with_text(groups: dict[str, Any], items: Items, looks: Looks, place: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def groups_of(grades: Grades, items: Items, judge: Grader | None, columns: list[
         "human": human,
         "judge": about_judge,
         "alt_test": alt_test_group(items, grades.people, epsilon),
-        "pass_rate": pass_rate_group(*verdicts_of(grades, items, columns), grades),
+        "pass_rate": _pass_rate(grades, items, columns),
         "mean_score": _mean_score(grades, items, columns),
         "calibrator": calibrator_group(items, rng),
         "bias": bias_group(items, grades, judge.name if judge else ""),
@@ -131,6 +133,20 @@ def verdicts_of(grades: Grades, items: Items, columns: list[int]) -> tuple[Float
         return grades.judge_passed, majority(grades.human_passed)
     column = columns[0]
     return items.passes(grades.judge[:, column]), majority(items.passes(grades.human[:, :, column]))
+
+
+def _pass_rate(grades: Grades, items: Items, columns: list[int]) -> dict[str, Any]:
+    """Where scores have no verdict, as nothing says which of them pass, it is that, and not that there were no scores."""
+    judge, human = verdicts_of(grades, items, columns)
+    found, is_scored = pass_rate_group(judge, human, grades), _is_any(grades.judge[:, columns]) or _is_any(grades.human[:, :, columns])
+    if items.threshold is not None or not is_scored or _is_any(judge) or _is_any(human):
+        return found
+    none = missing(NOT_A_SCALE if items.is_categorical else NO_THRESHOLD)
+    return {name: none for name in found} | {"pass_at_k": dict.fromkeys(found["pass_at_k"], none)}
+
+
+def _is_any(scores: Floats) -> bool:
+    return not np.isnan(scores).all()
 
 
 def _mean_score(grades: Grades, items: Items, columns: list[int]) -> dict[str, Any]:

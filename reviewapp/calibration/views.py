@@ -92,11 +92,9 @@ def calibration_labels(request: HttpRequest, slug: str) -> HttpResponse:
         return render(request, "calibration/no_rubric.html", {"task": task})
     facts, base = label_facts(asked.question, asked.versions), outputs_url(task, asked)
     charts = {name: chart | {"base": base} for name, chart in facts.charts.items()}
-    judge = asked.question.judge
-    queue = {"task": slug, "policy": "random", "size": facts.more, "judge": judge and f"{judge.name}@{judge.version}"}
     context = {"task": task, "asked": asked, "labels": {"sentences": facts.sentences, "charts": charts, "more": facts.more}}
     context["influences"] = rows_of("influences", facts.texts)
-    context |= {"queue": urlencode({name: value for name, value in queue.items() if value}), "may_queue": request.user.has_role("reviewer")}
+    context |= {"queue": queue_query(asked, size=facts.more), "may_queue": request.user.has_role("reviewer")}
     template = f"calibration/labels.html{'#labels' if request.htmx else ''}"
     return render(request, template, context, status=422 if asked.problems else 200)
 
@@ -135,7 +133,16 @@ def page_context(asked: Asked, user: User) -> dict[str, Any]:
         "scopes": [("", "All criteria", asked.query(criterion=""))] + [(c.key, c.title, asked.query(criterion=c.key)) for c in criteria],
         "epsilons": [(value, who, asked.query(epsilon=f"{value:g}")) for value, who in EPSILONS],
         "query": asked.query(),
+        "overlap_queue": queue_query(asked, filter=urlencode({"grader": question.judge.name}) if question.judge else ""),
+        "may_queue": user.has_role("reviewer"),
     }
+
+
+def queue_query(asked: Asked, **given: Any) -> str:
+    """What the form of a new queue begins with: random draws for this judge."""
+    judge = asked.question.judge
+    wish = {"task": asked.question.task.slug, "policy": "random", "judge": judge and f"{judge.name}@{judge.version}", **given}
+    return urlencode({name: value for name, value in wish.items() if value})
 
 
 def versions_of(asked: Asked) -> list[tuple[Any, str]]:

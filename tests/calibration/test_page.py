@@ -6,6 +6,7 @@ from html import unescape
 import pytest
 from django.urls import reverse
 
+import tasks.task as spec
 from reviewapp.models import Output, Task
 from tests.conftest import signed_in
 from tests.make import at_once, code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
@@ -43,6 +44,90 @@ def test_it_says_in_a_sentence_how_generous_the_judge_is(as_viewer):
     grade_outputs(wobble=0.25)
     said = text_of(as_viewer.get(PAGE, {"criterion": "viability"}))
     assert re.search(r"judge v1 is 1\.50 points \(1\.[34]\d to 1\.[56]\d\) too generous on viability\.", said)
+
+
+@at_once
+def grade_one_criterion(judge: list[float | None], people: list[float | None], *, threshold: float | None = 3.5):
+    """Output i has these scores from 1 to 5; None is not graded."""
+    criteria = (spec.Criterion(key="quality", title="Quality", scale=(1, 5)),)
+    task = make_task(rubric=spec.Rubric(criteria=criteria, scale=(1, 5), pass_threshold=threshold))
+    grader, pat = make_grader(), make_user("pat")
+    for said, score in zip(judge, people, strict=True):
+        output = make_output(task, prompt=None)
+        if said is not None:
+            make_judge_grade(output, {"quality": said}, grader)
+        if score is not None:
+            make_human_grade(output, pat, {"quality": score})
+    return task
+
+
+def marks_of(response) -> dict[str, str]:
+    """The colour of each sentence's topic: pass, fail, unsure, or "" for a plain fact."""
+    return {
+        topic: kind.strip()
+        for kind, topic in re.findall(r'<span class="mark ([a-z ]*)">([A-Z][^<]*)<span class="sr-only">', body_of(response))
+    }
+
+
+def body_of(response) -> str:
+    return response.content.decode()
+
+
+@pytest.mark.parametrize(
+    "judge, people, said",
+    [
+        ([1, 5], [5, 1], "can't be told yet: it differs from people by 0.00 (−4.00 to 4.00)."),  # no two scores are further apart
+        ([3] * 30, [1, 2, 3, 4, 5] * 6, "can't be told yet: it differs from people by 0.00 (−0.5"),
+        ([3], [4], "can't be told yet: it differs from people by −1.00; no interval: all outputs belong to one prompt."),
+    ],
+)
+def test_no_bias_is_green_only_where_its_interval_is_small(as_viewer, judge, people, said):
+    grade_one_criterion(judge, people)
+    response = as_viewer.get(PAGE)
+    assert f"Whether judge v1 is generous or harsh {said}" in text_of(response)
+    assert marks_of(response)["Bias"] == "unsure"
+
+
+def test_no_bias_holds_where_the_whole_interval_lies_within_a_fortieth_of_the_scale(as_viewer):
+    people = [2 + i % 3 for i in range(60)]
+    grade_one_criterion([score + (0.2 if i % 2 else -0.2) for i, score in enumerate(people)], people)
+    response = as_viewer.get(PAGE)
+    assert "No bias shows, to within 0.10 points: judge v1 differs from people by 0.00 (−0.0" in text_of(response)
+    assert marks_of(response)["Bias"] == "pass"
+
+
+def test_criteria_whose_bias_has_no_interval_are_not_said_to_be_level(as_viewer):
+    grade_outputs(12, extra=0.5)
+    response = as_viewer.get(PAGE)
+    assert "Whether judge v1 is generous or harsh on viability, upside, success and novelty can't be told yet (no interval: " in text_of(
+        response
+    )
+    assert marks_of(response)["Bias"] == "unsure"
+
+
+def test_where_judge_and_people_share_no_output_it_says_what_to_do(as_reviewer):
+    grade_one_criterion([3, None] * 4, [None, 4] * 4)
+    response = as_reviewer.get(PAGE)
+    assert "judge v1 and people share no graded output: it scored none of the 4 outputs that people graded" in text_of(response)
+    assert "/queues/new?task=ideas&amp;policy=random&amp;judge=judge%401&amp;filter=grader%3Djudge" in body_of(response)
+    assert reverse("judge", args=["judge", "1"]) in body_of(response)
+
+
+@pytest.mark.parametrize("criterion", ["", "upside"])
+def test_every_link_within_the_page_has_a_place_to_go(as_viewer, criterion):
+    """Longer outputs and the judge's own family get more, reviewers differ, labels are few: a sentence of each kind."""
+    task, judge = make_task(), make_grader("gpt-judge")
+    people = [make_user("pat"), make_user("ben")]
+    for i in range(24):
+        long, own = i % 2, i % 3 == 0
+        output = make_output(task, "word " * (300 if long else 20 + i), model="gpt-5" if own else "claude-9", prompt=None)
+        make_judge_grade(output, scores(i % 5 + 1 + 2 * long + 2 * own + 0.1 * (i % 4)), judge)
+        for person, more in zip(people, (0, 1), strict=True):
+            make_human_grade(output, person, scores(i % 5 + 1 + more * (1 + 0.1 * (i % 3))))
+    page = body_of(as_viewer.get(PAGE, {"criterion": criterion, "judge": "gpt-judge@1"}))
+    targets, ids = set(re.findall(r'href="#([^"]+)"', page)), set(re.findall(r'\bid="([^"]+)"', page))
+    assert {"influences", "labels", "reviewers", "error", "people"} <= targets
+    assert targets <= ids
 
 
 def test_it_says_whether_the_judge_ranks_as_well_as_a_second_reviewer(as_viewer):

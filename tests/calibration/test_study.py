@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
+import tasks.task as spec
 from reviewapp.calibration.explain import tables
 from reviewapp.calibration.study import study
 from reviewapp.models import Claim, Queue, QueueItem, Retraction
@@ -105,6 +106,29 @@ def test_labels_that_all_agree_give_no_interval_of_a_prediction():
     calibrator = study(task, grade_outputs(task, 24))["pooled"]["calibrator"]
     assert (calibrator["half_width"]["value"], calibrator["half_width"]["n"], calibrator["mae_after"]["value"]) == (None, 96, 0)
     assert calibrator["half_width"]["why_missing"].startswith("no interval: the labels lie exactly where the map puts them")
+
+
+def test_without_labels_no_reason_calls_a_numeric_criterion_categorical():
+    task = make_task()
+    make_output(task)
+    found = study(task, None)
+    assert "categorical" not in json.dumps(found)
+    assert found["criteria"]["upside"]["human"]["spearman_second"]["why_missing"].startswith("not defined, because no output has scores")
+
+
+def test_where_no_score_is_said_to_pass_that_is_why_there_is_no_rate():
+    """Everything is scored and labelled."""
+    criteria = (spec.Criterion(key="upside", title="Upside"), spec.Criterion(key="novelty", title="Novelty"))
+    task, judge, ana = make_task(rubric=spec.Rubric(criteria=criteria)), make_grader(), make_user("ana")
+    for i in range(6):
+        output = make_output(task)
+        make_judge_grade(output, {"upside": i, "novelty": i}, judge)
+        make_human_grade(output, ana, {"upside": i, "novelty": i})
+    found = study(task, judge)
+    for scope in (found["pooled"], found["criteria"]["upside"]):
+        rates = scope["pass_rate"]
+        for rate in (rates["raw"], rates["wilson"], rates["human"], rates["ppi"], rates["pass_at_k"]["1"]):
+            assert rate["why_missing"] == "not defined, because the rubric says of no score that it passes"
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
