@@ -1,7 +1,8 @@
 """The charts of a study as plain data, which static/js/charts.js draws with Plotly.
 
 A chart has `traces` (points, dots with intervals, lines), axes, and for those that lead to outputs a `links` entry a mark:
-the query of the outputs behind it. Colours are names of tokens, resolved in the browser, so both themes work.
+the query of the outputs behind it. Colours are names of tokens, resolved in the browser, so both themes work. Words
+are as they are; the filter for_plotly escapes them for the figure.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape as escape_html
 from typing import Any
 
 from django import template
@@ -14,6 +15,7 @@ from reviewapp.words import number, percent, short, signed
 register = template.Library()
 register.filter(signed)
 MOST_ROWS = 40
+ADDRESSES = ("base", "page", "links", "pages")  # of a chart
 
 
 @register.simple_tag
@@ -35,6 +37,18 @@ def share(figure: dict[str, Any]) -> str:
     return figure["why_missing"] if figure["value"] is None else with_interval(figure, percent)
 
 
+@register.filter
+def for_plotly(drawn: Any) -> Any:
+    """A chart whose words are drawn as they are: Plotly reads tags and entities in them. Addresses, and keys in them, stay."""
+    if isinstance(drawn, str):
+        return escape_html(drawn, quote=False)
+    if isinstance(drawn, list):
+        return [for_plotly(part) for part in drawn]
+    if isinstance(drawn, dict):
+        return {name: part if name in ADDRESSES else for_plotly(part) for name, part in drawn.items()}
+    return drawn
+
+
 @register.inclusion_tag("calibration/chart.html")
 def chart(chart: dict[str, Any] | None, name: str, text: str, anchor: str) -> dict[str, Any]:
     """A chart with its title, what it shows, and its rows as a table."""
@@ -45,7 +59,7 @@ def chart(chart: dict[str, Any] | None, name: str, text: str, anchor: str) -> di
             names = [at if isinstance(at, str) else number(at) for at in trace["at"]]
             hrefs = [f"{chart['base']}&{link}" if link else "" for link in links] if chart else []
             rows += list(zip(names, trace["text"], hrefs, strict=True))[:: 1 if trace.get("vertical") else -1]
-        elif trace["kind"] == "bubbles" and name == "scatter":
+        elif trace["kind"] == "bubbles":
             rows += largest_bubbles(trace, chart["base"])
     return {"chart": chart, "id": f"chart-{name}", "text": text, "anchor": anchor, "rows": rows}
 
