@@ -140,13 +140,15 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
         "chance",
         "The score read as a chance of passing",
         (
-            Explained("judge", "ece", "Calibration error", "Mean gap of stated chance and share that people pass, corrected upward bias."),
+            Explained(
+                "judge", "ece", "Calibration error", "Mean gap of stated chance and share that people pass, corrected for its upward bias."
+            ),
             Explained("judge", "brier", "Brier score", "Mean squared gap of stated chance and outcome; 0.25 for always a half."),
         ),
     ),
     (
         "pass_rate",
-        "Pass rates and mean scores",
+        "Pass rates",
         (
             Explained("pass_rate", "raw", "Judge alone", "Of everything that the judge decided.", percent),
             Explained("pass_rate", "wilson", "People alone", "Of what they labelled, outputs taken as independent (Wilson).", percent),

@@ -21,7 +21,7 @@ from reviewapp.calibration.drift import drift_of
 from reviewapp.calibration.figures import Figure, in_points
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
-from reviewapp.calibration.report import Question, draws_of, grades_of, remembered, scope_of
+from reviewapp.calibration.report import Question, all_labelled, draws_of, grades_of, remembered, scope_of
 from reviewapp.calibration.sentences import Sentence
 from reviewapp.calibration.study import verdicts_of
 from reviewapp.calibration.text_probes import MOST_CHARS_ON_PAGE, read_looks, text_group
@@ -93,7 +93,7 @@ def drawn(question: Question, grades: Grades, items: Items) -> Sentence:
     if not n_labelled:
         return Sentence("Sampling", "unsure", "No output is labelled in this mode.")
     if n_labelled == n_outputs:
-        return Sentence("Sampling", "good", f"All {counted(n_outputs, 'output')} are labelled: nothing hangs on how they were chosen.")
+        return Sentence("Sampling", "good", f"{all_labelled(n_outputs).rstrip('.')}: nothing hangs on how they were chosen.")
     head = f"{n_labelled:,} of {n_outputs:,} outputs count as labelled. "
     apart = _judge_on_labelled(grades, items)
     head += grades.design.text

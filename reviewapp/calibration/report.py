@@ -150,10 +150,14 @@ def _make_report(question: Question, grades: Grades) -> Report:
     )
 
 
+def all_labelled(n: int) -> str:
+    return "The only output is labelled." if n == 1 else f"All {n:,} outputs are labelled."
+
+
 def sampling_text(grades: Grades) -> str:
     """How the labelled outputs were chosen, as far as it is recorded."""
     if len(grades.labelled) == len(grades.outputs):
-        return f"All {len(grades.outputs):,} outputs are labelled."
+        return all_labelled(len(grades.outputs))
     return grades.design.text
 
 

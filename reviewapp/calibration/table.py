@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from reviewapp.words import counted
+
 GROUPS = ("human", "judge", "pass_rate", "mean_score", "calibrator", "bias")
 LEFT_OUT = ("reliability", "knots", "mean_by_model", "method", "labels_missing", "confusion", "pass_at_k", "why_missing")
 
@@ -32,8 +34,10 @@ def table_of(study: dict[str, Any]) -> str:
 
 def _head(study: dict[str, Any]) -> str:
     judge = f"Judge {study['judge']}" if study["judge"] else "No judge"
-    people = f"{study['n_humans']} {'person' if study['n_humans'] == 1 else 'people'}"
-    return f"{judge} on {study['task']}: {study['n_outputs']:,} outputs with {study['mode']} labels of {people}. Intervals of 95 %."
+    people = counted(study["n_humans"], "person")
+    return (
+        f"{judge} on {study['task']}: {counted(study['n_outputs'], 'output')} with {study['mode']} labels of {people}. Intervals of 95 %."
+    )
 
 
 def _cell(figure: dict[str, Any]) -> str:

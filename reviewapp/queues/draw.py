@@ -86,7 +86,8 @@ def draw_queue(wish: Wish, user: User | None) -> Queue:
     done = _is_done(wish, ids)
     open_outputs = int((~done).sum())
     if not len(ids):
-        raise QueueError("filter", f"no output of {wish.task.slug} with content is kept by this filter: nothing to draw from")
+        found = "with content is kept by this filter" if wish.filter else "has its content here"
+        raise QueueError("filter", f"no output of {wish.task.slug} {found}: nothing to draw from")
     if not open_outputs:
         raise QueueError("size", f"each of the {len(ids):,} outputs has its blind grades ({wish.overlap}): nothing is left to label")
     seed = secrets.randbelow(MAX_SEED) if wish.seed is None else wish.seed

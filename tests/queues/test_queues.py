@@ -290,3 +290,9 @@ def test_a_corrected_pass_rate_weighs_labels_as_they_were_drawn(as_reviewer, rev
 def test_a_wish_for_a_policy_that_draws_by_a_judge_needs_one():
     with pytest.raises(QueueError, match="draws by a judge's scores, and no judge is named"):
         Wish(make_task(), "active").check()
+
+
+def test_outputs_whose_content_is_not_here_are_not_blamed_on_a_filter_that_nobody_set(as_reviewer):
+    make_output(make_task(), content_missing="the file was not given")
+    told = make_queue(as_reviewer).content.decode()
+    assert "no output of ideas has its content here: nothing to draw from" in told and "this filter" not in told
