@@ -19,7 +19,7 @@ from reviewapp.models import Grader, Task
 def calibration(request: HttpRequest, task: str, judge: str = "", mode: str = "blind", epsilon: float = DEFAULT_EPSILON) -> dict[str, Any]:
     """Agreement, error, calibration, corrected pass rate and the alternative annotator test of each judge (or of NAME, NAME@VERSION).
 
-    Each figure is `{"value", "ci", "n", "why_missing"}`; the first call after new grades computes, which takes seconds.
+    Each figure is `{"value", "ci", "n", "why_missing", "method"}`; the first call after new grades computes, which takes seconds.
     """
     row = find_task(task)
     if mode not in MODES:

@@ -37,6 +37,7 @@ def figure(estimate: Estimate) -> Figure:
         "ci": [estimate.low, estimate.high] if has_interval else None,
         "n": estimate.n,
         "why_missing": estimate.why_missing or None,
+        "method": estimate.method or None,
     }
 
 
@@ -199,7 +200,7 @@ def _limits(limits: errors.Limits) -> Figure:
     if low["value"] is None:
         return low
     ci = [low["ci"], high["ci"]] if low["ci"] and high["ci"] else None
-    return {"value": [low["value"], high["value"]], "ci": ci, "n": low["n"], "why_missing": low["why_missing"]}
+    return low | {"value": [low["value"], high["value"]], "ci": ci}
 
 
 def _decision(items: Items) -> Figure:
@@ -209,8 +210,8 @@ def _decision(items: Items) -> Figure:
         return {name: missing(why) for name in ("confusion", *names)}
     made = decision.decide(items.judge_passes, items.human_passes, items.resamples)
     counts = {name: getattr(made, name) for name in ("true_pass", "false_pass", "false_fail", "true_fail")}
-    why = "no interval: these are counts" if made.n else "not defined, because no output has both verdicts"
-    confusion = {"value": counts if made.n else None, "ci": None, "n": made.n, "why_missing": why}
+    none = missing("not defined, because no output has both verdicts")
+    confusion = none | {"value": counts, "n": made.n, "why_missing": "no interval: these are counts"} if made.n else none
     return {"confusion": confusion} | {name: figure(getattr(made, name)) for name in names}
 
 

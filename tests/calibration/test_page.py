@@ -1,5 +1,6 @@
 """The calibration page: what a person sees of a judge, and where it leads."""
 
+import json
 import re
 from html import unescape
 
@@ -7,6 +8,7 @@ import pytest
 from django.urls import reverse
 
 import tasks.task as spec
+from reviewapp.calibration.study import study
 from reviewapp.models import Output, Task
 from tests.conftest import signed_in
 from tests.make import at_once, code_rubric, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
@@ -152,6 +154,39 @@ def test_three_pass_rates_stand_together_with_intervals(as_viewer):
     said = text_of(as_viewer.get(PAGE))
     for name in ("Judge alone", "People alone, on what they labelled", "Judge corrected by people"):
         assert re.search(name + r" \d+ % \d+ % to \d+ %", said), name
+
+
+@pytest.mark.parametrize(
+    "unlabelled, said",
+    [
+        (0, "made of human labels only (Wilson): every judged output has a human label."),
+        (20, "made of judge and human labels (PPI++), judge weight 0."),
+    ],
+)
+def test_it_says_whether_the_judge_is_in_the_corrected_rate_and_why_not(as_viewer, unlabelled, said):
+    labels = [1, 2, 4, 5, 5] * 6
+    task = grade_one_criterion(labels + labels[: unlabelled // 2] * 2, labels + [None] * unlabelled)
+    assert said in text_of(as_viewer.get(PAGE))
+    assert said in text_of(as_viewer.get(f"{PAGE}rates/", headers={"HX-Request": "true"}))
+    assert study(task, make_grader())["pooled"]["pass_rate"]["ppi"]["method"].startswith(said[8:-2])
+
+
+def test_names_are_drawn_as_they_are_and_never_read_as_tags(as_viewer):
+    task, judge = make_task(), make_grader()
+    people = [make_user("<b>bob</b>"), make_user("pat")]
+    for i in range(12):
+        output = make_output(task, model="<i>m</i>" if i % 2 else "a&lt;b", prompt=None)
+        make_judge_grade(output, scores(i % 5 + 2), judge)
+        for person in people:
+            make_human_grade(output, person, scores(i % 4 + 1))
+    page = body_of(as_viewer.get(PAGE))
+    figures = {
+        name: json.loads(data) for name, data in re.findall(r'<script id="chart-(\w+)" type="application/json">(.*?)</script>', page)
+    }
+    assert set(figures["bias_reviewer"]["traces"][0]["at"]) == {"&lt;b&gt;bob&lt;/b&gt;", "pat"}
+    assert set(figures["bias_model"]["traces"][0]["at"]) == {"&lt;i&gt;m&lt;/i&gt;", "a&amp;lt;b"}
+    assert "model=%3Ci%3Em%3C%2Fi%3E" in figures["bias_model"]["traces"][0]["links"]
+    assert re.search(r"<td><a [^>]+>&lt;b&gt;bob&lt;/b&gt;</a></td>", page), "in its table it is escaped once"
 
 
 def test_too_few_labels_are_told(as_viewer):

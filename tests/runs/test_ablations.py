@@ -63,6 +63,7 @@ def test_pass_at_k_is_unbiased(as_viewer, study):
         "ci": None,
         "n": 0,
         "why_missing": "not defined, because no prompt has 5 scored outputs",
+        "method": None,
     }
 
 
