@@ -10,8 +10,9 @@ from reviewapp.api.app import api
 from reviewapp.api.auth import Bearer
 from reviewapp.api.errors import ApiError, Problem, refused
 from reviewapp.calibration.grades import MODES, judge_versions, judges_of
+from reviewapp.calibration.labels import study_with_labels
 from reviewapp.calibration.report import remembered
-from reviewapp.calibration.study import DEFAULT_EPSILON, StudyError, study
+from reviewapp.calibration.study import DEFAULT_EPSILON, StudyError
 from reviewapp.models import Grader, Task
 
 
@@ -49,6 +50,6 @@ def _judge(task: Task, wanted: str) -> Grader:
 def _study(task: Task, judge: Grader | None, mode: str, epsilon: float) -> dict[str, Any]:
     key = f"study:{judge.pk if judge else 0}:{mode}:{epsilon!r}"
     try:
-        return remembered(task, key, lambda: study(task, judge, mode, epsilon))
+        return remembered(task, key, lambda: study_with_labels(task, judge, mode, epsilon))
     except StudyError as error:
         raise ApiError(422, f"{error}.", [Problem("path.task", task.slug, "a task that has a rubric")]) from error

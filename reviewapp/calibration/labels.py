@@ -5,28 +5,29 @@ And the judge's versions and time. It takes longer than the page may, so the pag
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
 from graders.calibration import errors
 from graders.calibration.arrays import Floats
-from graders.calibration.planning import plan_labels
+from graders.calibration.planning import LabelPlan, plan_labels
 from graders.calibration.resample import Resamples, bootstrap, mean_statistic
 from graders.calibration.result import Estimate
 from graders.calibration.sampling import Policy
 from reviewapp.calibration.charts import Chart, group_chart
 from reviewapp.calibration.drift import drift_of
-from reviewapp.calibration.figures import Figure, in_points
+from reviewapp.calibration.figures import NOT_A_SCALE, Figure, figure, in_points, missing
 from reviewapp.calibration.grades import Grades
 from reviewapp.calibration.items import Items
 from reviewapp.calibration.report import Question, all_labelled, draws_of, grades_of, remembered, scope_of
 from reviewapp.calibration.sentences import Sentence
-from reviewapp.calibration.study import verdicts_of
+from reviewapp.calibration.study import DEFAULT_EPSILON, study, verdicts_of
 from reviewapp.calibration.text_probes import MOST_CHARS_ON_PAGE, read_looks, text_group
 from reviewapp.calibration.words import is_above, is_below, with_interval
-from reviewapp.models import Grade, Grader
+from reviewapp.models import Grade, Grader, Task
 from reviewapp.queues.design import UNKNOWN
 from reviewapp.words import counted, number, points, version_word
 
@@ -57,7 +58,7 @@ def _make(question: Question, versions: tuple[Grader, ...]) -> LabelFacts:
     items, columns = scope_of(question, grades)
     plan, more = more_labels(question, grades, items, columns)
     texts = text_group(items, read_looks(grades, MOST_CHARS_ON_PAGE)) if question.judge and len(grades.labelled) else {}
-    found = [drawn(question, grades, items), plan, anchoring(question, items, grades), drifted(question, items), *steered(question, texts)]
+    found = [drawn(question, grades, items), plan, anchoring(question, items), drifted(question, items), *steered(question, texts)]
     charts = {"versions": _versions_chart(question, versions), "time": _time_chart(question, items, grades)} if question.judge else {}
     return LabelFacts(tuple(s for s in found if s), {name: chart for name, chart in charts.items() if chart}, more, texts)
 
@@ -114,30 +115,77 @@ def drawn(question: Question, grades: Grades, items: Items) -> Sentence:
 
 def more_labels(question: Question, grades: Grades, items: Items, columns: list[int]) -> tuple[Sentence | None, int | None]:
     """How many labels more would halve the interval of the corrected pass rate, and that number."""
+    found = plans_of(question, grades, items, columns)
+    if found is None:
+        return None, None
+    plan, other = found.random, found.stratified
+    if plan.half_width is None:
+        why = plan.why_missing.removeprefix("not defined, because ")
+        return Sentence("More labels", "unsure", f"How many labels more would help can't be told yet, because {why}."), None
+    head = f"{counted(found.n, 'label')} give the corrected pass rate to ±{_points_of(plan.half_width)}."
+    if plan.labels_more is None:
+        return Sentence("More labels", "", f"{head} All {found.n_outputs:,} labelled would leave ±{_points_of(plan.curve[-1][1])}."), None
+    text = f"{head} About {_round_up(plan.labels_more):,} more, drawn at random, would halve that"
+    if other.labels_more is not None and other.labels_more < 0.9 * plan.labels_more:
+        text += f"; a stratified queue would take about {_round_up(other.labels_more):,}"
+    return Sentence("More labels", "", f"{text} (simulated on these outputs)."), _round_up(plan.labels_more)
+
+
+@dataclass(frozen=True)
+class Plans:
+    """How many labels more would halve the interval, by the policy that draws them; of `n` labels on `n_outputs`."""
+
+    n: int
+    n_outputs: int
+    random: LabelPlan
+    stratified: LabelPlan
+
+
+def plans_of(question: Question, grades: Grades, items: Items, columns: list[int]) -> Plans | None:
+    """None where the judge decided nothing that is not labelled, or nothing is labelled."""
     judge, human = verdicts_of(grades, items, columns)
     by_people = np.full(len(judge), np.nan)
     by_people[grades.labelled] = human
     n, left = int((~np.isnan(by_people)).sum()), int((np.isnan(by_people) & ~np.isnan(judge)).sum())
     if question.judge is None or not n or not left:
-        return None, None
-    drawn_by: tuple[Policy, ...] = ("random", "stratified")
-    plans = {
-        policy: plan_labels(
-            judge, by_people, (0, 1), clusters=grades.clusters, policy=policy, rng=np.random.default_rng(0), n_studies=STUDIES
-        )
-        for policy in drawn_by
-    }
-    plan, other = plans["random"], plans["stratified"]
-    if plan.half_width is None:
-        why = plan.why_missing.removeprefix("not defined, because ")
-        return Sentence("More labels", "unsure", f"How many labels more would help can't be told yet, because {why}."), None
-    head = f"{counted(n, 'label')} give the corrected pass rate to ±{_points_of(plan.half_width)}."
-    if plan.labels_more is None:
-        return Sentence("More labels", "", f"{head} All {len(judge):,} labelled would leave ±{_points_of(plan.curve[-1][1])}."), None
-    text = f"{head} About {_round_up(plan.labels_more):,} more, drawn at random, would halve that"
-    if other.labels_more is not None and other.labels_more < 0.9 * plan.labels_more:
-        text += f"; a stratified queue would take about {_round_up(other.labels_more):,}"
-    return Sentence("More labels", "", f"{text} (simulated on these outputs)."), _round_up(plan.labels_more)
+        return None
+
+    def plan(policy: Policy) -> LabelPlan:
+        rng = np.random.default_rng(0)
+        return plan_labels(judge, by_people, (0, 1), clusters=grades.clusters, policy=policy, rng=rng, n_studies=STUDIES)
+
+    return Plans(n, len(judge), plan("random"), plan("stratified"))
+
+
+def study_with_labels(task: Task, judge: Grader | None, mode: str, epsilon: float = DEFAULT_EPSILON) -> dict[str, Any]:
+    """The study, and in each of its scopes what the page says of the labels: the pull of seeing the judge, and how many more it takes."""
+    found = study(task, judge, mode, epsilon)
+    for criterion, scope in (("", found["pooled"]), *found["criteria"].items()):
+        question = Question(task, judge, mode, criterion, epsilon)
+        grades = grades_of(task, judge, mode)
+        items, columns = scope_of(question, grades, draws_of(grades, n_boot=1))
+        pull = in_points(pull_of_seeing(question), items.scale)
+        scope["labels"] = {"seeing_judge": pull} | plan_figures(plans_of(question, grades, items, columns))
+    return found
+
+
+def plan_figures(plans: Plans | None) -> dict[str, Figure]:
+    """The half width of the corrected rate's interval, and the labels more that would halve it."""
+    if plans is None:
+        why = "not defined, because it takes labels, and outputs without one that the judge decided"
+        return {name: missing(why) for name in ("half_width", "more_random", "more_stratified")}
+    now = plans.random.half_width
+    found = {"half_width": _without_interval(now, plans.n, "it is half the width of one", plans.random.why_missing)}
+    for name, plan in (("more_random", plans.random), ("more_stratified", plans.stratified)):
+        more = None if plan.labels_more is None else _round_up(plan.labels_more)
+        found[name] = _without_interval(more, plans.n, "it is simulated", plan.why_missing)
+    return found
+
+
+def _without_interval(value: float | None, n: int, why: str, why_missing: str) -> Figure:
+    if value is None:
+        return missing(f"not defined, because {why_missing.removeprefix('not defined, because ')}", n)
+    return figure(Estimate(value, None, None, n, f"no interval: {why}"))
 
 
 def _points_of(half_width: float) -> str:
@@ -150,18 +198,14 @@ def _round_up(labels: int) -> int:
     return -(-labels // step) * step
 
 
-def anchoring(question: Question, items: Items, grades: Grades) -> Sentence | None:
+def anchoring(question: Question, items: Items) -> Sentence | None:
     """What seeing the judge first does, where outputs have grades of both kinds."""
     if question.judge is None or items.is_categorical:
         return None
-    task = question.task
-    blind, assisted = (grades_of(question.task, question.judge, mode) for mode in ("blind", "assisted"))
+    assisted = grades_of(question.task, question.judge, "assisted")
     if not len(assisted.labelled):
         return Sentence("Seeing the judge", "", "Nobody graded here after seeing the judge, so what that does can't be seen.")
-    asked = [Question(task, question.judge, mode, question.criterion, question.epsilon) for mode in ("blind", "assisted")]
-    found = effect_of_seeing(
-        *(scope_of(one, arrays, draws_of(arrays, n_boot=1))[0] for one, arrays in zip(asked, (blind, assisted), strict=True)), blind
-    )
+    found = pull_of_seeing(question)
     if found.value is None:
         n = len(assisted.labelled)
         head = f"{counted(n, 'output')} {'has' if n == 1 else 'have'} grades made after seeing the judge, and none of them blind ones too"
@@ -174,6 +218,16 @@ def anchoring(question: Question, items: Items, grades: Grades) -> Sentence | No
     return Sentence("Seeing the judge", "" if effect["ci"] else "unsure", f"{who} {with_interval(effect)} points nearer to it{said}.")
 
 
+def pull_of_seeing(question: Question) -> Estimate:
+    """How much nearer to the judge people land who saw it first, in points, on items with grades of both kinds."""
+    if question.judge is None:
+        return Estimate.missing("not defined, because no judge graded the outputs")
+    modes = [replace(question, mode=mode) for mode in ("blind", "assisted")]
+    grades = [grades_of(one.task, one.judge, one.mode) for one in modes]
+    blind, assisted = (scope_of(one, arrays, draws_of(arrays, n_boot=1))[0] for one, arrays in zip(modes, grades, strict=True))
+    return Estimate.missing(NOT_A_SCALE) if blind.is_categorical else effect_of_seeing(blind, assisted, grades[0])
+
+
 def effect_of_seeing(blind: Items, assisted: Items, grades: Grades) -> Estimate:
     """Mean of |judge - people blind| less |judge - people who saw it|, on items with both; above 0 people are drawn to it."""
     gaps = [
@@ -182,7 +236,7 @@ def effect_of_seeing(blind: Items, assisted: Items, grades: Grades) -> Estimate:
     ]
     both = [key for key in gaps[0] if key in gaps[1] and not np.isnan(gaps[0][key] + gaps[1][key])]
     if not both:
-        return Estimate.missing("no output has blind grades and grades made after seeing the judge")
+        return Estimate.missing("not defined, because no output has blind grades and grades made after seeing the judge")
     pull = np.array([gaps[0][key] - gaps[1][key] for key in both])
     prompts = grades.clusters[[output for output, _ in both]]
     columns = np.stack([np.ones(len(pull)), pull], axis=1)

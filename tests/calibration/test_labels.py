@@ -6,6 +6,7 @@ from html import unescape
 
 import pytest
 
+from reviewapp.calibration.labels import study_with_labels
 from reviewapp.calibration.study import study
 from reviewapp.models import CriterionScore, Grade, Grader
 from tests.make import at_once, make_grader, make_human_grade, make_judge_grade, make_output, make_task, make_user
@@ -66,6 +67,28 @@ def test_it_says_how_many_labels_more_would_halve_the_interval_and_offers_the_qu
     page = as_reviewer.get(LABELS).content.decode()
     assert f"/queues/new?task=ideas&amp;policy=random&amp;judge=judge%401&amp;size={more}" in page
     assert "Make a queue" not in said(as_viewer)
+
+
+def test_a_program_is_told_what_the_page_says_of_labels_for_all_criteria_and_each(as_reviewer):
+    task = make_study(200, range(20))
+    for i, output in enumerate(task.outputs.order_by("pk")[:20]):
+        make_human_grade(output, make_user(f"eve{output.pk}"), scores(output.judge_score - 0.1 - 0.2 * (i % 2)), "assisted")
+    page = said(as_reviewer)
+    found = study_with_labels(task, make_grader(), "blind")
+    labels = found["pooled"]["labels"]
+    assert f"About {labels['more_random']['value']:,} more, drawn at random" in page
+    assert f"to ±{100 * labels['half_width']['value']:.1f} percentage points" in page
+    low, high = labels["seeing_judge"]["ci"]
+    assert labels["seeing_judge"]["value"] == pytest.approx(0.8) and f"land 0.80 points ({low:.2f} to {high:.2f}) nearer to it" in page
+    assert found["criteria"]["upside"]["labels"]["seeing_judge"]["n"] == 20
+
+
+def test_without_other_outputs_there_is_no_plan_and_without_a_judge_no_pull_and_both_say_why():
+    task = make_study(6, range(6))
+    for judge, why in ((make_grader(), "no output has blind grades and grades made after"), (None, "no judge graded")):
+        labels = study_with_labels(task, judge, "blind")["pooled"]["labels"]
+        assert why in labels["seeing_judge"]["why_missing"]
+        assert "it takes labels, and outputs without one that the judge decided" in labels["more_random"]["why_missing"]
 
 
 def test_too_few_labels_tell_nothing_of_how_many_more(as_viewer):

@@ -1,6 +1,7 @@
 """Which grades a study is made of, and what the command says when it can't make one."""
 
 import json
+import re
 from io import StringIO
 
 import numpy as np
@@ -191,8 +192,23 @@ def test_the_table_has_a_row_a_figure_and_reasons_below():
     grade_outputs(task)
     text = calibrate("--task", "ideas")
     assert text.startswith("Judge judge@1 on ideas: 6 outputs with blind labels of 2 people.")
-    assert "judge.bias" in text and "-1.500" in text
+    assert text.splitlines()[1].startswith("Labels: 6 without a queue. How those without a queue were chosen is not known")
+    rows = {line.split()[0]: line for line in text.splitlines() if "." in line.split(" ")[0]}
+    assert "-1.500 [no interval]" in rows["judge.bias"]
+    assert re.search(r"mean +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", rows["human.mean"])
+    assert re.search(r"loa +-?\d\.\d{3} to -?\d\.\d{3} \[", rows["judge.loa"])
+    assert re.search(r"- .*judge\.bias.*: no interval: it is the same whichever of the 24 is left out", text)
     assert "bias.length: not defined, because the outputs have one length" in text
+
+
+def test_the_table_tells_drift_where_outputs_were_graded_twice():
+    task = make_task()
+    judge = grade_outputs(task, 12)
+    assert "drift" not in calibrate("--task", "ideas").lower()
+    for i, output in enumerate(task.outputs.order_by("pk")):
+        make_judge_grade(output, scores(i % 8 + 0.5 * (i % 3)), judge)
+    text = calibrate("--task", "ideas")
+    assert "\nDrift: " in text and re.search(r"drift\.shift +\d\.\d{3} \[", text)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from django.core.management.base import BaseCommand, CommandError
 from graders.calibration.recalibration import NO_WIDTH
 from reviewapp.calibration.calibrators import Fit, current_fit
 from reviewapp.calibration.grades import MODES, judges_of
-from reviewapp.calibration.study import DEFAULT_EPSILON, StudyError, study
+from reviewapp.calibration.labels import study_with_labels
+from reviewapp.calibration.study import DEFAULT_EPSILON, StudyError
 from reviewapp.calibration.table import table_of
 from reviewapp.models import Grader, Task
 
@@ -45,7 +46,7 @@ class Command(BaseCommand):
             return
         for judge in judges:
             try:
-                found = study(task, judge, options["mode"], options["epsilon"])
+                found = study_with_labels(task, judge, options["mode"], options["epsilon"])
             except StudyError as error:
                 raise CommandError(str(error), returncode=2) from error
             self.stdout.write(json.dumps(found, allow_nan=False) if options["json"] else table_of(found))
