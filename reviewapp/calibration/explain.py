@@ -291,7 +291,6 @@ def _row(found: Figure, line: Explained, table: str, note: str = "") -> Row:
         shown = "" if value is None else line.write(value)
         interval = f"{line.write(ends[0])} to {line.write(ends[1])}" if ends else ""
     why = found["why_missing"] or ""
-    why = why.removeprefix("no interval: ") if shown else why  # where the interval would stand
     return Row(line.title, f"{line.text}{note}", line.anchor or ANCHORS[table], shown, interval, found["n"], why)
 
 

@@ -198,7 +198,7 @@ def criterion_cells(part: Grades, grader: Grader | None) -> list[Cell]:
 def mean_of(scores: Floats, clusters: Ints, scale: tuple[float, float]) -> Figure:
     """Their mean, outputs of a prompt taken together."""
     if not len(scores):
-        return missing("no scored output")
+        return missing("not defined, because no output is scored")
     return figure(weighted_mean(np.full(len(scores), np.nan), scores, scale, clusters=clusters))
 
 

@@ -67,7 +67,7 @@ def test_a_new_label_is_in_the_map_at_once(as_viewer):
 def test_labels_that_all_agree_show_no_interval_of_a_prediction(as_viewer):
     grade(24, always=9)
     text = said(as_viewer)
-    assert "Error after 0.00 none: all 24 outputs agree" in text
+    assert "Error after 0.00 no interval: it is the same whichever of the 24 is left out" in text
     assert "One prediction, ± no interval: the labels lie exactly where the map puts them" in text
 
 
