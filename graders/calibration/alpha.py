@@ -164,7 +164,7 @@ def is_habit(judge: Ints, people: Ints, resamples: Resamples) -> bool:
     """Whether too few prompts show how judge and people (codes (n,) and (n, raters)) agree beyond what each gives most.
 
     Of a judge that gave every output the same, nothing is known of when it would not have: with half an output allowed for that,
-    the interval of alpha held the truth 27 to 80 times in 100.
+    the interval of alpha held the truth as seldom as 27 times in 100.
     """
     given = people >= 0
     of_judge = judge != np.bincount(judge).argmax()
