@@ -10,7 +10,7 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, Scores, cluster_numbers, mean_human, score_array
 from graders.calibration.resample import Mask
-from graders.calibration.result import Estimate
+from graders.calibration.result import Estimate, outputs_have
 from graders.calibration.sampling import Policy, Sample, draw, predicted_error, score_strata
 from graders.calibration.weighted import weighted_mean, weighted_rate
 
@@ -80,7 +80,7 @@ def plan_labels(
     scores, people = score_array("judge", judge), mean_human(human)
     n = int((~np.isnan(people)).sum())
     if n < MIN_LABELS:
-        return LabelPlan(None, (), None, f"not defined, because {n} outputs have a human label, and it takes {MIN_LABELS}")
+        return LabelPlan(None, (), None, f"not defined, because {outputs_have(n)} a human label, and it takes {MIN_LABELS}")
     layers = score_strata(scores)
     prompts = None if clusters is None else cluster_numbers("clusters", clusters, len(people))
     now = _half_width(_estimate(scores, people, scale, clusters=prompts))

@@ -25,7 +25,7 @@ from graders.calibration.arrays import (
 )
 from graders.calibration.jackknife import UNSEEN, Kind
 from graders.calibration.resample import ROUNDING, Resamples, ratio, with_interval
-from graders.calibration.result import Estimate
+from graders.calibration.result import Estimate, outputs_have
 
 MIN_LABELS = 20  # also what a 95 % interval for one prediction takes: 19 residuals
 MIN_PROMPTS = 5
@@ -206,7 +206,7 @@ def pass_chance(judge: Scores, passed: Scores) -> tuple[tuple[float, ...], tuple
 
 def _why_refused(n_outputs: int, n_prompts: int, needed: int) -> str:
     if n_outputs < needed:
-        return f"not fitted, because {n_outputs} outputs have both scores, and it takes {needed}: label {needed - n_outputs} more"
+        return f"not fitted, because {outputs_have(n_outputs)} both scores, and it takes {needed}: label {needed - n_outputs} more"
     if n_prompts < MIN_PROMPTS:
         missing = MIN_PROMPTS - n_prompts
         return f"not fitted, because the labels belong to {n_prompts} prompts, and it takes {MIN_PROMPTS}: label {missing} more"
@@ -288,7 +288,7 @@ def _log_losses(
     n, n_outputs = int(known.sum()), len(np.unique(of[known]))
     n_dropped += len(passed) - n
     if n_outputs < MIN_LABELS or len(np.unique(folds[known])) < 2:
-        why = f"not defined, because {n_outputs} outputs have a majority of people, and it takes {MIN_LABELS}"
+        why = f"not defined, because {outputs_have(n_outputs)} a majority of people, and it takes {MIN_LABELS}"
         none = Estimate.missing(why, n, n_dropped)
         return none, none
     y, part, edge = passed[known], resamples and resamples.of(known), 1 / (2 * n + 2)
