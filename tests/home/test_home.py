@@ -83,6 +83,13 @@ def test_labels_that_the_judge_did_not_grade_count_where_they_tell_more(db, revi
     assert summary.corrected.high - summary.corrected.low <= 1.05 * (summary.people.high - summary.people.low)
 
 
+def test_labels_without_a_judges_verdict_say_what_the_corrected_rate_lacks(as_reviewer, reviewer, db):
+    make_human_grade(make_output(), reviewer, GOOD)
+    page = as_reviewer.get(reverse("home")).content.decode()
+    assert "no output has both a judge verdict and a human label" in page
+    assert "Grade some blind" not in page
+
+
 def test_a_new_grade_shows_at_once(as_reviewer, reviewer, db):
     output = make_output()
     make_judge_grade(output, GOOD)
