@@ -117,7 +117,7 @@ def figures_of_map(study: Study, new: Study, draws: Resamples, rng: np.random.Ge
     off = np.abs(after)
     found: Found = {
         "error before": (made.mae_before, float(np.abs(new.judge - unseen).mean())),
-        "error after": (made.mae_after, float(np.abs(after).mean())),
+        "error after": (made.mae_after, float(off.mean())),
         "bias before": (made.bias_before, float((new.judge - unseen).mean())),
         "bias after": (made.bias_after, float(after.mean())),
         "log-loss before": (made.log_loss_before, _loss((new.judge - 1) / SPAN, new_passed, len(mean))),

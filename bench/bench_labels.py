@@ -55,11 +55,9 @@ def _studies() -> Iterator[tuple[str, Data]]:
         for aspect in aspects:
             keys = [key for key in judges[name] if key.endswith(aspect) and any(key in given for given in people.values())]
             mean = [np.mean([float(given[key]) for given in people.values() if key in given]) for key in keys]
-            scores, prompts = (
-                [float(judges[name][key]) for key in keys],
-                cluster_numbers("prompts", [k.split("__")[0] for k in keys], len(keys)),
-            )
-            yield f"{data} {aspect}".strip(), Data(np.array(scores), (np.array(mean) >= 4).astype(float), prompts)
+            scores = np.array([float(judges[name][key]) for key in keys])
+            prompts = cluster_numbers("prompts", [key.split("__")[0] for key in keys], len(keys))
+            yield f"{data} {aspect}".strip(), Data(scores, (np.array(mean) >= 4).astype(float), prompts)
 
 
 def _rows(name: str, data: Data) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
 from graders.calibration.wilson import wilson_bounds
 
+ONE_PROMPT = "no interval: all human labels belong to one prompt"
 MAX_WIDENING = 1.05  # an interval wider than that times the human one is not used
 
 
@@ -140,8 +141,7 @@ def _of_study(study: _Study, level: float, n_dropped: int) -> Estimate:
     """Return the rate by the outputs that have both verdicts."""
     n, human_rate = len(study.human), float(study.human.mean())
     if n > 1 and study.clusters is not None and np.ptp(study.clusters) == 0:
-        why = "no interval: all human labels belong to one prompt"
-        return Estimate(human_rate, None, None, n, why, "human labels only", n_dropped)
+        return Estimate(human_rate, None, None, n, ONE_PROMPT, "human labels only", n_dropped)
     human_low, human_high = wilson_bounds(human_rate, _effective_n(study, 0.0, level), level)
     weight, why_unused = _judge_weight(study)
     if not why_unused:

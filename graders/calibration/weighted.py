@@ -26,14 +26,13 @@ from graders.calibration.arrays import (
     score_array,
     stratum_numbers,
 )
-from graders.calibration.inference import MAX_WIDENING, unless_wider
+from graders.calibration.inference import MAX_WIDENING, ONE_PROMPT, unless_wider
 from graders.calibration.jackknife import NEGLIGIBLE, growth_of, spread_of
 from graders.calibration.result import Estimate
 from graders.calibration.student import student_quantile
 from graders.calibration.wilson import wilson_bounds
 
 WHY_NONE = "not defined, because no output has a human label that was drawn with a known probability"
-ONE_PROMPT = "no interval: all human labels belong to one prompt"
 NO_JUDGE = "no judge graded these outputs"
 # Outputs of all kinds that are added before a spread is computed: of verdicts drawn evenly, of those from a queue that looks where
 # people and judge may differ, which leaves less unseen, and of scores.

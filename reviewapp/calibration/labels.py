@@ -159,11 +159,11 @@ def plans_of(question: Question, grades: Grades, items: Items, columns: list[int
 
 def study_with_labels(task: Task, judge: Grader | None, mode: str, epsilon: float = DEFAULT_EPSILON) -> dict[str, Any]:
     """The study, and in each of its scopes what the page says of the labels: the pull of seeing the judge, and how many more it takes."""
-    found = study(task, judge, mode, epsilon)
+    found, grades = study(task, judge, mode, epsilon), grades_of(task, judge, mode)
+    draws = draws_of(grades, n_boot=1)
     for criterion, scope in (("", found["pooled"]), *found["criteria"].items()):
         question = Question(task, judge, mode, criterion, epsilon)
-        grades = grades_of(task, judge, mode)
-        items, columns = scope_of(question, grades, draws_of(grades, n_boot=1))
+        items, columns = scope_of(question, grades, draws)
         pull = in_points(pull_of_seeing(question), items.scale)
         scope["labels"] = {"seeing_judge": pull} | plan_figures(plans_of(question, grades, items, columns))
     return found

@@ -22,6 +22,7 @@ from reviewapp.calibration.question import EPSILONS, NAMES, Asked, ask
 from reviewapp.calibration.report import Report, draws_of, grades_of, report_of, scope_of
 from reviewapp.home.queries import summary_of, task_summaries
 from reviewapp.models import Output, Task, User
+from reviewapp.queues.forms import query_of_random_queue
 
 SHOWN_DIFFER = 10
 
@@ -94,7 +95,7 @@ def calibration_labels(request: HttpRequest, slug: str) -> HttpResponse:
     charts = {name: chart | {"base": base} for name, chart in facts.charts.items()}
     context = {"task": task, "asked": asked, "labels": {"sentences": facts.sentences, "charts": charts, "more": facts.more}}
     context["influences"] = rows_of("influences", facts.texts)
-    context |= {"queue": queue_query(asked, size=facts.more), "may_queue": request.user.has_role("reviewer")}
+    context |= {"queue": query_of_random_queue(task, asked.question.judge, size=facts.more), "may_queue": request.user.has_role("reviewer")}
     template = f"calibration/labels.html{'#labels' if request.htmx else ''}"
     return render(request, template, context, status=422 if asked.problems else 200)
 
@@ -116,6 +117,7 @@ def page_context(asked: Asked, user: User) -> dict[str, Any]:
     report = report_of(question)
     criteria = list(task.rubric.criteria.all())
     base = outputs_url(task, asked)
+    graded_by = urlencode({"grader": question.judge.name}) if question.judge else ""
     drawn = {name: chart | {"base": base, "page": f"?{asked.query(criterion='')}"} for name, chart in report.charts.items()}
     return {
         "question": question,
@@ -133,16 +135,9 @@ def page_context(asked: Asked, user: User) -> dict[str, Any]:
         "scopes": [("", "All criteria", asked.query(criterion=""))] + [(c.key, c.title, asked.query(criterion=c.key)) for c in criteria],
         "epsilons": [(value, who, asked.query(epsilon=f"{value:g}")) for value, who in EPSILONS],
         "query": asked.query(),
-        "overlap_queue": queue_query(asked, filter=urlencode({"grader": question.judge.name}) if question.judge else ""),
+        "overlap_queue": query_of_random_queue(task, question.judge, filter=graded_by),
         "may_queue": user.has_role("reviewer"),
     }
-
-
-def queue_query(asked: Asked, **given: Any) -> str:
-    """What the form of a new queue begins with: random draws for this judge."""
-    judge = asked.question.judge
-    wish = {"task": asked.question.task.slug, "policy": "random", "judge": judge and f"{judge.name}@{judge.version}", **given}
-    return urlencode({name: value for name, value in wish.items() if value})
 
 
 def versions_of(asked: Asked) -> list[tuple[Any, str]]:

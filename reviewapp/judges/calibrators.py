@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
 from reviewapp.calibration.calibrators import Fit, fit_to_see
 from reviewapp.calibration.explain import Row, rows_of
 from reviewapp.calibration.figures import half_width
 from reviewapp.models import Calibrator, Grade, Grader, Task
+from reviewapp.queues.forms import query_of_random_queue
 
 WIDTH, HEIGHT = 120.0, 80.0  # of a drawn curve
 
@@ -42,8 +42,8 @@ def calibrators_of(grader: Grader) -> list[OnTask]:
 def _on_task(task: Task, grader: Grader, fit: Fit, kept_at: dict[tuple[int, str], datetime]) -> OnTask:
     made = fit.calibrator
     if made is None:
-        queue = {"task": task.slug, "policy": "random", "size": fit.labels_missing, "judge": f"{grader.name}@{grader.version}"}
-        return OnTask(task, fit, None, [], {}, urlencode(queue) if fit.labels_missing else "")
+        queue = query_of_random_queue(task, grader, size=fit.labels_missing) if fit.labels_missing else ""
+        return OnTask(task, fit, None, [], {}, queue)
     figures = made.report | {"half_width": half_width(made.half_width, made.map["n"])}
     return OnTask(task, fit, kept_at.get((task.pk, made.sha256)), rows_of("recalibration", figures), _curve(made.map), "")
 

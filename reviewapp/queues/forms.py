@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from reviewapp.calibration.grades import judge_versions
 from reviewapp.models import GoldAnswer, Grader, Output, Queue, Rubric, Task, User
@@ -21,6 +22,12 @@ POLICY_TEXTS = {
     "active": "Each output with a chance in proportion to how far off the judge is expected to be. For pass rates alone.",
     "disagreement": "Where judges differ most, the worst first. To find faults; these labels are in no figure.",
 }
+
+
+def query_of_random_queue(task: Task, judge: Grader | None, **given: Any) -> str:
+    """The query with which the form of a new queue begins: random draws for this judge."""
+    wish = {"task": task.slug, "policy": "random", "judge": judge and f"{judge.name}@{judge.version}", **given}
+    return urlencode({name: value for name, value in wish.items() if value})
 
 
 class QueueForm:
