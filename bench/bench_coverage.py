@@ -34,8 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import coverage_again
-from bench.coverage_again import Said, judged_again, made_again
+from bench.coverage_again import Look, Said, judged_again, made_again
 from bench.coverage_rows import Line, rows_of
 from graders.calibration.arrays import Floats
 from graders.calibration.inference import corrected_rate
@@ -273,11 +272,11 @@ def _coverages(studies: int) -> Iterator[dict[str, Any]]:
         def cells_of(found: Mapping[Where, Mapping[str, Cell]]) -> dict[Where, Cell]:
             return {where: mine[where[0]] for where, mine in found.items()}
 
-        def again(doubtful: list[Where]) -> dict[Where, Said]:
+        def again(doubtful: list[Where], look: Look) -> dict[Where, Said]:
             near = {where: (where[0],) for where in cells if any(where[:2] == other[:2] for other in doubtful)}
-            of_each = coverage_again.STUDIES // len(JUDGES)
-            made = cells_of(made_again(pool, simulate_at, near, of_each))
-            return verdicts(pool, made, doubtful, of_each, coverage_again.SEED)
+            of_each = look.studies // len(JUDGES)
+            made = cells_of(made_again(pool, simulate_at, near, of_each, look.seed))
+            return verdicts(pool, made, doubtful, of_each, look.seed)
 
         made = cells_of(dict(zip(cells, pool.map(simulate_at, cells, [studies] * len(cells)), strict=True)))
         said = judged_again(verdicts(pool, made, cells, studies), again)

@@ -19,8 +19,8 @@ the part of one judge, counted on its own. A cell above 97 is tried as in `bench
 - known sizes, of drift: the shortest interval that holds the truth 93 times in 100 whatever sizes the changes have, which one
   who knows that they are as likely up as down could give, holds it over 97 times in 100.
 Of the others, those within two standard errors of 97 (of 2,000 studies, over which the bar is) are "above by chance", the rest
-"cautious". A cell that is cautious or below is simulated again with its neighbours, 60,000 studies each (`coverage_again`). The
-last lines count the cells: the bar is met where none is below, and none cautious.
+"cautious". A cell that is cautious or below is simulated again with its neighbours, 12,000 studies and then 60,000
+(`coverage_again`). The last lines count the cells: the bar is met where none is below, and none cautious.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from typing import Any
 
 import numpy as np
 
-from bench import coverage_again
 from bench.bench_coverage import (
     HIGHEST,
     JUDGES,
@@ -50,7 +49,7 @@ from bench.bench_coverage import (
     worst_of,
 )
 from bench.bench_coverage import Cell as Errors
-from bench.coverage_again import Said, judged_again, made_again, together
+from bench.coverage_again import Look, Said, judged_again, made_again, together
 from bench.coverage_rows import Line, rows_of
 from graders.calibration import agreement, alpha, comparison, decision, errors, icc, probes, rank, reliability
 from graders.calibration.alt_test import alternative_annotator_test
@@ -375,13 +374,13 @@ def said_of(name: str, where: Group, made: Made) -> Said:
     return Said(cell.held, word, why, cell.with_interval)
 
 
-def said_again(pool: Executor | None, doubtful: list[Key], studies: int = coverage_again.STUDIES) -> dict[Key, Said]:
-    """What is said of these cells of `studies` new studies, a third by each judge."""
+def said_again(pool: Executor | None, doubtful: list[Key], look: Look) -> dict[Key, Said]:
+    """What is said of these cells of new studies, a third by each judge."""
     wanted: dict[Where, set[str]] = {}
     for name, (n, _, clustered) in doubtful:
         for rate, judge in product(RATES, JUDGES | BESIDE):
             wanted.setdefault((n, rate, judge, clustered), set()).add(name)
-    made = made_again(pool, simulate, wanted, -(-studies // len(JUDGES)))
+    made = made_again(pool, simulate, wanted, -(-look.studies // len(JUDGES)), look.seed)
     return {key: said_of(*key, made) for key in doubtful}
 
 

@@ -29,7 +29,6 @@ from zlib import crc32
 
 import numpy as np
 
-from bench import coverage_again
 from bench.bench_coverage import (
     HIGHEST,
     JUDGES,
@@ -55,7 +54,7 @@ from bench.bench_coverage_figures import (
     where_shortened,
     word_of,
 )
-from bench.coverage_again import Said, judged_again, made_again, together
+from bench.coverage_again import Look, Said, judged_again, made_again, together
 from bench.coverage_drawn import PASS, SCALE, SPAN, figures_by_chance, figures_of_draw
 from bench.coverage_rows import Line, rows_of
 from graders.calibration import errors, probes
@@ -332,15 +331,15 @@ def said_of_all(made: Made) -> dict[Key, Said]:
     return said
 
 
-def said_again(pool: Executor | None, doubtful: list[Key], studies: int = coverage_again.STUDIES) -> dict[Key, Said]:
-    """What is said of these cells of `studies` new studies, shared among the judges."""
+def said_again(pool: Executor | None, doubtful: list[Key], look: Look) -> dict[Key, Said]:
+    """What is said of these cells of new studies, shared among the judges."""
     made: Made = {}
     for judges, mine in groupby(sorted(doubtful, key=judges_of), key=judges_of):
         wanted: dict[Where, set[str]] = {}
         for name, group, n, _, how in mine:
             for rate, judge in product(GROUPS[group][1], (*judges, *(FAIR if len(judges) > 1 else ()))):
                 wanted.setdefault((group, n, rate, judge, how), set()).add(name)
-        made |= made_again(pool, simulate, wanted, -(-studies // len(judges)))
+        made |= made_again(pool, simulate, wanted, -(-look.studies // len(judges)), look.seed)
     said = said_of_all(made)
     return {key: said[key] for key in doubtful}
 

@@ -1,13 +1,13 @@
-"""The second stage of the coverage benches: a cell in doubt is simulated again, with 60,000 studies of other seeds.
+"""The second stage of the coverage benches: a cell in doubt is simulated again, by new seeds, and again if still in doubt.
 
 Of hundreds of cells with 2,000 studies some are "cautious" or "below" by the luck of the draw. Others are cautious because too
 few studies keep a neighbour from counting: shortened, it holds the truth 91 times in 100, but a third of one judge's studies is
 222, where three standard errors are five points. So every such cell is simulated again together with its neighbours (the same
 figure, size and way of labelling) and judged by the same rules on the new studies alone; the other cells stay as they are.
 
-60,000 studies, 20,000 by each judge, as three standard errors of the smallest part that counts, a third of one judge's
-studies, are then 0.9 points, and two of a cell a seventh of a point. Their seeds begin at 200,000, where the first stage has
-used none: a cell that was picked for having been off must not be judged by the studies that it was picked for.
+12,000 studies settle most. Those that they leave in doubt get 60,000, 20,000 by each judge: three standard errors of the
+smallest part that counts, a third of one judge's studies, are then 0.9 points, and two of a cell a seventh of a point. Each
+look has seeds of its own: a cell that was picked for having been off must not be judged by the studies that it was picked for.
 """
 
 from __future__ import annotations
@@ -20,12 +20,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-STUDIES, SEED, AT_ONCE = 60_000, 200_000, 250  # AT_ONCE: studies made from one seed
+AT_ONCE = 250  # studies made from one seed
 IN_DOUBT = ("cautious", "below")
 
 Where = TypeVar("Where", bound=Hashable)
 Key = TypeVar("Key", bound=Hashable)
 Simulate = Callable[..., Mapping[str, Any]]  # of a place, studies and seed, and `only` some figures: the cell of each of them
+
+
+@dataclass(frozen=True)
+class Look:
+    """So many studies of a cell, shared among the judges; their seeds begin at `seed`."""
+
+    studies: int
+    seed: int
+
+
+LOOKS = (Look(12_000, 200_000), Look(60_000, 300_000))  # the first stage's seeds are less than ten
 
 
 @dataclass(frozen=True)
@@ -38,22 +49,24 @@ class Said:
     with_interval: float = 1.0
 
 
-def judged_again(said: dict[Key, Said], judge: Callable[[list[Key]], dict[Key, Said]]) -> dict[Key, Said]:
-    """Return what is said of all cells, of those in doubt by `judge`, which simulates them again."""
-    doubtful = [key for key, one in said.items() if one.word in IN_DOUBT]
-    again = judge(doubtful) if doubtful else {}
-    for key, one in again.items():
-        was = said[key]
-        text = f"{100 * was.held:.1f} {was.word}, again {100 * one.held:.1f} {one.word} {one.why}".rstrip()
-        print(f"    {key}: {text}", file=sys.stderr, flush=True)
-    return said | again
+def judged_again(said: dict[Key, Said], judge: Callable[[list[Key], Look], dict[Key, Said]]) -> dict[Key, Said]:
+    """Return what is said of all cells, of those in doubt by `judge`, which simulates them again, once a look."""
+    for look in LOOKS:
+        doubtful = [key for key, one in said.items() if one.word in IN_DOUBT]
+        again = judge(doubtful, look) if doubtful else {}
+        for key, one in again.items():
+            was = said[key]
+            text = f"{100 * was.held:.1f} {was.word}, of {look.studies:,} {100 * one.held:.1f} {one.word} {one.why}".rstrip()
+            print(f"    {key}: {text}", file=sys.stderr, flush=True)
+        said = said | again
+    return said
 
 
 def made_again(
-    pool: Executor | None, simulate: Simulate, wanted: Mapping[Where, Collection[str]], studies: int
+    pool: Executor | None, simulate: Simulate, wanted: Mapping[Where, Collection[str]], studies: int, seed: int
 ) -> dict[Where, dict[str, Any]]:
     """Return the cells of the figures `wanted` at each place, so many studies each, made in pieces."""
-    seeds = range(SEED, SEED - (-studies // AT_ONCE))
+    seeds = range(seed, seed - (-studies // AT_ONCE))
     tasks = [
         (simulate, where, min(AT_ONCE, studies - i * AT_ONCE), seed, only) for where, only in wanted.items() for i, seed in enumerate(seeds)
     ]

@@ -7,7 +7,7 @@ from bench import bench_coverage_figures as figures
 from bench import bench_coverage_laws as laws
 from bench import bench_coverage_more as more
 from bench.bench_coverage import ESTIMATORS, coverage, is_above_by_chance, simulate_at
-from bench.coverage_again import Said, judged_again, made_again
+from bench.coverage_again import LOOKS, Said, judged_again, made_again
 
 STUDIES = 120  # one standard error is 2 points
 
@@ -78,18 +78,19 @@ def test_only_cells_in_doubt_are_judged_again():
     }
     asked = []
 
-    def judge(doubtful):
-        asked.extend(doubtful)
-        return {key: Said(0.96, "within", "") for key in doubtful}
+    def judge(doubtful, look):
+        asked.append((doubtful, look))
+        return {key: Said(0.96, "below" if key == "c" and look == LOOKS[0] else "within", "") for key in doubtful}
 
     said = judged_again(first, judge)
-    assert asked == ["a", "c"] and [one.word for one in said.values()] == ["within", "within", "within", "above by chance"]
+    assert asked == [(["a", "c"], LOOKS[0]), (["c"], LOOKS[1])]
+    assert [one.word for one in said.values()] == ["within", "within", "within", "above by chance"]
     assert judged_again({"b": first["b"]}, judge) == {"b": first["b"]} and len(asked) == 2
 
 
 def test_cells_in_doubt_get_new_studies_with_their_neighbours():
     wheres = [("people alone (Wilson)", 20, rate, "useless") for rate in ("near 0", "middle")]
-    made = made_again(None, simulate_at, {where: where[:1] for where in wheres}, 300)
+    made = made_again(None, simulate_at, {where: where[:1] for where in wheres}, 300, LOOKS[0].seed)
     for where in wheres:
         truth = made[where][where[0]].truth
         assert len(truth) == len(np.unique(truth)) == 300  # in two pieces, of a seed each
