@@ -37,7 +37,7 @@ import numpy as np
 from bench.coverage_again import Look, Said, judged_again, made_again
 from bench.coverage_rows import Line, rows_of
 from graders.calibration.arrays import Floats
-from graders.calibration.inference import corrected_rate
+from graders.calibration.inference import corrected_rate, human_rate
 from graders.calibration.planning import estimate_from
 from graders.calibration.rates import wilson
 from graders.calibration.result import Estimate
@@ -308,8 +308,7 @@ def _widths(studies: int) -> Iterator[dict[str, Any]]:
 
 def _with_useless_judge(name: str, n: int, rate: str, rng: np.random.Generator) -> float:
     study = make_study(rng.uniform(*RATES[rate]), "useless", rng, clustered="prompts" in name)
-    groups = {"clusters_all": [], "clusters_labelled": study.prompt[:n]} if "prompts" in name else {}
-    alone = corrected_rate([], study.verdict[:n], study.human[:n], **groups, labelled_in_all=False)
+    alone = human_rate(study.human[:n], clusters=study.prompt[:n] if "prompts" in name else None)
     made = ESTIMATORS[name](study, n, rng)
     return (made.high - made.low) / (alone.high - alone.low)
 

@@ -115,16 +115,40 @@ def corrected_rate(
     )
     if not len(study.human):
         return Estimate.missing("not defined, because no output has both a judge verdict and a human label", n_dropped=n_dropped)
-    corrected, human = _of_study(study, level, n_dropped), score_array("human_labelled", human_labelled)
-    known = ~np.isnan(human)
-    if known.sum() == corrected.n:
+    corrected = _of_study(study, level, n_dropped)
+    if (~np.isnan(score_array("human_labelled", human_labelled))).sum() == corrected.n:
         return corrected
-    groups, nobody = None, None
-    if clusters_labelled is not None:
-        groups, nobody = cluster_numbers("clusters_labelled", clusters_labelled, len(human))[known], ()
-    people = human[known]
-    alone = corrected_rate([], people, people, level=level, clusters_all=nobody, clusters_labelled=groups, labelled_in_all=False)
-    return unless_wider(corrected, alone)
+    return unless_wider(corrected, human_rate(human_labelled, level=level, clusters=clusters_labelled))
+
+
+def human_rate(human: Scores, *, level: float = 0.95, clusters: Iterable[Hashable] | None = None) -> Estimate:
+    """Return the pass rate of what people labelled, without the judge, by the interval that `corrected_rate` has without one.
+
+    Parameters
+    ----------
+    human : array (n,)
+        1, 0, or the share of raters who passed the output; NaN or None is dropped.
+    level : float
+        How often the interval should hold the true rate over many studies.
+    clusters : iterable (n,), optional
+        The prompt of each output. ValueError where a score is none of these, or there are not as many prompts.
+
+    Examples
+    --------
+    >>> rate = human_rate([1, 1, 0, None])
+    >>> round(rate.value, 3), rate.n, rate.n_dropped
+    (0.667, 3, 1)
+    """
+    check_level(level)
+    given = score_array("human", human)
+    known = ~np.isnan(given)
+    check_range("human", given[known], 0, 1)
+    people, n_dropped = given[known], int((~known).sum())
+    if not len(people):
+        return Estimate.missing("not defined, because no output has a human label", n_dropped=n_dropped)
+    groups = None if clusters is None else cluster_numbers("clusters", clusters, len(given))[known]
+    nobody = None if groups is None else groups[:0]
+    return _of_study(_Study(people, people, people[:0], groups, nobody), level, n_dropped)
 
 
 def unless_wider(corrected: Estimate, alone: Estimate) -> Estimate:

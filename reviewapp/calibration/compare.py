@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from graders.calibration.comparison import Comparison, Drift, compare_categories, compare_judges
@@ -19,6 +19,7 @@ from reviewapp.calibration.explain import compared_rows
 from reviewapp.calibration.figures import figure
 from reviewapp.calibration.question import Asked, ask
 from reviewapp.calibration.report import grades_of, remembered, scope_of
+from reviewapp.calibration.rubric import needs_rubric
 from reviewapp.calibration.words import with_interval
 from reviewapp.models import Grader, Output, Task
 from reviewapp.words import number
@@ -54,10 +55,8 @@ class Compared:
 
 @require_GET
 @access.role_required("viewer")
-def calibration_compare(request: HttpRequest, slug: str) -> HttpResponse:
-    task = get_object_or_404(Task.objects.select_related("rubric").prefetch_related("rubric__criteria"), slug=slug)
-    if task.rubric is None or not task.rubric.criteria.all():
-        return render(request, "calibration/no_rubric.html", {"task": task})
+@needs_rubric
+def calibration_compare(request: HttpRequest, task: Task) -> HttpResponse:
     params = request.GET.copy()
     unknown = [name for name in params if name not in NAMES]
     for name in (*unknown, "a", "b"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from graders.calibration.arrays import Floats, Ints, cluster_numbers, mean_human
 from graders.calibration.decision import majority
-from graders.calibration.inference import corrected_rate
+from graders.calibration.inference import corrected_rate, human_rate
 from graders.calibration.passes import pass_at_k
 from graders.calibration.rates import wilson
 from graders.calibration.resample import Resamples
@@ -86,7 +86,7 @@ def _even(judge: Floats, by_people: Floats, grades: Grades) -> dict[str, Any]:
     )
     return {
         "wilson": figure(_wilson(by_people[labelled])),
-        "human": figure(_people_alone(by_people[labelled], clusters[labelled])),
+        "human": figure(human_rate(by_people[labelled], clusters=clusters[labelled])),
         "ppi": figure(corrected),
     }
 
@@ -115,13 +115,6 @@ def _drawn(grades: Grades, times: int = 1) -> dict[str, Any]:
 
 def _wilson(verdicts: Floats) -> Estimate:
     return wilson(int(verdicts.sum()), len(verdicts))
-
-
-def _people_alone(human: Floats, clusters: Ints) -> Estimate:
-    """The corrected rate of a judge who is people themselves, and has nothing to add."""
-    if not len(human):
-        return Estimate.missing("not defined, because no output has a human label")
-    return corrected_rate([], human, human, clusters_all=clusters[:0], clusters_labelled=clusters, labelled_in_all=False)
 
 
 def _pass_at_k(verdicts: Floats, outputs: Outputs) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from reviewapp.calibration.grades import MODES
 from reviewapp.calibration.labels import label_facts
 from reviewapp.calibration.question import EPSILONS, NAMES, Asked, ask
 from reviewapp.calibration.report import Report, draws_of, grades_of, report_of, scope_of
+from reviewapp.calibration.rubric import needs_rubric
 from reviewapp.home.queries import summary_of, task_summaries
 from reviewapp.models import Output, Task, User
 from reviewapp.queues.forms import query_of_random_queue
@@ -37,12 +38,10 @@ def calibration_index(request: HttpRequest) -> HttpResponse:
 @require_GET
 @vary_on_headers("HX-Request")
 @access.role_required("viewer")
-def calibration(request: HttpRequest, slug: str) -> HttpResponse:
+@needs_rubric
+def calibration(request: HttpRequest, task: Task) -> HttpResponse:
     """The page, or the part below its heading that htmx asks for; 422 with what was wrong of the address."""
-    task = get_object_or_404(Task.objects.select_related("rubric").prefetch_related("rubric__criteria"), slug=slug)
     asked = ask(task, request.GET)
-    if task.rubric is None or not task.rubric.criteria.all():
-        return render(request, "calibration/no_rubric.html", {"task": task})
     context = {"task": task, "asked": asked, **page_context(asked, request.user)}
     is_part = request.htmx and request.htmx.target == "report" and not request.htmx.history_restore_request
     template = f"calibration/calibration.html{'#report' if is_part else ''}"
@@ -51,15 +50,13 @@ def calibration(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_GET
 @access.role_required("viewer")
-def calibration_outputs(request: HttpRequest, slug: str) -> HttpResponse:
+@needs_rubric
+def calibration_outputs(request: HttpRequest, task: Task) -> HttpResponse:
     """Lead on to the outputs behind a mark of a chart: to the one, or to the list of them."""
-    task = get_object_or_404(Task.objects.select_related("rubric").prefetch_related("rubric__criteria"), slug=slug)
     of_page = request.GET.copy()
     for name in [name for name in of_page if name not in NAMES]:
         del of_page[name]
     asked = ask(task, of_page)
-    if task.rubric is None or not task.rubric.criteria.all():
-        return render(request, "calibration/no_rubric.html", {"task": task})
     if asked.problems:  # another judge's outputs lie there
         return _refused(request, asked)
     grades = grades_of(task, asked.question.judge, asked.question.mode)
@@ -72,7 +69,7 @@ def calibration_outputs(request: HttpRequest, slug: str) -> HttpResponse:
     if not ids:
         some = mask.any() and request.user.hides_judges
         messages.warning(request, "You have graded none of these yet, and you work blind." if some else "No output lies there.")
-        return redirect(f"{reverse('calibration', args=[slug])}?{asked.query()}")
+        return redirect(f"{reverse('calibration', args=[task.slug])}?{asked.query()}")
     if len(ids) > MOST:
         messages.info(request, f"The {MOST} of {len(ids):,} outputs on which judge and people differ most.")
     return redirect("review", ids[0]) if len(ids) == 1 else redirect(list_of(task, ids[:MOST]))
@@ -85,12 +82,10 @@ def _refused(request: HttpRequest, asked: Asked) -> HttpResponse:
 
 @require_GET
 @access.role_required("viewer")
-def calibration_labels(request: HttpRequest, slug: str) -> HttpResponse:
+@needs_rubric
+def calibration_labels(request: HttpRequest, task: Task) -> HttpResponse:
     """About the labels: how they were drawn, what seeing the judge does, versions and time, how many more it takes."""
-    task = get_object_or_404(Task.objects.select_related("rubric").prefetch_related("rubric__criteria"), slug=slug)
     asked = ask(task, request.GET)
-    if task.rubric is None or not task.rubric.criteria.all():
-        return render(request, "calibration/no_rubric.html", {"task": task})
     facts, base = label_facts(asked.question, asked.versions), outputs_url(task, asked)
     charts = {name: chart | {"base": base} for name, chart in facts.charts.items()}
     context = {"task": task, "asked": asked, "labels": {"sentences": facts.sentences, "charts": charts, "more": facts.more}}

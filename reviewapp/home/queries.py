@@ -13,7 +13,7 @@ from django.core.cache import cache
 from django.db.models import Count, Max, Q
 
 from graders.calibration.agreement import weighted_kappa
-from graders.calibration.inference import corrected_rate
+from graders.calibration.inference import corrected_rate, human_rate
 from graders.calibration.rates import wilson
 from graders.calibration.result import Estimate
 from graders.calibration.weighted import weighted_rate
@@ -196,11 +196,7 @@ def _people_alone(humans: dict[int, list[Verdict]], clusters: dict[int, int], de
     prompts = [clusters.get(pk, -pk) for pk in humans]
     if design.weights is not None:
         return weighted_rate([None] * len(verdicts), verdicts, design.weights.tolist(), clusters=prompts)
-    decided = [(passed, prompt) for passed, prompt in zip(verdicts, prompts, strict=True) if passed is not None]
-    if not decided:
-        return Estimate.missing("not defined, because no output has a verdict of a majority of people")
-    passes, of_prompt = zip(*decided, strict=True)
-    return corrected_rate([], passes, passes, clusters_all=[], clusters_labelled=of_prompt, labelled_in_all=False)
+    return human_rate(verdicts, clusters=prompts)
 
 
 def _health(task: Task, judged: dict[int, Verdict], humans: dict[int, list[Verdict]], clusters: dict[int, int]) -> Estimate:

@@ -5,7 +5,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from graders.calibration.inference import corrected_rate
+from graders.calibration.inference import corrected_rate, human_rate
 from graders.calibration.rates import wilson
 from graders.calibration.weighted import weighted_rate
 
@@ -213,8 +213,19 @@ def test_where_the_judge_graded_few_of_the_labelled_outputs_all_labels_alone_are
     if prompts:
         groups = {"clusters_all": np.arange(100, 140), "clusters_labelled": prompt}
     rate = corrected_rate(rest, judge, human, **groups, labelled_in_all=False)
-    alone = corrected_rate([], human, human, **groups | ({"clusters_all": []} if prompts else {}), labelled_in_all=False)
+    alone = human_rate(human, clusters=groups.get("clusters_labelled"))
     assert (rate.low, rate.high, rate.n) == (alone.low, alone.high, 100)
     assert rate.method == "human labels only: the judge graded too few of the labelled outputs"
     weighted = weighted_rate([*judge, *rest], [*human, *[None] * 40], clusters=[*prompt, *range(100, 140)] if prompts else None)
     assert (weighted.n, weighted.method) == (100, rate.method)
+
+
+def test_what_people_say_alone_is_wilsons_of_those_they_decided_wider_where_a_prompts_outputs_are_alike():
+    human = [1, 1, None, 0, 0, 1, 1, 0, 0]
+    alone = human_rate(human)
+    plain = wilson(4, 8)
+    assert (alone.low, alone.high, alone.n, alone.n_dropped) == (pytest.approx(plain.low), pytest.approx(plain.high), 8, 1)
+    assert human_rate(human, clusters="aaabbccdd").low < alone.low
+    assert human_rate([None], clusters="a").why_missing == "not defined, because no output has a human label"
+    with pytest.raises(ValueError, match="human has 2, must lie in 0 to 1"):
+        human_rate([2])
