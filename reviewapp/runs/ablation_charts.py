@@ -122,12 +122,17 @@ def sentences(made: Ablation, task: Task, grader: Grader | None) -> list[str]:
     return said
 
 
+def in_a_list(name: str) -> str:
+    """In quotes where it would read as several."""
+    return f"“{name}”" if "," in name or " and " in name else name
+
+
 def band_sentence(known: list[Group], task: Task) -> str:
     """Which groups are in the target band, and by which rate; the intervals of some may not tell."""
     ways = [f"by {what}" for by, what in WAYS.items() if any(g.target.by == by for g in known)]
     parts = []
     for word in dict.fromkeys(g.target.word for g in known):
-        names = [g.name for g in known if g.target.word == word]
+        names = [in_a_list(g.name) for g in known if g.target.word == word]
         if len(names) > MOST_NAMES:
             names = [*names[:MOST_NAMES], f"{len(names) - MOST_NAMES} more"]
         why = " (the interval does not settle it)" if word == "undecided" else ""
