@@ -6,7 +6,7 @@ The standard error is the jackknife's. Student's quantile has fewer degrees of f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -22,6 +22,7 @@ Kind = Literal["points", "shift", "correlation", "agreement", "share", "mean", "
 FEWEST_DEGREES = 2.0
 # Of an output more; of kappa and a judge's alpha, which compare two sides; of figures in which a large difference counts by its square.
 UNSEEN, UNSEEN_OF_TWO, UNSEEN_SPREAD = 0.5, 0.4, 0.25
+EVENED = 4.0  # `lessened` of `spread_of` for figures that are put on a scale
 EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
 NEGLIGIBLE = 1e-9
 
@@ -35,6 +36,9 @@ class Spread:
     error: float
     prompts: int
     degrees: float
+
+    def is_negligible(self, value: float) -> bool:
+        return self.error <= NEGLIGIBLE * max(1.0, abs(value))
 
     def half(self, level: float, *, by_prompts: bool = False) -> float:
         """Return half the width of an interval of that level."""
@@ -138,8 +142,8 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     jackknife on such a scale. Korn and Graubard (1998), Survey Methodology 24:193-201, for "share".
     """
     growth = growth_of(value) if kind == "chance" else 0.0
-    spread = spread_of(without) if kind in ("points", "shift") else spread_of(without, 4.0, growth)
-    if spread.error <= NEGLIGIBLE * max(1.0, abs(value)):
+    spread = spread_of(without) if kind in ("points", "shift") else spread_of(without, EVENED, growth)
+    if spread.is_negligible(value):
         return None
     if kind == "correlation":
         return _on_fishers_scale(value, spread, level, unseen)
@@ -161,12 +165,14 @@ def ends_of_difference(
     """Return the interval of the second of two correlations less the first, both made from the same outputs.
 
     Each has its own interval on Fisher's z scale, and the two are put together by how the z move together (MOVER): so the
-    difference of two high correlations is as lopsided as they are. None where one of them has none. An output more, to which
+    difference of two high correlations is as lopsided as they are. Both take Student's quantile by the degrees of freedom of the
+    difference: a prompt that makes most of both may cancel out. None where one of them has none. An output more, to which
     everybody gives the same (`unseen` of `ends_of`), moves both: each end is moved out by what that would do to the difference.
 
     References
     ----------
-    Zou (2007), Psychological Methods 12:399-413, Toward Using Confidence Intervals to Compare Correlations.
+    Zou (2007), Psychological Methods 12:399-413, Toward Using Confidence Intervals to Compare Correlations. Satterthwaite (1946),
+    Biometrics Bulletin 2:110-114, for the degrees of freedom.
 
     Examples
     --------
@@ -176,9 +182,13 @@ def ends_of_difference(
     >>> [round(end, 3) for end in ends_of_difference((0, 0), (without, without), 0.95)]
     [0.0, 0.0]
     """
-    of_one, of_other = (ends_of(v, w, "correlation", level) for v, w in zip(values, without, strict=True))
-    if of_one is None or of_other is None:
+    spreads = [spread_of(w, EVENED) for w in without]
+    if any(spread.is_negligible(value) for spread, value in zip(spreads, values, strict=True)):
         return None
+    degrees = spread_of(without[1] - without[0], EVENED).degrees
+    of_one, of_other = (
+        _on_fishers_scale(value, replace(spread, degrees=degrees), level, None) for value, spread in zip(values, spreads, strict=True)
+    )
     z = [np.arctanh(np.clip(w, -1 + EDGE, 1 - EDGE)) for w in without]
     off = [side - side.mean() for side in z]
     squares = float((off[0] @ off[0]) * (off[1] @ off[1]))

@@ -57,6 +57,16 @@ def test_scores_too_rare_to_have_been_seen_widen_a_difference_by_what_they_would
     assert ends_of_difference(values, without, 0.95, (None, np.array([0.9]))) == (low, high)
 
 
+def test_a_prompt_that_moves_both_alike_takes_no_certainty_from_their_difference():
+    """One of 20 prompts makes nearly all of each figure's spread, and none of the difference's: of 0.1 on 19 degrees of freedom."""
+    shared, own = np.zeros(20), np.tile([0.01, -0.01], 10)
+    shared[0] = 0.2
+    without = (shared - shared.mean(), shared - shared.mean() + own)
+    error = float(np.sqrt(19 / 20 * (own**2).sum()))
+    low, high = ends_of_difference((0.0, 0.0), without, 0.95)
+    assert (high - low) / 2 == pytest.approx(student_quantile(19, 0.975) * error, rel=0.1)
+
+
 @pytest.mark.parametrize("noise_a, noise_b, verdict", [(1.5, 0.4, "b"), (0.4, 1.5, "a")])
 def test_a_judge_that_is_clearly_better_is_named(noise_a, noise_b, verdict):
     found = compare(*make_study(np.random.default_rng(2), noise_a=noise_a, noise_b=noise_b))
