@@ -20,7 +20,8 @@ from graders.calibration.wilson import wilson_bounds
 # a share of outputs; a mean of numbers from 0 to 1; of such that are mostly near 0 or 1; a size of 0 or more.
 Kind = Literal["points", "shift", "correlation", "agreement", "share", "mean", "chance", "size"]
 FEWEST_DEGREES = 2.0
-# Of an output more; of kappa and a judge's alpha, which compare two sides; of figures in which a large difference counts by its square.
+# Of an output more; of kappa, a judge's alpha and a map's errors, which compare two sides; of figures in which a large difference
+# counts by its square.
 UNSEEN, UNSEEN_OF_TWO, UNSEEN_SPREAD = 0.5, 0.4, 0.25
 EVENED = 4.0  # `lessened` of `spread_of` for figures that are put on a scale
 EDGE = 1e-4  # how near to 1 a correlation is put on Fisher's scale
@@ -199,19 +200,19 @@ def ends_of_difference(
         return float(max(one**2 + other**2 - 2 * together * one * other, 0.0) ** 0.5)
 
     moved = np.zeros(0) if unseen[0] is None or unseen[1] is None else (unseen[1] - b) - (unseen[0] - a)
-    down = half(b - low_b, high_a - a) ** 2 + _unseen_square(-moved, level)
-    up = half(high_b - b, a - low_a) ** 2 + _unseen_square(moved, level)
+    down = half(b - low_b, high_a - a) ** 2 + unseen_square(-moved, level)
+    up = half(high_b - b, a - low_a) ** 2 + unseen_square(moved, level)
     return b - a - down**0.5, b - a + up**0.5
 
 
 def _on_fishers_scale(value: float, spread: Spread, level: float, unseen: Floats | None) -> Ends:
     value = min(max(value, -1 + EDGE), 1 - EDGE)
     middle, half = np.arctanh(value), spread.half(level) / (1 - value**2)
-    square = 0.0 if unseen is None else _unseen_square(np.arctanh(np.clip(unseen, -1 + EDGE, 1 - EDGE)) - middle, level)
+    square = 0.0 if unseen is None else unseen_square(np.arctanh(np.clip(unseen, -1 + EDGE, 1 - EDGE)) - middle, level)
     return float(np.tanh(middle - half)), float(np.tanh(middle + (half**2 + square) ** 0.5))
 
 
-def _unseen_square(moved: Floats, level: float) -> float:
+def unseen_square(moved: Floats, level: float) -> float:
     """Return the square of what outputs too rare to have been seen move an end out by: each kind of m moves the figure by this."""
     defined = moved[np.isfinite(moved)]
     mean = float(np.mean(np.maximum(defined, 0.0) ** 2)) if len(defined) else 0.0

@@ -14,7 +14,7 @@ from graders.calibration.alt_test import alternative_annotator_test
 from graders.calibration.arrays import mean_human
 from graders.calibration.comparison import compare_categories, compare_judges, drift
 from graders.calibration.drawn import Population
-from graders.calibration.inference import corrected_rate
+from graders.calibration.inference import corrected_rate, human_rate
 from graders.calibration.planning import plan_labels
 from graders.calibration.ranking import bradley_terry
 from graders.calibration.recalibration import pass_chance, recalibrate
@@ -55,6 +55,7 @@ def figures(judge, human, prompts=None, length=None) -> dict[str, Estimate]:
     found |= {f.__name__: f((judge - 1) / 4, truth, draws) for f in (reliability.ece, reliability.brier)}
     found |= {name: getattr(made, name) for name in ("precision", "recall", "f1", "false_pass_rate", "agreement")}
     found |= {name: getattr(calibrated, name) for name in ("mae_before", "mae_after", "log_loss_before", "log_loss_after")}
+    found |= {name: getattr(calibrated, name) for name in ("bias_before", "bias_after")}
     found |= {"judge alpha": alpha.judge_alpha(judge, human, "ordinal", draws), "ac2": agreement.gwet_ac2(judge, human, labels, draws)}
     found |= {"kappa": agreement.weighted_kappa(judge, human, labels, rng=rng, resamples=draws)}
     found |= {"low": limits.low, "high": limits.high, "advantage": test.advantage_probability}
@@ -82,6 +83,7 @@ def samples(judge, human, passed, truth, draws) -> dict[str, Estimate]:
     found |= {"cohen": agreement.cohen_kappa(passed, truth, rng=np.random.default_rng(0), n_boot=20)}
     both = ~np.isnan(passed) & ~np.isnan(truth)
     found |= {"corrected": corrected_rate(passed[~np.isnan(passed)], passed[both], truth[both])}
+    found |= {"people alone": human_rate(truth, clusters=draws.clusters)}
     weights = np.geomspace(1, 1e4, n) if n else np.empty(0)
     for metric in alpha.METRICS:
         found |= {f"alpha by chance, {metric}": by_chance.alpha_by_chance(human, metric, weights, draws, (1, 5))}
@@ -267,6 +269,16 @@ def test_a_calibrator_takes_a_judges_bias_away_on_prompts_it_has_not_seen():
     made = recalibrate(judge, human, human >= 4, (1, 5), np.arange(400) // 4, rng=rng)
     assert made.bias_before.value > 0.6 and abs(made.bias_after.value) < 0.05
     assert made.mae_after.value < 0.6 * made.mae_before.value
+
+
+def test_errors_after_a_map_allow_for_low_scores_that_twenty_labels_may_not_show():
+    """16 labels of 5 and four of 4: what people would give otherwise lies below, where the map is then too high."""
+    human, judge = np.append(np.full(16, 5.0), np.full(4, 4.0)), np.tile([4.0, 5.0], 10)
+    draws = Resamples(range(20), rng=np.random.default_rng(0))
+    made = recalibrate(judge, human, human >= 4, (1, 5), range(20), rng=np.random.default_rng(0), resamples=draws)
+    too_high, too_low = made.bias_after.high - made.bias_after.value, made.bias_after.value - made.bias_after.low
+    assert too_high > 1.05 * too_low > 0
+    assert made.mae_after.low >= 0
 
 
 def test_about_95_in_100_human_scores_lie_in_the_interval_of_their_prediction():
