@@ -166,9 +166,10 @@ def ends_of_difference(
     """Return the interval of the second of two correlations less the first, both made from the same outputs.
 
     Each has its own interval on Fisher's z scale, and the two are put together by how the z move together (MOVER): so the
-    difference of two high correlations is as lopsided as they are. Both take Student's quantile by the degrees of freedom of the
-    difference: a prompt that makes most of both may cancel out. None where one of them has none. An output more, to which
-    everybody gives the same (`unseen` of `ends_of`), moves both: each end is moved out by what that would do to the difference.
+    difference of two high correlations is as lopsided as they are. Each takes Student's quantile by the degrees of freedom of
+    the difference where these are more than its own: a prompt that makes most of both may cancel out. None where one of them has
+    none. An output more, to which everybody gives the same (`unseen` of `ends_of`), moves both: each end is moved out by what that
+    would do to the difference.
 
     References
     ----------
@@ -188,7 +189,8 @@ def ends_of_difference(
         return None
     degrees = spread_of(without[1] - without[0], EVENED).degrees
     of_one, of_other = (
-        _on_fishers_scale(value, replace(spread, degrees=degrees), level, None) for value, spread in zip(values, spreads, strict=True)
+        _on_fishers_scale(value, replace(spread, degrees=max(degrees, spread.degrees)), level, None)
+        for value, spread in zip(values, spreads, strict=True)
     )
     z = [np.arctanh(np.clip(w, -1 + EDGE, 1 - EDGE)) for w in without]
     off = [side - side.mean() for side in z]
