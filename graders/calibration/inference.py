@@ -131,7 +131,12 @@ def human_rate(human: Scores, *, level: float = 0.95, clusters: Iterable[Hashabl
     level : float
         How often the interval should hold the true rate over many studies.
     clusters : iterable (n,), optional
-        The prompt of each output. ValueError where a score is none of these, or there are not as many prompts.
+        The prompt of each output.
+
+    Raises
+    ------
+    ValueError
+        When a score lies outside 0 to 1, or there are not as many prompts as outputs.
 
     Examples
     --------
