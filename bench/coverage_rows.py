@@ -16,12 +16,10 @@ Row = dict[str, Any]
 Line = tuple[str, Said, str]  # where a cell is, what is said of it, and how often each judge's intervals held
 
 
-def rows_of(
-    figures: Iterable[tuple[str, Iterable[Line]]], what: str, *, bar: float | None = None, of_judges: Iterable[str] = ()
-) -> Iterator[Row]:
+def rows_of(figures: Iterable[tuple[str, Iterable[Line]]], what: str, *, of_judges: Iterable[str] = ()) -> Iterator[Row]:
     """Two rows for each figure, and the counts of all cells; the lines go to standard error.
 
-    `bar`: of the lowest, in per cent. `of_judges`: the words of cells in which each judge's studies are counted on their own.
+    `of_judges`: the words of cells in which each judge's studies are counted on their own.
     """
     counted: Counter[str] = Counter()
     for label, lines in figures:
@@ -33,8 +31,7 @@ def rows_of(
             if one.word != "none":
                 lowest = min(lowest, (one.held, place))
         counted += words
-        held = {"name": f"{label}, lowest ({lowest[1]})", "value": 100 * lowest[0], "unit": "%", "better": "higher"}
-        yield held if bar is None else {**held, "bar": bar}
+        yield {"name": f"{label}, lowest ({lowest[1]})", "value": 100 * lowest[0], "unit": "%", "better": "higher"}
         rest = ", ".join(f"{words[word]} {word}" for word in WORDS[1:] if words[word])
         yield {"name": f"{label}: cells within", "value": words["within"], "unit": f"of {words.total()}{rest and '; '}{rest}"}
     if of_each := Counter(of_judges):
