@@ -6,8 +6,9 @@ labelled. The judge's score follows the quality that decides a pass: not at all 
 deviation too generous (biased), or very closely (good).
 
 Printed are each row's worst cell, and how many of its cells lie between 93 and 97. One that holds the truth less often is
-"below", or "below by chance" where it is so by less than two standard errors. A cell above 97 is tried in three ways. "As near as can be" is said where one of them shows that no
-interval could do with less; "cautious" where none does, and "above by chance" where it is above by less than two standard errors:
+"below", or "below by chance" where it is so by less than two standard errors. A cell above 97 is tried in three ways. "As near
+as can be" is said where one of them shows that no interval could do with less; "cautious" where none does, and "above by
+chance" where it is above by less than two standard errors:
 - known length: 1.96 times the true standard error to each side, which no study can know, holds the truth over 97 times
   in 100 too. Mistakes of the judge are few and come one by one, so the estimate is right, or off by a whole step.
 - neighbours: were all intervals of that estimator and size shortened until this cell holds the truth 97 times in 100, another
