@@ -53,4 +53,5 @@ def _curve(told: dict[str, Any]) -> dict[str, Any]:
     knots = list(zip(told["judge"], told["human"], strict=True))
     low, high = told["scale"]
     points = [(WIDTH * (x - low) / (high - low), HEIGHT * (1 - (y - low) / (high - low))) for x, y in knots]
-    return {"points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points), "knots": knots, "width": WIDTH, "height": HEIGHT, "low": low, "high": high}
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return {"points": line, "knots": knots, "width": WIDTH, "height": HEIGHT, "low": low, "high": high}
