@@ -166,7 +166,7 @@ TABLES: tuple[tuple[str, str, tuple[Explained, ...]], ...] = (
             Explained("calibrator", "mae_after", "Error after", "The same when its score is mapped to the score that people would give."),
             Explained("calibrator", "bias_before", "Bias before", "Points too generous on average; below 0 too harsh."),
             Explained("calibrator", "bias_after", "Bias after", "The same after the map."),
-            Explained("calibrator", "log_loss_before", "Log-loss before", "How far the score, read as a chance of passing, is from what people decide."),
+            Explained("calibrator", "log_loss_before", "Log-loss before", "Of the score read as a chance of passing. Less is better."),
             Explained("calibrator", "log_loss_after", "Log-loss after", "The same after the map."),
             Explained(
                 "calibrator", "half_width", "One prediction, ±", "About 95 of 100 mean human scores lie so near to their prediction."
