@@ -131,11 +131,11 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
     level : float
         How often it should hold the true figure over many studies.
     unseen : array (m,), optional
-        Of a correlation, a mean or a chance: what it would be with half an output more (or less: `UNSEEN`), to which everybody gives
-        the same of m scores. Where that would move it by much, outputs of a kind that would show it are too rare to have been
-        seen, and the upper end is moved out by the root of the mean square of that: of a correlation and a chance times the normal
-        quantile, as a part of an error that is not estimated has no degrees of freedom to lose (Satterthwaite), of a mean times
-        Student's, since a square or a logarithm may lie further out still.
+        Of any but an agreement: what it would be with half an output more (or less: `UNSEEN`) of each of m kinds, such
+        as one to which everybody gives the same score. Where that would move it by much, outputs of such a kind are too rare to
+        have been seen, and the upper end (in points both, and of a size) is moved out by the root of the mean square of that: times
+        the normal quantile, as a part of an error that is not estimated has no degrees of freedom to lose (Satterthwaite), of a
+        mean times Student's, since a square or a logarithm may lie further out still.
 
     References
     ----------
@@ -157,7 +157,8 @@ def ends_of(value: float, without: Floats, kind: Kind, level: float, unseen: Flo
         times = NormalDist().inv_cdf((1 + level) / 2) if kind == "chance" else half / spread.error
         rise = 0.0 if unseen is None else (float(unseen.max()) - value) * times
         return low, min(value + ((high - value) ** 2 + max(rise, 0.0) ** 2) ** 0.5, 1.0)
-    return _size(value, half) if kind == "size" else (value - half, value + half)
+    low, high = _size(value, half) if kind == "size" else (value - half, value + half)
+    return (low, high) if unseen is None else _moved_out(value, low, high, unseen - value, level)
 
 
 def ends_of_difference(
@@ -202,19 +203,23 @@ def ends_of_difference(
         return float(max(one**2 + other**2 - 2 * together * one * other, 0.0) ** 0.5)
 
     moved = np.zeros(0) if unseen[0] is None or unseen[1] is None else (unseen[1] - b) - (unseen[0] - a)
-    down = half(b - low_b, high_a - a) ** 2 + unseen_square(-moved, level)
-    up = half(high_b - b, a - low_a) ** 2 + unseen_square(moved, level)
-    return b - a - down**0.5, b - a + up**0.5
+    return _moved_out(b - a, b - a - half(b - low_b, high_a - a), b - a + half(high_b - b, a - low_a), moved, level)
 
 
 def _on_fishers_scale(value: float, spread: Spread, level: float, unseen: Floats | None) -> Ends:
     value = min(max(value, -1 + EDGE), 1 - EDGE)
     middle, half = np.arctanh(value), spread.half(level) / (1 - value**2)
-    square = 0.0 if unseen is None else unseen_square(np.arctanh(np.clip(unseen, -1 + EDGE, 1 - EDGE)) - middle, level)
+    square = 0.0 if unseen is None else _unseen_square(np.arctanh(np.clip(unseen, -1 + EDGE, 1 - EDGE)) - middle, level)
     return float(np.tanh(middle - half)), float(np.tanh(middle + (half**2 + square) ** 0.5))
 
 
-def unseen_square(moved: Floats, level: float) -> float:
+def _moved_out(value: float, low: float, high: float, moved: Floats, level: float) -> Ends:
+    """Return both ends moved out by what each kind of output too rare to have been seen moves the figure by (m,)."""
+    down, up = (value - low) ** 2 + _unseen_square(-moved, level), (high - value) ** 2 + _unseen_square(moved, level)
+    return value - down**0.5, value + up**0.5
+
+
+def _unseen_square(moved: Floats, level: float) -> float:
     """Return the square of what outputs too rare to have been seen move an end out by: each kind of m moves the figure by this."""
     defined = moved[np.isfinite(moved)]
     mean = float(np.mean(np.maximum(defined, 0.0) ** 2)) if len(defined) else 0.0

@@ -23,7 +23,7 @@ from graders.calibration.arrays import (
     score_array,
     scored_by_both,
 )
-from graders.calibration.jackknife import UNSEEN, UNSEEN_OF_TWO, Kind, unseen_square
+from graders.calibration.jackknife import UNSEEN, UNSEEN_OF_TWO, Kind
 from graders.calibration.resample import ROUNDING, Resamples, ratio, with_interval
 from graders.calibration.result import Estimate, outputs_have
 
@@ -134,7 +134,8 @@ def recalibrate(
     chance of a pass; after, the same kind of map is fitted to passes. Chances are kept 1 / (2 n + 2) away from 0 and 1, so the
     loss has a largest value; before, the upper end allows for half an output of that (`jackknife.ends_of`). Intervals of the
     errors after the map are about the map that is returned, on outputs that it has not seen, and allow for its fit (`_with_fit`)
-    and for outputs too rare to have been seen (`_with_unseen`).
+    and for outputs too rare to have been seen (`jackknife.ends_of`): where people give nearly all outputs a 5, it errs by the few
+    that they would not, and twenty labels may hold none.
 
     References
     ----------
@@ -170,10 +171,13 @@ def recalibrate(
     calibrator = Calibrator(method, tuple(map(float, knots[0])), tuple(map(float, heights)), low, high, half_width, level, n, spread)
     part = resamples and resamples.of(both)
     errors = (np.abs(x - y), np.abs(after - y), x - y, after - y)
-    mae_before, mae_after, bias_before, bias_after = _means(errors, part, n_dropped, ("size", "size", "points", "points"))
     rare = after[:, None] - np.linspace(low, high, RARE)  # how far off it would be, whatever people gave
-    bias_after = _with_unseen(bias_after, rare.mean(axis=0), part)
-    mae_after = _with_unseen(mae_after, np.abs(rare).mean(axis=0), part)
+    unseen = [
+        (float(of_seen.sum()) + UNSEEN_OF_TWO * of_rare.mean(axis=0)) / (n + UNSEEN_OF_TWO)
+        for of_seen, of_rare in ((errors[1], np.abs(rare)), (errors[3], rare))
+    ]
+    kinds: tuple[Kind, ...] = ("size", "size", "points", "points")
+    mae_before, mae_after, bias_before, bias_after = _means(errors, part, n_dropped, kinds, (None, unseen[0], None, unseen[1]))
     mae_after = _with_fit(mae_after, np.abs(np.clip(_apply(knots, x), *scale) - y))
     loss_before, loss_after = _log_losses(
         (x - low) / (high - low), x, verdicts, folds, of=of, method=method, resamples=part, n_dropped=n_dropped
@@ -310,18 +314,6 @@ def _log_losses(
 def _times(found: Estimate, unit: float) -> Estimate:
     value, low, high = (None if end is None else unit * end for end in (found.value, found.low, found.high))
     return replace(found, value=value, low=low, high=high)
-
-
-def _with_unseen(found: Estimate, rare: Floats, resamples: Resamples | None) -> Estimate:
-    """Return a mean error with an interval that allows for outputs too rare to have been seen; `rare` (m,) is that of each kind.
-
-    Where people give nearly all outputs a 5, a map errs by the few that they would not, and twenty labels may hold none.
-    """
-    if resamples is None or found.value is None or found.low is None or found.high is None:
-        return found
-    moved, level = (rare - found.value) * UNSEEN_OF_TWO / (found.n + UNSEEN_OF_TWO), resamples.level
-    low, high = (np.hypot(end - found.value, unseen_square(way * moved, level) ** 0.5) for end, way in ((found.low, -1), (found.high, 1)))
-    return replace(found, low=found.value - float(low), high=found.value + float(high))
 
 
 def _with_fit(after: Estimate, seen: Floats) -> Estimate:
