@@ -66,9 +66,10 @@ def made_again(
     pool: Executor | None, simulate: Simulate, wanted: Mapping[Where, Collection[str]], studies: int, seed: int
 ) -> dict[Where, dict[str, Any]]:
     """Return the cells of the figures `wanted` at each place, so many studies each, made in pieces."""
-    seeds = range(seed, seed - (-studies // AT_ONCE))
     tasks = [
-        (simulate, where, min(AT_ONCE, studies - i * AT_ONCE), seed, only) for where, only in wanted.items() for i, seed in enumerate(seeds)
+        (simulate, where, min(AT_ONCE, studies - begun), seed + begun // AT_ONCE, only)
+        for where, only in wanted.items()
+        for begun in range(0, studies, AT_ONCE)
     ]
     pieces = (pool.map if pool else map)(_piece, *zip(*tasks, strict=True))
     found: dict[Where, dict[str, list[Any]]] = {where: {} for where in wanted}

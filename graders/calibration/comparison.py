@@ -88,16 +88,16 @@ def compare_judges(
     """
     one, two, people, all_there = _of_all_three(a, b, human, resamples)
     n, n_dropped = int(all_there.sum()), int((~all_there).sum())
-    gain = np.where(all_there, np.abs(one - mean_human(people)) - np.abs(two - mean_human(people)), np.nan)
+    mean = mean_human(people)
+    gain = np.where(all_there, np.abs(one - mean) - np.abs(two - mean), np.nan)
     if not n:
         return _nothing(("mae", "abs_bias", "weighted_kappa", *CORRELATIONS), gain)
     part, pair = resamples.of(all_there), (one[all_there], two[all_there])
     numbers = np.zeros(len(one), dtype=np.int64) if groups is None else cluster_numbers("groups", groups, len(one))
-    scores = people[all_there]
-    y = mean_human(scores)
+    y = mean[all_there]
     found = (
         *_errors(pair, y, part, n_dropped),
-        _kappa(pair, scores, labels, part, n_dropped),
+        _kappa(pair, people[all_there], labels, part, n_dropped),
         *(_correlation(name, pair, y, numbers[all_there], part, n_dropped=n_dropped) for name in CORRELATIONS),
     )
     return Comparison(found, *_verdict(found, pair), gain, n, n_dropped)

@@ -168,13 +168,13 @@ def unless_wider(corrected: Estimate, alone: Estimate) -> Estimate:
 
 def _of_study(study: _Study, level: float, n_dropped: int) -> Estimate:
     """Return the rate by the outputs that have both verdicts."""
-    n, human_rate = len(study.human), float(study.human.mean())
+    n, of_people = len(study.human), float(study.human.mean())
     if n > 1 and study.clusters is not None and np.ptp(study.clusters) == 0:
-        return Estimate(human_rate, None, None, n, ONE_PROMPT, "human labels only", n_dropped)
-    human_low, human_high = wilson_bounds(human_rate, _effective_n(study, 0.0, level), level)
+        return Estimate(of_people, None, None, n, ONE_PROMPT, "human labels only", n_dropped)
+    human_low, human_high = wilson_bounds(of_people, _effective_n(study, 0.0, level), level)
     weight, why_unused = _judge_weight(study)
     if not why_unused:
-        rate = human_rate - weight * float(study.judge.mean() - study.rest.mean())
+        rate = of_people - weight * float(study.judge.mean() - study.rest.mean())
         rate = min(max(rate, 0.0), 1.0)
         low, high = wilson_bounds(rate, _effective_n(study, weight, level), level)
         if high - low <= MAX_WIDENING * (human_high - human_low):
@@ -182,7 +182,7 @@ def _of_study(study: _Study, level: float, n_dropped: int) -> Estimate:
             return Estimate(rate, low, high, n, method=method, n_dropped=n_dropped)
         why_unused = "the judge would make the interval wider"
     method = f"human labels only (Wilson): {why_unused}"
-    return Estimate(human_rate, human_low, human_high, n, method=method, n_dropped=n_dropped)
+    return Estimate(of_people, human_low, human_high, n, method=method, n_dropped=n_dropped)
 
 
 def _check_study(
