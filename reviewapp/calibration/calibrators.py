@@ -20,7 +20,7 @@ from django.db.models import QuerySet
 
 from graders.calibration.recalibration import Recalibration, pass_chance, recalibrate
 from graders.calibration.resample import Resamples
-from reviewapp.calibration.figures import figure
+from reviewapp.calibration.figures import before_and_after
 from reviewapp.calibration.rows import raw
 from reviewapp.models import Calibrator, Grade, Output, Task
 from reviewapp.queues.design import read_design
@@ -29,7 +29,6 @@ from reviewapp.queues.gold import gold_pairs
 PASS_CHANCE = 0.5
 SCORE = np.dtype([("output", np.int64), ("overall", np.float64)])
 PROMPT = np.dtype([("output", np.int64), ("prompt", np.int64)])
-REPORTED = ("mae_before", "mae_after", "bias_before", "bias_after", "log_loss_before", "log_loss_after")
 CACHED_S = 24 * 3600
 
 
@@ -139,7 +138,7 @@ def _unkept(task: Task, name: str, version: str, labels: _Labels, made: Recalibr
         "n_prompts": len(np.unique(labels.clusters)),
     }
     sha256 = hashlib.sha256(orjson.dumps([task.slug, task.rubric.sha256, name, version, content])).hexdigest()
-    report = {name: figure(getattr(made, name)) for name in REPORTED}
+    report = before_and_after(made, (fitted.low, fitted.high))
     names = {"task": task, "judge_name": name, "judge_version": version, "sha256": sha256}
     return Calibrator(**names, map=orjson.loads(orjson.dumps(content)), report=report)
 

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from graders.calibration.comparison import CORRELATIONS, Difference
-from reviewapp.calibration.figures import Figure
+from reviewapp.calibration.figures import Figure, figure
+from reviewapp.calibration.words import between
 from reviewapp.words import number, percent, short, signed
 
 MOST_REVIEWERS = 50
@@ -239,7 +240,7 @@ def _compared_row(found: Difference, where: str) -> ComparedRow:
     a, b = ("" if value is None else write(value) for value in (found.a, found.b))
     apart = found.difference
     difference = "" if apart.value is None else signed(apart.value, write)
-    interval = "" if apart.low is None or apart.high is None else f"{write(apart.low)} to {write(apart.high)}"
+    interval = between(figure(apart), write)
     return ComparedRow(f"{line.title}{where}", line.text, line.anchor, a, b, difference, interval, apart.why_missing, found.better)
 
 
@@ -283,13 +284,12 @@ def severities(figures: dict[str, Any]) -> list[Row]:
 
 
 def _row(found: Figure, line: Explained, table: str, note: str = "") -> Row:
-    value, ends = found["value"], found["ci"]
+    value = found["value"]
     if isinstance(value, list):
         shown = f"{line.write(value[0])} to {line.write(value[1])}"
-        interval = "; ".join(f"{line.write(low)} to {line.write(high)}" for low, high in ends) if ends else ""
+        interval = "; ".join(f"{line.write(low)} to {line.write(high)}" for low, high in found["ci"] or ())
     else:
-        shown = "" if value is None else line.write(value)
-        interval = f"{line.write(ends[0])} to {line.write(ends[1])}" if ends else ""
+        shown, interval = "" if value is None else line.write(value), between(found, line.write)
     why = found["why_missing"] or ""
     return Row(line.title, f"{line.text}{note}", line.anchor or ANCHORS[table], shown, interval, found["n"], why)
 

@@ -17,6 +17,7 @@ from reviewapp.calibration.items import Items
 
 Figure = dict[str, Any]
 NOT_A_SCALE = "not defined, because the criterion is categorical: its values lie on no scale"
+MAP_ERRORS, MAP_LOSSES = ("mae_before", "mae_after", "bias_before", "bias_after"), ("log_loss_before", "log_loss_after")
 NO_THRESHOLD = "not defined, because the rubric says of no score that it passes"
 MAX_MODELS = 50
 FAMILIES = {
@@ -134,10 +135,9 @@ def alt_test_group(items: Items, people: tuple[str, ...], epsilon: float) -> Fig
 
 def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
     """The map from judge to expected human score, and the judge's errors before and after it, on unseen prompts."""
-    errors_of, losses = ("mae_before", "mae_after", "bias_before", "bias_after"), ("log_loss_before", "log_loss_after")
     if items.is_categorical:
         head = {"method": None, "labels_missing": None, "why_missing": NOT_A_SCALE, "half_width": missing(NOT_A_SCALE), "knots": None}
-        return head | {name: missing(NOT_A_SCALE) for name in (*errors_of, *losses)}
+        return head | {name: missing(NOT_A_SCALE) for name in (*MAP_ERRORS, *MAP_LOSSES)}
     made = recalibration.recalibrate(
         items.judge, items.mean, items.human_passes, items.scale, items.clusters, rng=rng, resamples=items.resamples, outputs=items.output
     )
@@ -148,9 +148,13 @@ def calibrator_group(items: Items, rng: np.random.Generator) -> Figure:
         "why_missing": made.why_missing or None,
         "half_width": half_width(fitted.half_width, fitted.n) if fitted else missing(made.why_missing),
         "knots": fitted and {"judge": list(fitted.judge), "human": list(fitted.human)},
-        **{name: in_points(getattr(made, name), items.scale) for name in errors_of},
-        **{name: figure(getattr(made, name)) for name in losses},
+        **before_and_after(made, items.scale),
     }
+
+
+def before_and_after(made: recalibration.Recalibration, scale: tuple[float, float]) -> dict[str, Figure]:
+    """The judge's errors and log-loss as it is, and put through the map."""
+    return {name: in_points(getattr(made, name), scale) for name in MAP_ERRORS} | {name: figure(getattr(made, name)) for name in MAP_LOSSES}
 
 
 def half_width(value: float | None, n: int) -> Figure:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import template
 
+from graders.calibration.result import Estimate
 from reviewapp.queues.rater import signed
 from reviewapp.words import short
 
@@ -54,6 +55,12 @@ def score(value: float | None) -> str:
 def rate(value: float | None) -> str:
     """A rate in [0, 1] as a whole percentage."""
     return "–" if value is None else f"{100 * value:.0f} %"
+
+
+@register.filter
+def rate_ends(estimate: Estimate, between: str = "–") -> str:
+    """The interval of a rate; where there is none, why."""
+    return estimate.why_missing if estimate.low is None else f"{rate(estimate.low)}{between}{rate(estimate.high)}"
 
 
 def percent(value: float) -> str:

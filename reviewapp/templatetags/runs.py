@@ -67,7 +67,7 @@ def ends(found: Figure, write: Callable[[float], str] = percent) -> SafeString:
     """The interval; where there is none, why."""
     if found["ci"]:
         return format_html('<span class="muted tiny">{}</span>', between(found, write))
-    return format_html('<span class="muted tiny why">no interval: {}</span>', found["why_missing"].removeprefix("no interval: "))
+    return format_html('<span class="muted tiny why">{}</span>', found["why_missing"])
 
 
 @register.simple_tag
