@@ -170,14 +170,7 @@ def recalibrate(
     heights = np.clip(knots[1], low, high)
     calibrator = Calibrator(method, tuple(map(float, knots[0])), tuple(map(float, heights)), low, high, half_width, level, n, spread)
     part = resamples and resamples.of(both)
-    errors = (np.abs(x - y), np.abs(after - y), x - y, after - y)
-    rare = after[:, None] - np.linspace(low, high, RARE)  # how far off it would be, whatever people gave
-    unseen = [
-        (float(of_seen.sum()) + UNSEEN_OF_TWO * of_rare.mean(axis=0)) / (n + UNSEEN_OF_TWO)
-        for of_seen, of_rare in ((errors[1], np.abs(rare)), (errors[3], rare))
-    ]
-    kinds: tuple[Kind, ...] = ("size", "size", "points", "points")
-    mae_before, mae_after, bias_before, bias_after = _means(errors, part, n_dropped, kinds, (None, unseen[0], None, unseen[1]))
+    mae_before, mae_after, bias_before, bias_after = _errors(x, after, y, scale, resamples=part, n_dropped=n_dropped)
     mae_after = _with_fit(mae_after, np.abs(np.clip(_apply(knots, x), *scale) - y))
     loss_before, loss_after = _log_losses(
         (x - low) / (high - low), x, verdicts, folds, of=of, method=method, resamples=part, n_dropped=n_dropped
@@ -288,6 +281,20 @@ def _rising(means: Floats, counts: Ints) -> Floats:
 
 def _apply(knots: tuple[Floats, Floats], x: Floats) -> Floats:
     return np.asarray(np.where(np.isnan(x), np.nan, np.interp(np.nan_to_num(x), *knots)))
+
+
+def _errors(
+    x: Floats, after: Floats, y: Floats, scale: tuple[float, float], *, resamples: Resamples | None, n_dropped: int
+) -> list[Estimate]:
+    """Return mean absolute error before and after the map, then bias before and after it."""
+    off = x - y, after - y
+    rare = after[:, None] - np.linspace(*scale, RARE)  # how far off it would be, whatever people gave
+    unseen = [
+        (float(of_seen.sum()) + UNSEEN_OF_TWO * of_rare.mean(axis=0)) / (len(y) + UNSEEN_OF_TWO)
+        for of_seen, of_rare in ((np.abs(off[1]), np.abs(rare)), (off[1], rare))
+    ]
+    kinds: tuple[Kind, ...] = ("size", "size", "points", "points")
+    return _means([*map(np.abs, off), *off], resamples, n_dropped, kinds, (None, unseen[0], None, unseen[1]))
 
 
 def _log_losses(
