@@ -110,7 +110,7 @@ def sentences(made: Ablation, task: Task, grader: Grader | None) -> list[str]:
         apart = high.rate["ci"] and low.rate["ci"] and high.rate["ci"][0] > low.rate["ci"][1]
         tail = "; their intervals lie apart." if apart else "; their intervals overlap, so this many outputs do not tell them apart."
         said.append(
-            f"By {who}, {high.name} passes most, {with_interval(high.rate, percent)}, {low.name} least, "
+            f"By {who}, {in_words(high.name)} passes most, {with_interval(high.rate, percent)}, {in_words(low.name)} least, "
             f"{with_interval(low.rate, percent)}{tail}"
         )
     hardest = min((c for c in made.total.cells if c.share is not None), key=lambda c: c.share or 0.0, default=None)
@@ -122,8 +122,8 @@ def sentences(made: Ablation, task: Task, grader: Grader | None) -> list[str]:
     return said
 
 
-def in_a_list(name: str) -> str:
-    """In quotes where it would read as several."""
+def in_words(name: str) -> str:
+    """In quotes where a sentence would make several of it."""
     return f"“{name}”" if "," in name or " and " in name else name
 
 
@@ -132,7 +132,7 @@ def band_sentence(known: list[Group], task: Task) -> str:
     ways = [f"by {what}" for by, what in WAYS.items() if any(g.target.by == by for g in known)]
     parts = []
     for word in dict.fromkeys(g.target.word for g in known):
-        names = [in_a_list(g.name) for g in known if g.target.word == word]
+        names = [in_words(g.name) for g in known if g.target.word == word]
         if len(names) > MOST_NAMES:
             names = [*names[:MOST_NAMES], f"{len(names) - MOST_NAMES} more"]
         why = " (the interval does not settle it)" if word == "undecided" else ""

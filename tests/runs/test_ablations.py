@@ -157,9 +157,11 @@ def test_the_page_says_who_is_in_the_band_and_where_most_fail(as_viewer, study):
     assert "Names all three." in page
 
 
-def test_names_with_commas_are_quoted_in_a_list(as_viewer, study):
+def test_names_with_commas_are_quoted_in_sentences(as_viewer, study):
     study.variants.filter(name="hints").update(title="Short, with hints")
-    assert ": “Short, with hints” and default are undecided" in as_viewer.get(URL).content.decode()
+    page = as_viewer.get(URL).content.decode()
+    assert ": “Short, with hints” and default are undecided" in page
+    assert "By the judge alone, “Short, with hints” passes most, " in page
 
 
 def test_scored_criteria_have_means(as_viewer):
