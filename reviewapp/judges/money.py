@@ -36,10 +36,9 @@ class DatabaseLedger(Ledger):
     def _hold(self, key: str, usd: float, limit_usd: float) -> tuple[float, float, bool]:
         """(spent, lost, is it set aside)."""
         self._lock()
-        spent, mean = self._spent()
-        held, lost = self._held()
+        held, lost, spent, mean = self._state()
         if spent + held + lost + usd > limit_usd and self._give_up_dead(mean):
-            held, lost = self._held()
+            held, lost, spent, mean = self._state()
         is_held = spent + held + lost + usd <= limit_usd
         if is_held:
             SpendingHold.objects.create(key=key, scope=self.scope, holder=self.holder, usd=usd)
@@ -60,6 +59,10 @@ class DatabaseLedger(Ledger):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"money of {self.scope}"])
+
+    def _state(self) -> tuple[float, float, float, float | None]:
+        """What `_held` and `_spent` return, in that order: a call whose cost is stored meanwhile is counted twice, and never not at all."""
+        return *self._held(), *self._spent()
 
     def _spent(self) -> tuple[float, float | None]:
         """What the finished calls came to, and one of them on average."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.utils import timezone
 
 from graders import registry
@@ -107,6 +108,30 @@ def test_a_call_waits_for_money_that_another_process_may_give_back_and_fails_whe
     with pytest.raises(BudgetSpent, match=r"spending limit of \$1.00: \$0.0000 is spent, and the next call may use \$1.1000"):
         mine.hold("d", 1.1, 1.0)
     assert job.is_open
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time: no call ends between two of its reads")
+def test_a_call_that_ends_while_its_money_is_looked_up_is_not_overlooked(api):
+    other, mine = DatabaseLedger("run 1", "other"), DatabaseLedger("run 1", "mine")
+    assert other.hold("a", 0.7, 1.0)
+    Job.objects.create(kind="grade", state="running", lease_token="other", lease_until=timezone.now() + timezone.timedelta(minutes=1))
+    ended = []
+
+    def end_of_call():
+        LlmCall.objects.create(scope="run 1", model="m", reply={}, cost_usd=0.7)
+        other.settle("a", is_known=True)
+        connection.close()
+
+    def after_the_first_sum(execute, sql, params, many, context):
+        found = execute(sql, params, many, context)
+        if "SUM(" in sql and not ended:
+            ended.append(threading.Thread(target=end_of_call))
+            ended[0].start()
+            ended[0].join()
+        return found
+
+    with connection.execute_wrapper(after_the_first_sum), pytest.raises(BudgetSpent, match=r"\$0.7000 is spent"):
+        mine.hold("b", 0.2, 0.8)
 
 
 def test_a_call_that_was_broken_off_counts_until_the_limit_is_raised(api):
